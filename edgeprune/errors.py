@@ -1,0 +1,102 @@
+"""The exception tree: one class and one exit code per kind of trouble.
+
+The library raises; only the command line renders. A message is one line that
+says what was asked and what was found; `tip` says what to do next.
+"""
+
+from __future__ import annotations
+
+
+class EdgepruneError(Exception):
+    """Base of every error that a user can cause or mend."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, tip: str = "") -> None:
+        self.message = " ".join(message.split())
+        self.tip = " ".join(tip.split())
+        super().__init__(f"{self.message}; {self.tip}" if self.tip else self.message)
+
+
+class ModelError(EdgepruneError):
+    """A model file is missing, damaged, of the wrong kind, or does not fit its factory."""
+
+    exit_code = 3
+
+
+class UnsafeModelError(ModelError):
+    """Loading the file would run code that it carries."""
+
+    exit_code = 4
+
+
+class DataError(EdgepruneError):
+    """Data or labels that cannot be used."""
+
+    exit_code = 5
+
+
+class BudgetError(EdgepruneError):
+    """A budget that no plan can meet."""
+
+    exit_code = 6
+
+
+class OutputError(EdgepruneError):
+    """An output that cannot be written."""
+
+    exit_code = 7
+
+
+class TargetError(EdgepruneError):
+    """An unknown target or a malformed descriptor."""
+
+    exit_code = 8
+
+
+class TraceError(EdgepruneError):
+    """torch.export refused the model, or its graph cannot be used."""
+
+    exit_code = 9
+
+
+class ParityError(EdgepruneError):
+    """An exported file does not compute what its graph computes."""
+
+    exit_code = 10
+
+
+class BenchError(EdgepruneError):
+    """A file that cannot be timed."""
+
+    exit_code = 11
+
+
+class DeviceError(EdgepruneError):
+    """A device that cannot be reached or is not fit to run the file."""
+
+    exit_code = 12
+
+
+class MaskError(EdgepruneError):
+    """A mask that does not fit the model."""
+
+    exit_code = 13
+
+
+class RunError(EdgepruneError):
+    """A run folder that is damaged or belongs to another request."""
+
+    exit_code = 14
+
+
+class ShipError(EdgepruneError):
+    """A bundle that cannot be delivered, or that was tampered with."""
+
+    exit_code = 15
+
+
+class CriterionError(EdgepruneError):
+    """An unknown criterion, or settings that it does not take."""
+
+    exit_code = 16
