@@ -100,3 +100,9 @@ class CriterionError(EdgepruneError):
     """An unknown criterion, or settings that it does not take."""
 
     exit_code = 16
+
+
+class ExportError(EdgepruneError):
+    """torch.onnx refused the graph, or wrote a file that is not the one asked for."""
+
+    exit_code = 17

@@ -1,0 +1,151 @@
+"""What an ONNX file on disk is: its hash, size, opset, nodes and named inputs; and how it gets there.
+
+Guarantee: `describe` reads what is on disk and believes nobody; `move_into_place` replaces the model
+and its external data together, or says why it could not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import onnx
+
+from edgeprune.errors import ExportError, OutputError
+from edgeprune.records import OnnxArtifact
+
+DATA_SUFFIX = ".data"
+
+
+def describe(path: Path, *, note: str = "", nodes_exported: int | None = None) -> OnnxArtifact:
+    """Read an ONNX file into its artefact record, without parity.
+
+    Raises:
+        ExportError: the file is missing, unreadable or not an ONNX model.
+    """
+    model = load(path, external_data=False)
+    files = tuple((p.name, sha256(p), p.stat().st_size) for p in file_set(path, model))
+    nodes = count_nodes(model)
+    return OnnxArtifact(
+        path=path,
+        sha256=files[0][1],
+        bytes=sum(size for _, _, size in files),
+        files=files,
+        opset=opset_of(model),
+        inputs=tuple(v.name for v in model.graph.input),
+        outputs=tuple(v.name for v in model.graph.output),
+        dynamic_batch=any(_symbolic_batch(v) for v in model.graph.input),
+        nodes=nodes,
+        nodes_exported=nodes if nodes_exported is None else nodes_exported,
+        simplified=False,
+        note=note,
+        parity=None,
+    )
+
+
+def load(path: Path, *, external_data: bool = True) -> onnx.ModelProto:
+    """`onnx.load` with this project's errors."""
+    try:
+        model = onnx.load(str(path), load_external_data=external_data)
+    except FileNotFoundError as e:
+        raise ExportError(f"{path}: no such ONNX file", tip="check the path") from e
+    except Exception as e:  # protobuf raises its own DecodeError, outside any common base class
+        raise ExportError(
+            f"{path}: not a readable ONNX file: {e}", tip="export it again, or check that it was copied whole"
+        ) from e
+    if not model.graph.node and not model.graph.output:
+        raise ExportError(f"{path}: not an ONNX model: it holds no graph", tip="export it again")
+    return model
+
+
+def check(path: Path) -> None:
+    """Run onnx.checker with shape inference on a file.
+
+    Raises:
+        ExportError: the checker refused it.
+    """
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+    except Exception as e:
+        raise ExportError(f"onnx.checker refused {path.name}: {e}", tip="report this with the model") from e
+
+
+def opset_of(model: onnx.ModelProto) -> int:
+    """The version of the default operator set; 0 where the file imports none."""
+    return max((int(o.version) for o in model.opset_import if o.domain in ("", "ai.onnx")), default=0)
+
+
+def count_nodes(model: onnx.ModelProto) -> int:
+    """Nodes of the main graph, constants included."""
+    return len(model.graph.node)
+
+
+def file_set(path: Path, model: onnx.ModelProto) -> tuple[Path, ...]:
+    """The model file followed by the external data files that it names."""
+    names = {
+        entry.value
+        for tensor in model.graph.initializer
+        if tensor.data_location == onnx.TensorProto.EXTERNAL
+        for entry in tensor.external_data
+        if entry.key == "location"
+    }
+    for name in names:
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise ExportError(
+                f"{path}: names external data outside its folder: {name!r}", tip="export it again"
+            )
+        if not (path.parent / name).is_file():
+            raise ExportError(
+                f"{path}: its external data {name!r} is missing", tip="copy both files together"
+            )
+    return (path, *(path.parent / name for name in sorted(names)))
+
+
+def sha256(path: Path) -> str:
+    """The hex digest of a file, read in blocks."""
+    with path.open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+@contextmanager
+def workshop(path: Path) -> Iterator[Path]:
+    """A temporary folder beside `path`, so that a finished file moves in with one rename.
+
+    Raises:
+        OutputError: the folder of `path` cannot be made or written to.
+    """
+    if path.is_dir():
+        raise OutputError(f"cannot write {path}: it is a folder", tip="name a file")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent, ignore_cleanup_errors=True)
+    except OSError as e:
+        raise OutputError(f"cannot write {path}: {e.strerror or e}", tip="choose another --out") from e
+    with folder as name:
+        yield Path(name)
+
+
+def move_into_place(source: Path, path: Path) -> None:
+    """Move a finished model and its external data to `path`; the data first, so no reader finds half.
+
+    The external data is found by the name inside the model, so `source` must bear the final file name.
+    """
+    stale = path.with_name(path.name + DATA_SUFFIX)
+    try:
+        model, *data = file_set(source, load(source, external_data=False))
+        for extra in data:
+            os.replace(extra, path.parent / extra.name)
+        os.replace(model, path)
+        if not data:
+            stale.unlink(missing_ok=True)
+    except OSError as e:
+        raise OutputError(f"cannot write {path}: {e.strerror or e}", tip="choose another --out") from e
+
+
+def _symbolic_batch(value: onnx.ValueInfoProto) -> bool:
+    dims = value.type.tensor_type.shape.dim
+    return bool(dims) and not dims[0].HasField("dim_value")
