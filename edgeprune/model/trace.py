@@ -1,0 +1,165 @@
+"""The Trace: one exported graph that every later stage reads.
+
+`trace` turns a loaded model into a functional ATen graph with every shape known:
+in-place operators are gone, batch norm is `aten.batch_norm.default` in evaluation
+form, dropout is dropped, and what depends on no input and no parameter is folded.
+
+Guarantee: the Trace computes what the loaded program computes in evaluation mode,
+and no later stage writes to it: `copy` before you change anything.
+Elsewhere: loading and vetting (load), graph helpers (graph), slicing (surgery).
+"""
+
+from __future__ import annotations
+
+import copy as copying
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import fx
+
+from edgeprune.errors import TraceError
+from edgeprune.model.normalise import normalise
+
+pytree = torch.utils._pytree
+
+
+@dataclass(frozen=True)
+class Trace:
+    """A functional graph, its flat example inputs, and which inputs have a free batch.
+
+    `graph` takes the user's own arguments; `run` takes the flat tensors.
+    `dynamic` holds, for each flat input, whether dimension 0 is symbolic.
+    """
+
+    graph: fx.GraphModule
+    inputs: tuple[torch.Tensor, ...]
+    dynamic: tuple[bool, ...]
+
+    def copy(self) -> fx.GraphModule:
+        """A deep copy that may be changed; tied parameters stay tied."""
+        return copying.deepcopy(self.graph)
+
+
+def trace(model: torch.nn.Module | torch.export.ExportedProgram, inputs: tuple[Any, ...] = ()) -> Trace:
+    """Export and normalise a model.
+
+    Args:
+        model: a module in evaluation mode, or a program that was exported in it.
+        inputs: example arguments; a batch of at least 2, or the batch is specialised.
+
+    Raises:
+        TraceError: torch.export refused, with the reason and the user's line.
+    """
+    program = model if isinstance(model, torch.export.ExportedProgram) else export(model, inputs)
+    args, kwargs = program.example_inputs or (inputs, {})
+    flat = pytree.tree_flatten((args, kwargs))[0]
+    odd = [type(x).__name__ for x in flat if not isinstance(x, torch.Tensor)]
+    if odd:
+        raise TraceError(
+            f"the model takes an argument of type {odd[0]}; only tensors can be inputs",
+            tip="wrap the model in a module that fixes such arguments",
+        )
+    with quiet():
+        graph = program.run_decompositions({}).module()
+        normalise(graph)
+    dynamic = tuple(_free_batch(n.meta.get("val")) for n in graph.graph.nodes if n.op == "placeholder")
+    return Trace(graph, tuple(x.detach().clone() for x in flat), dynamic)
+
+
+def export(model: torch.nn.Module, inputs: tuple[Any, ...]) -> torch.export.ExportedProgram:
+    """`torch.export.export` with a free batch where the model allows it.
+
+    Raises:
+        TraceError: neither a free nor a fixed batch exports.
+    """
+
+    def batch(x: object) -> dict[int, Any] | None:
+        free = isinstance(x, torch.Tensor) and x.dim() > 0 and x.shape[0] > 1
+        return {0: torch.export.Dim.AUTO} if free else None
+
+    try:
+        with quiet():
+            shapes = pytree.tree_map(batch, tuple(inputs))
+            return torch.export.export(model, tuple(inputs), dynamic_shapes=shapes)
+    except Exception as first:
+        try:
+            with quiet():
+                return torch.export.export(model, tuple(inputs))
+        except Exception as second:
+            raise TraceError(
+                f"torch.export refused {type(model).__name__}: {_first_line(second)}{_user_line(second)}",
+                tip="rewrite that line without data-dependent Python control flow, or export the part "
+                "that can be exported with torch.export.save and give that file",
+            ) from first
+
+
+def run(graph: fx.GraphModule, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    """Run a graph on flat inputs and give its flat tensor outputs."""
+    out = fx.Interpreter(graph, garbage_collect_values=True).run(*inputs, enable_io_processing=False)
+    return tuple(x for x in pytree.tree_flatten(out)[0] if isinstance(x, torch.Tensor))
+
+
+def reexport(
+    graph: fx.GraphModule, inputs: tuple[torch.Tensor, ...], dynamic: tuple[bool, ...]
+) -> torch.export.ExportedProgram:
+    """Export a changed graph again; a batch that was free stays free.
+
+    Raises:
+        TraceError: the graph no longer exports with the batch it had.
+    """
+    args, kwargs = pytree.tree_unflatten(list(inputs), graph._in_spec)
+    free = [({0: torch.export.Dim.DYNAMIC} if d else None) for d in dynamic]
+    shapes_args, shapes_kwargs = pytree.tree_unflatten(free, graph._in_spec)
+    try:
+        with quiet():
+            return torch.export.export(
+                graph, tuple(args), dict(kwargs), dynamic_shapes=_by_name(graph, shapes_args, shapes_kwargs)
+            )
+    except Exception as error:
+        raise TraceError(f"the changed graph does not export again: {_first_line(error)}") from error
+
+
+def save(traced: Trace, path: Path) -> None:
+    """Write a Trace as `.pt2`; it loads without the user's class and without pickle."""
+    program = reexport(traced.graph, traced.inputs, traced.dynamic)
+    partial = path.with_name(path.stem + ".partial.pt2")
+    with quiet():
+        torch.export.save(program, partial)
+    partial.replace(path)
+
+
+def _by_name(graph: fx.GraphModule, args: Any, kwargs: Any) -> Any:
+    names = graph.graph._codegen.pytree_info.orig_args  # type: ignore[attr-defined]
+    return args if not kwargs else {**dict(zip(names, args, strict=False)), **kwargs}
+
+
+class quiet:
+    """Keep exporter warnings, which no user can act on, off the terminal."""
+
+    def __enter__(self) -> None:
+        self._catch = warnings.catch_warnings()
+        self._catch.__enter__()
+        warnings.simplefilter("ignore")
+
+    def __exit__(self, *exc: Any) -> None:
+        self._catch.__exit__(*exc)
+
+
+def _free_batch(val: Any) -> bool:
+    return isinstance(val, torch.Tensor) and val.dim() > 0 and isinstance(val.shape[0], torch.SymInt)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [ln.strip() for ln in str(error).splitlines() if ln.strip()]
+    return (lines or [type(error).__name__])[0][:200]
+
+
+def _user_line(error: BaseException) -> str:
+    for line in reversed(str(error).splitlines()):
+        parts = line.split('"')
+        if "File " in line and "/torch/" not in line and len(parts) > 2 and "line " in parts[2]:
+            return f" (at {Path(parts[1]).name}:{parts[2].split('line ')[1].split(',')[0]})"
+    return ""
