@@ -7,6 +7,7 @@ that the run folder, `--json` and the report share; arrays travel as npz beside 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -110,3 +111,101 @@ class OnnxArtifact:
     simplified: bool
     note: str
     parity: ParityResult | None
+
+
+@dataclass(frozen=True)
+class ModelTiming:
+    """One ONNX file as measured; every time is None where the target was emulated.
+
+    Load time, first inference and peak memory are medians over fresh processes; a percentile
+    that has too few samples to mean anything is None.
+    """
+
+    file: str
+    file_bytes: int
+    samples: int = 0
+    p50_ms: Interval | None = None
+    p90_ms: Interval | None = None
+    p99_ms: Interval | None = None
+    load_ms: float | None = None
+    first_ms: float | None = None
+    peak_mb: float | None = None
+    missed: Interval | None = None  # share of answers later than the deadline, at the rate asked
+    worst_ms: float | None = None
+
+
+@dataclass(frozen=True)
+class TimingRatio:
+    """Time of `file` as a share of `base`'s, paired by round; `changed` when the interval leaves 1 out."""
+
+    file: str
+    base: str
+    ratio: Interval
+
+    @property
+    def changed(self) -> bool:
+        return not self.ratio.low <= 1.0 <= self.ratio.high
+
+
+@dataclass(frozen=True)
+class BenchResult:
+    """Timings of ONNX files that took turns on one machine.
+
+    `same` is the A/A row: the first file against itself, so its distance from 1 is what this
+    machine could not resolve. `warnings` say what makes the numbers less trustworthy.
+    An emulated target gives no latency, and this record refuses to hold one.
+    """
+
+    models: tuple[ModelTiming, ...]
+    ratios: tuple[TimingRatio, ...]
+    same: Interval | None
+    rounds: int
+    threads: int
+    batch: int
+    seed: int
+    machine: dict[str, Any]
+    cores: tuple[int, ...] = ()
+    emulated: str | None = None
+    device: str | None = None
+    before: dict[str, Any] = dataclasses.field(default_factory=dict)
+    after: dict[str, Any] = dataclasses.field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    rate_hz: float | None = None
+    deadline_ms: float | None = None
+    schema: int = 1
+
+    def __post_init__(self) -> None:
+        if self.emulated is None:
+            return
+        times = ("p50_ms", "p90_ms", "p99_ms", "load_ms", "first_ms", "missed", "worst_ms")
+        held = [name for row in self.models for name in times if getattr(row, name) is not None]
+        if held or self.ratios or self.same is not None:
+            raise ValueError(f"an emulated target ({self.emulated}) has no latency, but one was given: {held}")
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Four disjoint, sorted index arrays into one dataset (int64).
+
+    `test_origin` says where the test part comes from: the source itself, or held out by the seed.
+    """
+
+    seed: int
+    train: np.ndarray[Any, np.dtype[np.int64]]
+    calibration: np.ndarray[Any, np.dtype[np.int64]]
+    validation: np.ndarray[Any, np.dtype[np.int64]]
+    test: np.ndarray[Any, np.dtype[np.int64]]
+    test_origin: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Sizes and the sha256 of each part's indices, in place of the indices themselves."""
+        parts = {name: getattr(self, name) for name in ("train", "calibration", "validation", "test")}
+        return {
+            "seed": self.seed,
+            "test_origin": self.test_origin,
+            "sizes": {name: len(indices) for name, indices in parts.items()},
+            "sha256": {
+                name: hashlib.sha256(indices.astype("<i8").tobytes()).hexdigest()
+                for name, indices in parts.items()
+            },
+        }

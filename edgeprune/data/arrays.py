@@ -1,0 +1,193 @@
+"""Sources that are arrays in memory: npz files, idx folders, arrays and tensors.
+
+Each reader returns `Parts`: the inputs and labels of a training part and, where the
+source has one, of its own test part. npz files are read with pickling off.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import struct
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeprune.data.dataset import Indices, Inputs
+from edgeprune.errors import DataError
+
+Array = npt.NDArray[Any]
+IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+IDX_PARTS = ("train", "t10k")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Raw arrays of a source; `test` is None where it has no test part of its own."""
+
+    inputs: dict[str, Array]
+    labels: Array | None
+    test_inputs: dict[str, Array] | None
+    test_labels: Array | None
+    sha256: str
+
+
+class ArraySource:
+    """Arrays in memory, one per model input."""
+
+    def __init__(self, arrays: Inputs) -> None:
+        self._arrays = arrays
+
+    def read(self, indices: Indices) -> Inputs:
+        return tuple(array[indices] for array in self._arrays)
+
+
+def read_npz(path: Path) -> Parts:
+    """Read `x` (or `x_0`, `x_1`, … or any other names) and `y`, and `x_test`, `y_test` beside them.
+
+    `x_train`, `y_train` count as `x`, `y`.
+
+    Raises:
+        DataError: not an npz file, damaged, empty, or holding pickled objects, which are never loaded.
+    """
+    arrays: dict[str, Array] = {}
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            for key in archive.files:
+                arrays[key] = np.asarray(archive[key])
+    except ValueError as exc:
+        if "pickle" in str(exc).lower() or "object arrays" in str(exc).lower():
+            raise DataError(
+                f"{path}: holds pickled Python objects, which are never loaded",
+                tip="save plain numeric arrays: np.savez(path, x=images, y=labels)",
+            ) from exc
+        raise DataError(f"{path}: not a readable npz file: {exc}") from exc
+    except (OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError) as exc:
+        raise DataError(f"{path}: damaged npz file: {exc}", tip="copy or download it again") from exc
+    return from_mapping(arrays, str(path), sha256=hash_files([path]))
+
+
+def from_mapping(arrays: Mapping[str, Array], name: str, *, sha256: str | None = None) -> Parts:
+    """Sort named arrays into inputs and labels, training and test.
+
+    Raises:
+        DataError: no input array, or a test part that lacks what the training part has.
+    """
+    named = {_plain(key): value for key, value in arrays.items()}
+    labels, test_labels = named.pop("y", None), named.pop("y_test", None)
+    inputs = {key: value for key, value in named.items() if not key.endswith("_test")}
+    tests = {key.removesuffix("_test"): value for key, value in named.items() if key.endswith("_test")}
+    # x_0_test and x_test_0 both read naturally; take either.
+    for key in [key for key in inputs if key.startswith("x_test_")]:
+        tests["x_" + key.removeprefix("x_test_")] = inputs.pop(key)
+    if not inputs:
+        raise DataError(
+            f"{name}: no input array; it holds {', '.join(sorted(arrays)) or 'nothing'}",
+            tip="save the samples as x and the labels as y",
+        )
+    if "x" in inputs and len(inputs) > 1:
+        raise DataError(
+            f"{name}: holds x and also {', '.join(sorted(set(inputs) - {'x'}))}",
+            tip="a model with several inputs takes x_0, x_1, … and no x; labels are named y",
+        )
+    if all(key.startswith("x_") and key[2:].isdigit() for key in inputs):
+        inputs = dict(sorted(inputs.items(), key=lambda item: int(item[0][2:])))
+    if tests and set(tests) != set(inputs):
+        raise DataError(
+            f"{name}: test arrays {', '.join(sorted(tests))} do not match the inputs {', '.join(inputs)}"
+        )
+    if tests and (labels is None) != (test_labels is None):
+        raise DataError(f"{name}: only one of y and y_test is there", tip="give labels for both or neither")
+    if test_labels is not None and not tests:
+        raise DataError(f"{name}: y_test is there, but no x_test")
+    ordered = {key: tests[key] for key in inputs} if tests else None
+    return Parts(inputs, labels, ordered, test_labels, sha256 or _hash_arrays(arrays))
+
+
+def read_idx(folder: Path) -> Parts:
+    """Read an idx folder: `train-images-idx3-ubyte[.gz]`, `train-labels-…`, and `t10k-…` if there.
+
+    Raises:
+        DataError: no training images, or a file that is damaged.
+    """
+    found: dict[tuple[str, str], Path] = {}
+    for path in sorted(folder.iterdir()):
+        for part in IDX_PARTS:
+            for kind in ("images", "labels"):
+                if path.name.startswith((f"{part}-{kind}-idx", f"{part}-{kind}.idx")):
+                    found.setdefault((part, kind), path)
+    if ("train", "images") not in found:
+        raise DataError(
+            f"{folder}: no train-images-idx3-ubyte[.gz]",
+            tip="an idx folder holds train-images-…, train-labels-… and, if there is one, the t10k pair",
+        )
+    arrays = {key: _read_idx_file(path) for key, path in found.items()}
+    test_images = arrays.get(("t10k", "images"))
+    return Parts(
+        {"x": arrays["train", "images"]},
+        arrays.get(("train", "labels")),
+        None if test_images is None else {"x": test_images},
+        arrays.get(("t10k", "labels")) if test_images is not None else None,
+        hash_files(sorted(found.values())),
+    )
+
+
+def is_idx_folder(folder: Path) -> bool:
+    """Whether a folder holds at least one file named as idx files are."""
+    return any(p.name.startswith(IDX_PARTS) and "idx" in p.name for p in folder.iterdir() if p.is_file())
+
+
+def _read_idx_file(path: Path) -> Array:
+    try:
+        content = path.read_bytes()
+        if content[:2] == b"\x1f\x8b":
+            content = gzip.decompress(content)
+    except (OSError, EOFError, zlib.error) as exc:
+        raise DataError(f"{path}: damaged gzip file: {exc}", tip="copy or download it again") from exc
+    if len(content) < 4 or content[:2] != b"\0\0" or content[2] not in IDX_TYPES:
+        raise DataError(f"{path}: not an idx file (it begins with {content[:4].hex() or 'nothing'})")
+    axes = content[3]
+    start = 4 + 4 * axes
+    if axes == 0 or len(content) < start:
+        raise DataError(f"{path}: truncated idx file: its header is incomplete")
+    shape = struct.unpack(f">{axes}I", content[4:start])
+    dtype = np.dtype(IDX_TYPES[content[2]])
+    expected = start + int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    if len(content) != expected:
+        raise DataError(
+            f"{path}: truncated or damaged idx file: {expected} bytes expected for shape"
+            f" {'×'.join(map(str, shape))}, {len(content)} found",
+            tip="copy or download it again",
+        )
+    flat = np.frombuffer(content, dtype=dtype, offset=start)
+    return flat.reshape(shape).astype(dtype.newbyteorder("="), copy=False)
+
+
+def hash_files(paths: list[Path]) -> str:
+    """sha256 over the contents of the files, in the order given."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with open(path, "rb") as handle:
+            while block := handle.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def _hash_arrays(arrays: Mapping[str, Array]) -> str:
+    digest = hashlib.sha256()
+    for key in sorted(arrays):
+        array = np.ascontiguousarray(arrays[key])
+        digest.update(f"{key} {array.dtype} {array.shape}".encode())
+        digest.update(array.tobytes() if array.dtype.hasobject is False else repr(array.tolist()).encode())
+    return digest.hexdigest()
+
+
+def _plain(key: str) -> str:
+    """`x_train` → `x`, `tokens_train` → `tokens`."""
+    return key.removesuffix("_train")

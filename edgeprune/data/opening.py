@@ -1,0 +1,269 @@
+"""Open data by name: decide what it is, check it, fit it to the model.
+
+The order of checks is the order in which a person would find the trouble: is it
+there, can it be read, do lengths agree, are the numbers finite, does one sample have
+the model's shape, are the labels class numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeprune.data.arrays import ArraySource, Parts, from_mapping, is_idx_folder, read_idx, read_npz
+from edgeprune.data.dataset import Dataset, Labels, Source, require_finite
+from edgeprune.data.images import open_image_folder
+from edgeprune.data.items import ItemSource, collect_labels, hash_items, is_item_dataset, to_array
+from edgeprune.data.layout import Statistic, fit
+from edgeprune.errors import DataError
+from edgeprune.importing import import_object
+
+Shapes = Sequence[Sequence[int]] | None
+
+
+def open_data(
+    spec: Any,
+    *,
+    input_shapes: Shapes = None,
+    mean: Statistic = None,
+    std: Statistic = None,
+) -> Dataset:
+    """Open a dataset and fit it to a model.
+
+    Args:
+        spec: a path to an npz file, an idx folder or a folder of class folders with images;
+            `package.module:function`, called without arguments; arrays or tensors as `(x, y)`, `(x, None)`
+            or a mapping with `x`, `y`, `x_test`, `y_test` (x may be a tuple for several inputs);
+            or a map-style dataset with `__len__` and `__getitem__`.
+        input_shapes: the model's input shapes without batch (−1 for any size); None takes data as it is.
+        mean, std: subtracted and divided by after scaling; a number or one per channel.
+
+    Raises:
+        DataError: missing, unreadable, empty, of unequal lengths, not finite, of the wrong shape,
+            labels that are not class numbers.
+    """
+    if isinstance(spec, str | Path):
+        return _open_named(str(spec), input_shapes, mean, std)
+    return _open_object(spec, "data", input_shapes, mean, std)
+
+
+def _open_named(spec: str, shapes: Shapes, mean: Statistic, std: Statistic) -> Dataset:
+    path = Path(spec).expanduser()
+    if path.is_dir():
+        if is_idx_folder(path):
+            return _build(read_idx(path), spec, shapes, mean, std)
+        return open_image_folder(path, spec, shapes, mean=mean, std=std)
+    if path.is_file():
+        with open(path, "rb") as handle:
+            head = handle.read(8)
+        if not head:
+            raise DataError(f"{spec}: the file is empty")
+        if head.startswith(b"PK"):
+            return _build(read_npz(path), spec, shapes, mean, std)
+        raise DataError(
+            f"{spec}: not an npz file (it begins with {head[:4].hex()})",
+            tip="give an npz with x and y, an idx folder, class folders with images, or package.module:function",
+        )
+    if path.exists():
+        raise DataError(f"{spec}: neither a file nor a folder")
+    if ":" in spec and "/" not in spec:
+        function = import_object(spec, option="--data", error=DataError)
+        if not callable(function):
+            return _open_object(function, spec, shapes, mean, std)
+        try:
+            made = function()
+        except DataError:
+            raise
+        except Exception as exc:
+            raise DataError(f"--data {spec}: the function raised {type(exc).__name__}: {exc}") from exc
+        return _open_object(made, spec, shapes, mean, std)
+    raise DataError(f"{spec}: no such file or folder")
+
+
+def _open_object(value: Any, name: str, shapes: Shapes, mean: Statistic, std: Statistic) -> Dataset:
+    if isinstance(value, Dataset):
+        return value
+    if isinstance(value, Mapping):
+        named: dict[str, npt.NDArray[Any]] = {}
+        for key, part in value.items():
+            if part is None:
+                continue
+            if isinstance(part, tuple | list) and str(key).startswith("x") and _several(part):
+                named.update({f"{key}_{i}": to_array(p, name) for i, p in enumerate(part)})
+            else:
+                named[str(key)] = to_array(part, name)
+        return _build(from_mapping(named, name), name, shapes, mean, std)
+    if isinstance(value, tuple | list) and len(value) == 2:
+        x, y = value
+        return _open_object({"x": x, "y": y}, name, shapes, mean, std)
+    if hasattr(value, "__array__") or isinstance(value, tuple | list):
+        if isinstance(value, tuple | list) and len(value) == 1:
+            value = value[0]
+        return _open_object({"x": value}, name, shapes, mean, std)
+    if is_item_dataset(value):
+        return _build_items(value, name, shapes, mean, std)
+    raise DataError(
+        f"{name}: cannot take data from a {type(value).__name__}",
+        tip="give (x, y) arrays or tensors, a mapping with x and y, or an object with __len__ and __getitem__",
+    )
+
+
+def _several(parts: Sequence[Any]) -> bool:
+    return bool(parts) and all(hasattr(p, "__array__") or hasattr(p, "detach") for p in parts)
+
+
+def _build(parts: Parts, name: str, shapes: Shapes, mean: Statistic, std: Statistic) -> Dataset:
+    """Join the training and test parts, check them, and fit every input to the model."""
+    _require_lengths(parts.inputs, parts.labels, name, "")
+    count = len(next(iter(parts.inputs.values())))
+    arrays = dict(parts.inputs)
+    labels = parts.labels
+    test_indices = None
+    if parts.test_inputs is not None:
+        _require_lengths(parts.test_inputs, parts.test_labels, name, "test ")
+        tests = len(next(iter(parts.test_inputs.values())))
+        for key, array in parts.test_inputs.items():
+            if array.shape[1:] != arrays[key].shape[1:] or array.dtype != arrays[key].dtype:
+                raise DataError(
+                    f"{name}: {key} has samples of {arrays[key].shape[1:]} {arrays[key].dtype},"
+                    f" its test part of {array.shape[1:]} {array.dtype}"
+                )
+            arrays[key] = np.concatenate([arrays[key], array])
+        if labels is not None and parts.test_labels is not None:
+            labels = np.concatenate([labels.reshape(-1), parts.test_labels.reshape(-1)])
+        test_indices = np.arange(count, count + tests)
+    for key, array in arrays.items():
+        require_finite(array, name if len(arrays) == 1 else f"{name}: {key}")
+    classes, numbers, names = _class_numbers(labels, name)
+    return _assemble(
+        name=name,
+        source=ArraySource(tuple(arrays.values())),
+        samples=[(key, array.shape[1:], array.dtype) for key, array in arrays.items()],
+        size=len(next(iter(arrays.values()))),
+        labels=numbers,
+        classes=classes,
+        class_names=names,
+        test_indices=test_indices,
+        sha256=parts.sha256,
+        checked=True,
+        fitting=(shapes, mean, std),
+    )
+
+
+def _build_items(value: Any, name: str, shapes: Shapes, mean: Statistic, std: Statistic) -> Dataset:
+    """A map-style dataset: items are read when asked for; labels come from `.targets` or one pass."""
+    size = len(value)
+    if size == 0:
+        raise DataError(f"{name}: holds no samples")
+    source = ItemSource(value, name)
+    first = source.read(np.zeros(1, dtype=np.int64))
+    classes, numbers, names = _class_numbers(collect_labels(value, name), name)
+    return _assemble(
+        name=name,
+        source=source,
+        samples=[(f"x_{i}", array.shape[1:], array.dtype) for i, array in enumerate(first)],
+        size=size,
+        labels=numbers,
+        classes=classes,
+        class_names=names,
+        test_indices=None,
+        sha256=hash_items(source, size, numbers),
+        checked=False,
+        fitting=(shapes, mean, std),
+    )
+
+
+def _assemble(
+    *,
+    name: str,
+    source: Source,
+    samples: list[tuple[str, tuple[int, ...], np.dtype[Any]]],
+    size: int,
+    labels: Labels | None,
+    classes: int | None,
+    class_names: tuple[str, ...] | None,
+    test_indices: npt.NDArray[np.int64] | None,
+    sha256: str,
+    checked: bool,
+    fitting: tuple[Shapes, Statistic, Statistic],
+) -> Dataset:
+    shapes, mean, std = fitting
+    if shapes is not None and len(shapes) != len(samples):
+        raise DataError(
+            f"{name}: holds {len(samples)} input(s) per sample, the model takes {len(shapes)}",
+            tip="name the arrays x_0, x_1, … in the order of the model's inputs",
+        )
+    prepare, described = [], []
+    for index, (key, shape, dtype) in enumerate(samples):
+        label = name if len(samples) == 1 else f"{name}: {key}"
+        wanted = None if shapes is None else shapes[index]
+        step, description = fit(shape, dtype, wanted, name=label, mean=mean, std=std)
+        prepare.append(step)
+        described.append(description)
+    return Dataset(
+        name=name,
+        source=source,
+        size=size,
+        labels=labels,
+        classes=classes,
+        class_names=class_names,
+        prepare=prepare,
+        preprocessing=described[0] if len(described) == 1 else {"inputs": described},
+        test_indices=test_indices,
+        sha256=sha256,
+        checked=checked,
+    )
+
+
+def _require_lengths(
+    inputs: dict[str, npt.NDArray[Any]], labels: npt.NDArray[Any] | None, name: str, part: str
+) -> None:
+    for key, array in inputs.items():
+        if array.ndim == 0:
+            raise DataError(f"{name}: {part}{key} is a single number, not one row per sample")
+    lengths = {f"{part}{key}": len(array) for key, array in inputs.items()}
+    if labels is not None:
+        lengths[f"{part}labels"] = len(labels) if labels.ndim else 0
+    if len(set(lengths.values())) > 1:
+        listed = ", ".join(f"{count} {key}" for key, count in lengths.items())
+        raise DataError(f"{name}: lengths do not agree: {listed}")
+    if 0 in lengths.values():
+        raise DataError(f"{name}: holds no {part}samples")
+
+
+def _class_numbers(
+    labels: npt.NDArray[Any] | None, name: str
+) -> tuple[int | None, Labels | None, tuple[str, ...] | None]:
+    """Labels as int64 ≥ 0; text labels are numbered in sorted order."""
+    if labels is None:
+        return None, None, None
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.ndim != 1:
+        raise DataError(
+            f"{name}: labels have shape {labels.shape}; one class number per sample is expected",
+            tip="for one-hot rows, save y.argmax(1)",
+        )
+    if labels.dtype.kind in "US":
+        names, numbers = np.unique(labels, return_inverse=True)
+        return len(names), numbers.astype(np.int64), tuple(str(n) for n in names)
+    if labels.dtype.kind == "f":
+        off = np.flatnonzero(~np.isfinite(labels) | (labels != np.floor(labels)))
+        if off.size:
+            raise DataError(
+                f"{name}: sample {off[0]} has label {labels[off[0]]}, which is not a class number",
+                tip="labels are whole numbers from 0; leave y out to compare with the dense model instead",
+            )
+    elif labels.dtype.kind not in "biu":
+        raise DataError(f"{name}: labels are {labels.dtype}, not class numbers")
+    numbers = labels.astype(np.int64)
+    below = np.flatnonzero(numbers < 0)
+    if below.size:
+        raise DataError(
+            f"{name}: sample {below[0]} has label {numbers[below[0]]}", tip="class numbers start at 0"
+        )
+    return int(numbers.max()) + 1, numbers, None
