@@ -12,7 +12,7 @@ from __future__ import annotations
 from edgeprune.onnxfile.export import export_onnx
 from edgeprune.onnxfile.files import describe
 from edgeprune.onnxfile.parity import check_parity
-from edgeprune.onnxfile.produce import produce
-from edgeprune.onnxfile.simplify import simplify
+from edgeprune.onnxfile.production import produce
+from edgeprune.onnxfile.simplification import simplify
 
 __all__ = ["check_parity", "describe", "export_onnx", "produce", "simplify"]

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
+
+from edgeprune.onnxfile import export_onnx
 
 Arrays = tuple[np.ndarray, ...]
 
@@ -63,9 +68,10 @@ def reference(module: torch.nn.Module) -> Callable[[Arrays], Arrays]:
     return run
 
 
-def cnn(*, dynamic: bool, seed: int = 0) -> tuple[Cnn, torch.export.ExportedProgram]:
-    """A seeded Cnn with non-trivial batch norm statistics, and its program (example batch 2)."""
-    torch.manual_seed(seed)
+@cache
+def cnn(*, dynamic: bool) -> tuple[Cnn, torch.export.ExportedProgram]:
+    """A seeded Cnn with non-trivial batch norm statistics, and its program (example batch 2); shared."""
+    torch.manual_seed(0)
     module = Cnn()
     module.norm.running_mean.uniform_(-0.5, 0.5)
     module.norm.running_var.uniform_(0.5, 2.0)
@@ -76,3 +82,18 @@ def images(*batches: int, seed: int = 1) -> list[Arrays]:
     """Calls of random images with the given batch sizes."""
     rng = np.random.default_rng(seed)
     return [(rng.standard_normal((n, 1, 8, 8)).astype(np.float32),) for n in batches]
+
+
+def cnn_file(folder: Path, *, external: bool = False) -> Path:
+    """The dynamic Cnn as m.onnx in `folder`, exported once for all tests."""
+    for name, content in _exported(external).items():
+        (folder / name).write_bytes(content)
+    return folder / "m.onnx"
+
+
+@cache
+def _exported(external: bool) -> dict[str, bytes]:
+    with TemporaryDirectory() as folder:
+        limit = {"external_above": 0} if external else {}
+        artifact = export_onnx(cnn(dynamic=True)[1], Path(folder) / "m.onnx", **limit)
+        return {name: (Path(folder) / name).read_bytes() for name, _, _ in artifact.files}

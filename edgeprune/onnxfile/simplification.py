@@ -9,6 +9,7 @@ Guarantee: the given file is never touched and no failure raises; the record say
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -21,6 +22,8 @@ from edgeprune.records import SimplifyResult
 
 CHILD = Path(__file__).with_name("_onnxsim_child.py")
 LIMIT_BYTES = 2_000_000_000  # a protobuf message cannot be larger
+ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # each thread maps memory for itself
+OUT_OF_MEMORY = ("memoryerror", "bad_alloc", "memory alloc", "allocate memory", "failed to map segment")
 
 
 def simplify(
@@ -57,6 +60,7 @@ def simplify(
             capture_output=True,
             text=True,
             timeout=timeout_s,
+            env={**os.environ, **ONE_THREAD},
             stdin=subprocess.DEVNULL,
             check=False,
         )
@@ -84,7 +88,7 @@ def _cause(finished: subprocess.CompletedProcess[str], memory_mb: int) -> str:
     """One line on why the process failed."""
     lines = [line.strip() for line in finished.stderr.splitlines() if line.strip()]
     last = lines[-1] if lines else "no message"
-    if any(word in finished.stderr for word in ("MemoryError", "bad_alloc", "Cannot allocate memory")):
+    if any(sign in finished.stderr.lower() for sign in OUT_OF_MEMORY):
         return f"onnxsim needed more than {memory_mb} MiB"
     if finished.returncode < 0:
         number = -finished.returncode

@@ -19,7 +19,7 @@ from edgeprune.errors import ParityError
 from edgeprune.onnxfile.export import export_onnx
 from edgeprune.onnxfile.files import describe, load, move_into_place, workshop
 from edgeprune.onnxfile.parity import Arrays, check_parity
-from edgeprune.onnxfile.simplify import simplify
+from edgeprune.onnxfile.simplification import simplify
 from edgeprune.records import OnnxArtifact
 
 if TYPE_CHECKING:
