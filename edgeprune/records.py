@@ -180,7 +180,7 @@ class BenchResult:
         times = ("p50_ms", "p90_ms", "p99_ms", "load_ms", "first_ms", "missed", "worst_ms")
         held = [name for row in self.models for name in times if getattr(row, name) is not None]
         if held or self.ratios or self.same is not None:
-            raise ValueError(f"an emulated target ({self.emulated}) has no latency, but one was given: {held}")
+            raise ValueError(f"an emulated target ({self.emulated}) has no latency, but got {held}")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,115 @@
+"""`edgeprune bench`: ONNX files taking turns on this machine, as a table or as JSON."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from edgeprune.records import BenchResult, Interval
+
+
+@click.command()
+@click.argument("models", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--threads", default=1, show_default=True, help="Threads, and cores the process is bound to.")
+@click.option("--seconds", default=5.0, show_default=True, help="Time spent on rounds.")
+@click.option("--batch", default=1, show_default=True, help="Size of a dynamic batch dimension.")
+@click.option("--seed", default=0, show_default=True, help="Seed of random inputs and of the order of turns.")
+@click.option(
+    "--inputs", type=click.Path(path_type=Path), help="Recorded inputs (npz) instead of random ones."
+)
+@click.option("--shape", "shapes", multiple=True, help="NAME=1,3,224,224 for inputs with free dimensions.")
+@click.option("--rate", type=float, help="Also feed inputs at this many a second, ready or not.")
+@click.option("--deadline-ms", type=float, help="With --rate: an answer later than this is missed.")
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable result on stdout.")
+def bench(
+    models: tuple[Path, ...],
+    threads: int,
+    seconds: float,
+    batch: int,
+    seed: int,
+    inputs: Path | None,
+    shapes: tuple[str, ...],
+    rate: float | None,
+    deadline_ms: float | None,
+    as_json: bool,
+) -> None:
+    """Time ONNX files on this machine and compare each to the first.
+
+    The files take turns in one process, in an order shuffled each round; intervals are 95%.
+    """
+    from edgeprune.bench import run_bench
+    from edgeprune.records import to_json
+
+    result = run_bench(
+        models,
+        threads=threads,
+        seconds=seconds,
+        batch=batch,
+        seed=seed,
+        inputs=inputs,
+        shapes=shapes,
+        rate=rate,
+        deadline_ms=deadline_ms,
+    )
+    click.echo(json.dumps(to_json(result), indent=1) if as_json else "\n".join(lines_of(result)))
+
+
+def lines_of(result: BenchResult) -> list[str]:
+    """The result as a person reads it."""
+    found = result.machine
+    where = found["board"] or found["processor"]
+    lines = [
+        f"{where}, {found['architecture']}, onnxruntime {found['onnxruntime']}, "
+        f"{result.threads} thread(s), batch {result.batch}, {result.rounds} rounds"
+    ]
+    if result.device:
+        lines[0] = f"{result.device}: {lines[0]}"
+    names = [Path(row.file).name for row in result.models]
+    names = names if len(set(names)) == len(names) else [row.file for row in result.models]
+    if result.emulated:
+        lines.append(
+            f"emulated ({result.emulated}): the files run; an emulator's times mean nothing and are not shown"
+        )
+        lines += [
+            f"  {name}  {row.file_bytes:,} bytes" for name, row in zip(names, result.models, strict=True)
+        ]
+        return lines
+    ratios = [_ratio(None), *(_ratio(r.ratio) for r in result.ratios)]
+    header = ["file", "p50 ms", "p90 ms", "p99 ms", "load ms", "first ms", "peak MB", "file kB", "time ratio"]
+    table = [header]
+    for name, row, ratio in zip(names, result.models, ratios, strict=True):
+        times = [_interval(row.p50_ms), _interval(row.p90_ms), _interval(row.p99_ms)]
+        table.append([name, *times, _number(row.load_ms), _number(row.first_ms), _number(row.peak_mb)])
+        table[-1] += [f"{row.file_bytes / 1000:.1f}", ratio]
+    table.append([f"{names[0]} again (A/A)", *[""] * 7, _ratio(result.same)])
+    widths = [max(len(line[c]) for line in table) for c in range(len(header))]
+    lines += [
+        "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in table
+    ]
+    if any(row.p90_ms is None or row.p99_ms is None for row in result.models):
+        lines.append("p90 needs 64 samples and p99 662; more --seconds give more")
+    for name, compared in zip(names[1:], result.ratios, strict=True):
+        if not compared.changed:
+            lines.append(f"{name}: no measurable difference from {names[0]}")
+    for name, row in zip(names, result.models, strict=True):
+        if row.missed is not None:
+            share = f"{row.missed.value:.2%} [{row.missed.low:.2%}, {row.missed.high:.2%}]"
+            late = f"{share} later than {result.deadline_ms:g} ms, worst {row.worst_ms:.1f} ms"
+            lines.append(f"{name} at {result.rate_hz:g} inputs/s: {late}")
+    return lines + [f"warning: {text}" for text in result.warnings]
+
+
+def _interval(found: Interval | None) -> str:
+    return "-" if found is None else f"{found.value:.3g} [{found.low:.3g}, {found.high:.3g}]"
+
+
+def _ratio(found: Interval | None) -> str:
+    return "" if found is None else f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]"
+
+
+def _number(found: float | None) -> str:
+    return "-" if found is None else f"{found:.3g}"
