@@ -209,3 +209,52 @@ class Splits:
                 for name, indices in parts.items()
             },
         }
+
+
+@dataclass(frozen=True)
+class TargetField:
+    """One stated fact of a target. `basis` is measured, datasheet or assumed; `note` says where it is from."""
+
+    name: str
+    value: Any
+    unit: str
+    basis: str
+    note: str
+
+
+@dataclass(frozen=True)
+class Target:
+    """A small computer as planning sees it. Sizes in KiB and MiB, GHz, GB/s of memcpy on one core.
+
+    `cores` counts the cores that inference should use (the big ones), `l2_sharing` the cores that
+    share one L2; a cache of 0 KiB is absent. `local` is true of the machine that edgeprune runs on;
+    `emulated_cpu` is the qemu name that picks the same kernels, None where there is none.
+    `fields` repeats every value with its basis and its source.
+    """
+
+    name: str
+    title: str
+    path: Path
+    user: bool
+    local: bool
+    arch: str
+    core: str
+    cores: int
+    little_cores: int
+    clock_ghz: float
+    isa: tuple[str, ...]
+    fp32_flops_per_cycle: int
+    l1d_kb: int
+    l2_kb: int
+    l2_sharing: int
+    l3_kb: int
+    memory_mb: int
+    bandwidth_gb_s: float
+    threads: int
+    optimization_level: str
+    int8_policy: str
+    int8_activations: str
+    int8_reduce_range: bool
+    emulated_cpu: str | None
+    fields: tuple[TargetField, ...]
+    schema: int
