@@ -56,7 +56,8 @@ def import_object(spec: str, *, option: str, error: type[EdgepruneError]) -> Any
         raise error(f"{option} {spec}: importing {module_name} raised {type(exc).__name__}: {exc}") from exc
     for part in attribute.split("."):
         if not hasattr(found, part):
-            near = [n for n in vars(found) if not n.startswith("_")][:8] if hasattr(found, "__dict__") else []
+            own = vars(found) if hasattr(found, "__dict__") else {}
+            near = [n for n, v in own.items() if getattr(v, "__module__", None) == module_name][:8]
             raise error(
                 f"{option} {spec}: {module_name} has no {attribute}",
                 tip=f"it has {', '.join(near)}" if near else "",

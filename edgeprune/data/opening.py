@@ -66,7 +66,7 @@ def _open_named(spec: str, shapes: Shapes, mean: Statistic, std: Statistic) -> D
             return _build(read_npz(path), spec, shapes, mean, std)
         raise DataError(
             f"{spec}: not an npz file (it begins with {head[:4].hex()})",
-            tip="give an npz with x and y, an idx folder, class folders with images, or package.module:function",
+            tip="give an npz with x and y, an idx folder, class folders of images, or module:function",
         )
     if path.exists():
         raise DataError(f"{spec}: neither a file nor a folder")
@@ -108,7 +108,7 @@ def _open_object(value: Any, name: str, shapes: Shapes, mean: Statistic, std: St
         return _build_items(value, name, shapes, mean, std)
     raise DataError(
         f"{name}: cannot take data from a {type(value).__name__}",
-        tip="give (x, y) arrays or tensors, a mapping with x and y, or an object with __len__ and __getitem__",
+        tip="give (x, y) arrays or tensors, a mapping with x and y, or an indexable dataset with a length",
     )
 
 

@@ -1,0 +1,341 @@
+"""Load a trained model from whatever it was saved as; never run its code unasked.
+
+    model = load_model("net.pt2")
+    model = load_model("net.safetensors", factory="nets:build", input_shapes=[(1, 28, 28)])
+
+What the file is follows from its content (sniff). Exported programs are vetted and
+rebuilt first (vet), state dicts load with `weights_only=True`, pickles of whole modules
+are read for names but not unpickled, TorchScript is refused. Only `trust_pickle=True`
+lets a file run code.
+
+Guarantee: the result is in evaluation mode and comes with example inputs of batch 2
+(or the program's own, if its batch is fixed).
+Elsewhere: the graph that later stages read (trace).
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from edgeprune.errors import ModelError, UnsafeModelError
+from edgeprune.model.examples import example_tensors, examples_of_program, fixed_batch_note
+from edgeprune.model.pickles import describe, load_pickle, read_weights
+from edgeprune.model.sniff import Kind, sniff
+from edgeprune.model.state import build, fill, tensors_in
+from edgeprune.model.vet import vet
+
+Shapes = Sequence[Sequence[int]] | None
+Dtypes = Sequence[str | None] | None
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model in evaluation mode with example inputs.
+
+    Attributes:
+        kind: "exported" (then `program` is set) or "module" (then `module` is).
+        example_inputs: flat tensors with batch; for a program in the order of its inputs.
+        sha256: of the file, or of the module's tensors when it came from Python.
+        source: the file name, or the module's class.
+        parameters_bytes: of all parameters and buffers, each storage counted once.
+        notes: what a person should know about how it was loaded, one sentence each.
+        extra: the text files that a `.pt2` carries beside the program.
+    """
+
+    kind: Literal["exported", "module"]
+    program: Any
+    module: torch.nn.Module | None
+    example_inputs: tuple[torch.Tensor, ...]
+    sha256: str
+    source: str
+    parameters_bytes: int
+    notes: tuple[str, ...] = ()
+    extra: dict[str, str] = field(default_factory=dict)
+
+
+def load_model(
+    path: str | Path,
+    *,
+    factory: str | None = None,
+    input_shapes: Shapes = None,
+    input_dtypes: Dtypes = None,
+    trust_pickle: bool = False,
+) -> LoadedModel:
+    """Load a model file of any kind.
+
+    Args:
+        path: the file.
+        factory: `package.module:function` that builds the untrained module, for files with weights only.
+        input_shapes: one shape per input, without batch.
+        input_dtypes: one name per input ("float32", "int64", …); None means float32.
+        trust_pickle: unpickle whole modules and unvetted archives, which runs the code in them.
+
+    Raises:
+        ModelError: missing, damaged, not a PyTorch model, or not fitting its factory.
+        UnsafeModelError: loading it would run code and `trust_pickle` is False.
+    """
+    source = str(path)
+    content = _read(Path(path).expanduser(), source)
+    digest = hashlib.sha256(content).hexdigest()
+    kind = sniff(content, source)
+    if kind in ("exported", "exported-legacy"):
+        if factory is not None:
+            raise ModelError(
+                f"{source}: is an exported program, which needs no --model {factory}", tip="leave --model out"
+            )
+        return _exported(content, kind, source, digest, trust_pickle)
+    if kind == "torchscript":
+        raise ModelError(
+            f"{source}: is TorchScript, which cannot be pruned or exported from",
+            tip="load the original model in Python and save it with torch.export.save, or give its state dict"
+            " with --model",
+        )
+    if kind == "safetensors":
+        return _from_state(_safetensors(content, source), source, digest, factory, input_shapes, input_dtypes)
+    return _pickled(content, source, digest, factory, input_shapes, input_dtypes, trust_pickle)
+
+
+def from_module(
+    module: torch.nn.Module, example_inputs: torch.Tensor | Sequence[torch.Tensor]
+) -> LoadedModel:
+    """Take a module from Python; the caller's own stays as it is (a copy is put in evaluation mode).
+
+    Args:
+        example_inputs: one tensor or several, with batch.
+
+    Raises:
+        ModelError: not a module, TorchScript, inputs that are not tensors.
+    """
+    if isinstance(module, torch.jit.ScriptModule):
+        raise ModelError("a TorchScript module cannot be pruned", tip="give the module that it was made from")
+    if not isinstance(module, torch.nn.Module):
+        raise ModelError(f"a {type(module).__name__} is not a torch.nn.Module")
+    inner = module.module if isinstance(module, torch.nn.DataParallel) else module
+    single = isinstance(example_inputs, torch.Tensor)
+    inputs: tuple[Any, ...] = (example_inputs,) if single else tuple(example_inputs)
+    odd = [type(x).__name__ for x in inputs if not isinstance(x, torch.Tensor)]
+    if odd or not inputs:
+        raise ModelError(f"example inputs must be tensors with batch, not {odd[0] if odd else 'none at all'}")
+    try:
+        own = copy.deepcopy(inner).eval()
+    except Exception as exc:
+        raise ModelError(f"{type(inner).__name__}: cannot be copied: {exc}") from exc
+    digest = hashlib.sha256(type(inner).__qualname__.encode())
+    for name, tensor in own.state_dict().items():
+        if isinstance(tensor, torch.Tensor):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return LoadedModel(
+        kind="module",
+        program=None,
+        module=own,
+        example_inputs=inputs,
+        sha256=digest.hexdigest(),
+        source=type(inner).__qualname__,
+        parameters_bytes=_bytes([*own.parameters(), *own.buffers()]),
+        notes=fixed_batch_note(inputs),
+    )
+
+
+def _read(path: Path, source: str) -> bytes:
+    if path.is_dir():
+        inside = ", ".join(sorted(p.name for p in path.iterdir())[:3])
+        raise ModelError(
+            f"{source}: is a folder, not a model file", tip=f"it holds {inside}" if inside else ""
+        )
+    if not path.exists():
+        raise ModelError(f"{source}: no such file")
+    try:
+        return path.read_bytes()
+    except OSError as exc:
+        raise ModelError(f"{source}: cannot be read: {exc.strerror or exc}") from exc
+
+
+def _exported(content: bytes, kind: Kind, source: str, digest: str, trust: bool) -> LoadedModel:
+    extra: dict[str, str] = {}
+    notes: tuple[str, ...] = ()
+    if trust:
+        archive = content
+    elif kind == "exported-legacy":
+        raise UnsafeModelError(
+            f"{source}: was exported by an old torch, whose format is made of pickles",
+            tip="export it again with this torch, or use --trust-pickle if you trust where it comes from",
+        )
+    else:
+        vetted = vet(content, source)
+        archive, extra, notes = vetted.archive, vetted.extra, vetted.notes
+    with _quiet_torch() as said:
+        try:
+            program = torch.export.load(io.BytesIO(archive), extra_files=extra if trust else None)
+        except Exception as exc:
+            cause = said[0] if said else exc
+            lines = [line for line in str(cause).splitlines() if line.strip()]
+            raise ModelError(
+                f"{source}: torch cannot load this exported program: {lines[-1] if lines else cause}",
+                tip=f"export it again with this torch ({torch.__version__})",
+            ) from exc
+    inputs = examples_of_program(program, source)
+    tensors = [*program.state_dict.values(), *program.constants.values()]
+    return LoadedModel(
+        kind="exported",
+        program=program,
+        module=None,
+        example_inputs=inputs,
+        sha256=digest,
+        source=source,
+        parameters_bytes=_bytes([t for t in tensors if isinstance(t, torch.Tensor)]),
+        notes=notes + fixed_batch_note(inputs, program),
+        extra=extra,
+    )
+
+
+def _safetensors(content: bytes, source: str) -> dict[str, torch.Tensor]:
+    import safetensors.torch
+
+    try:
+        return dict(safetensors.torch.load(content))
+    except Exception as exc:
+        raise ModelError(
+            f"{source}: damaged safetensors file: {exc}", tip="copy or download it again"
+        ) from exc
+
+
+def _pickled(
+    content: bytes,
+    source: str,
+    digest: str,
+    factory: str | None,
+    shapes: Shapes,
+    dtypes: Dtypes,
+    trust: bool,
+) -> LoadedModel:
+    """A torch.save file: a state dict, a checkpoint around one, or a whole module."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about pickle protocols; what matters raises
+            saved: Any = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as exc:
+        named = describe(content)
+        if not named:
+            cause = (str(exc) or type(exc).__name__).splitlines()[0]
+            raise ModelError(
+                f"{source}: truncated or damaged: {cause}",
+                tip="copy or download it again",
+            ) from exc
+        if trust:
+            return _trusted(content, source, digest, factory, shapes, dtypes)
+        if factory is None:
+            raise UnsafeModelError(
+                f"{source}: is a pickle of {named[0]}; loading it would run the code in it",
+                tip=_ways_on(named[0], shapes),
+            ) from exc
+        saved = read_weights(content, source)
+        note = f"read the weights out of the pickled {named[0]}; none of its code was run"
+        loaded = _from_state(saved, source, digest, factory, shapes, dtypes)
+        return replace(loaded, notes=(note, *loaded.notes))
+    return _from_state(saved, source, digest, factory, shapes, dtypes)
+
+
+def _trusted(
+    content: bytes, source: str, digest: str, factory: str | None, shapes: Shapes, dtypes: Dtypes
+) -> LoadedModel:
+    try:
+        saved = load_pickle(content)
+    except ModuleNotFoundError as exc:
+        raise ModelError(
+            f"{source}: unpickling needs the module {exc.name}, which is not importable",
+            tip="run from the folder of the code that saved it",
+        ) from exc
+    except Exception as exc:
+        raise ModelError(f"{source}: unpickling raised {type(exc).__name__}: {exc}") from exc
+    if isinstance(saved, dict):
+        inner = [v for v in saved.values() if isinstance(v, torch.nn.Module)]
+        saved = inner[0] if len(inner) == 1 else saved
+    if not isinstance(saved, torch.nn.Module):
+        return _from_state(saved, source, digest, factory, shapes, dtypes)
+    if factory is not None:
+        return _from_state(saved.state_dict(), source, digest, factory, shapes, dtypes)
+    return _with_examples(saved, source, digest, shapes, dtypes, ())
+
+
+def _from_state(
+    saved: Any, source: str, digest: str, factory: str | None, shapes: Shapes, dtypes: Dtypes
+) -> LoadedModel:
+    state, notes = tensors_in(saved, source)
+    if factory is None:
+        raise ModelError(
+            f"{source}: holds weights only ({len(state)} tensors), not the network they belong to",
+            tip="add --model package.module:factory and --input-shape, for example --input-shape 3,224,224",
+        )
+    module = build(factory)
+    fill(module, state, source, factory)
+    return _with_examples(module, source, digest, shapes, dtypes, notes)
+
+
+def _with_examples(
+    module: torch.nn.Module, source: str, digest: str, shapes: Shapes, dtypes: Dtypes, notes: tuple[str, ...]
+) -> LoadedModel:
+    if not shapes:
+        raise ModelError(
+            f"{source}: the shape of the model's input is not known",
+            tip="add --input-shape without batch, for example --input-shape 1,28,28",
+        )
+    module = module.eval()
+    return LoadedModel(
+        kind="module",
+        program=None,
+        module=module,
+        example_inputs=example_tensors(shapes, dtypes),
+        sha256=digest,
+        source=source,
+        parameters_bytes=_bytes([*module.parameters(), *module.buffers()]),
+        notes=notes,
+    )
+
+
+def _ways_on(name: str, shapes: Shapes) -> str:
+    sizes = ", ".join(f"torch.randn(2, {', '.join(map(str, shape))})" for shape in shapes or ())
+    return (
+        "if you trust where it comes from, add --trust-pickle; or add --model package.module:factory to read"
+        f" only the weights; or, where {name} is importable, save it once with torch.export.save("
+        f"torch.export.export(model.eval(), ({sizes or 'torch.randn(2, …)'},)), 'model.pt2')"
+    )
+
+
+def _bytes(tensors: Sequence[torch.Tensor]) -> int:
+    return sum({(t.data_ptr(), t.nbytes): t.nbytes for t in tensors}.values())
+
+
+@contextmanager
+def _quiet_torch() -> Iterator[list[BaseException]]:
+    """Keep torch.export's loggers off the terminal; yields the exceptions that they were told of."""
+    said: list[BaseException] = []
+
+    class Keep(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.exc_info and isinstance(record.exc_info[1], BaseException):
+                said.append(record.exc_info[1])
+
+    keep = Keep()
+    loggers = [
+        logging.getLogger(n) for n in ("torch.export", "torch._export", "torch._export.serde.serialize")
+    ]
+    before = [(log, log.propagate, log.handlers[:]) for log in loggers]
+    for log in loggers:
+        log.propagate, log.handlers = False, [keep]
+    try:
+        yield said
+    finally:
+        for log, propagate, handlers in before:
+            log.propagate, log.handlers = propagate, handlers
