@@ -132,7 +132,7 @@ def save(traced: Trace, path: Path) -> None:
 
 
 def _by_name(graph: fx.GraphModule, args: Any, kwargs: Any) -> Any:
-    names = graph.graph._codegen.pytree_info.orig_args  # type: ignore[attr-defined]
+    names = graph.graph._codegen.pytree_info.orig_args
     return args if not kwargs else {**dict(zip(names, args, strict=False)), **kwargs}
 
 

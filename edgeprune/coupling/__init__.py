@@ -1,0 +1,1 @@
+"""Which tensor indices can only be removed together."""

@@ -1,0 +1,116 @@
+"""The result of the coupling analysis: components and everything that they touch.
+
+A component is a set of tensor indices that can only be removed together. Vectors of
+component numbers (`extents`) are shared: a tensor dimension, a value's dimension, a
+layer's input and a cost factor all point into one table, so the sizes of a whole
+pruned model follow from one count per extent.
+
+Guarantee: removing whole components while every extent keeps at least one index
+leaves all shapes consistent. Elsewhere: which to remove (planning), doing it (surgery).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+IntArray = npt.NDArray[np.int32]
+BoolArray = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A weighted layer; `inputs` and `outputs` are extents, None where none is free.
+
+    `groups` > 1 means a grouped or depthwise convolution: its input channels are tied
+    to its outputs and its weight has no free input dimension.
+    """
+
+    node: str
+    kind: str
+    source: str
+    weight: str | None
+    bias: str | None
+    in_dim: int
+    out_dim: int
+    channel_dim: int
+    out_channel_dim: int
+    inputs: int
+    outputs: int
+    groups: int
+
+
+@dataclass(frozen=True)
+class Cost:
+    """MACs per sample of one node: coefficient × kept count of each factor extent."""
+
+    node: str
+    coefficient: float
+    factors: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Pin:
+    """Channels that stay, and why."""
+
+    reason: str
+    channels: int
+
+
+@dataclass(frozen=True)
+class Couplings:
+    """Components 0..count-1 over extents; -1 in an extent marks an index that stays."""
+
+    count: int
+    extents: tuple[IntArray, ...]
+    tensors: dict[str, tuple[int | None, ...]]  # state tensor -> extent of each dimension
+    aliases: dict[str, str]  # tied name -> the name that `tensors` uses
+    values: dict[str, tuple[tuple[tuple[int, ...], ...], ...]]  # node -> output -> dimension -> extents
+    layers: tuple[Layer, ...]
+    costs: tuple[Cost, ...]
+    exact: BoolArray
+    inexact_reasons: tuple[str, ...]
+    pins: tuple[Pin, ...]
+    group: IntArray  # component -> group: components that touch the same tensor dimensions
+    group_names: tuple[str, ...]
+
+    @cached_property
+    def _flat(self) -> tuple[IntArray, npt.NDArray[np.int64]]:
+        sizes = np.array([0, *(len(e) for e in self.extents)], dtype=np.int64)
+        joined = np.concatenate(self.extents) if self.extents else np.zeros(0, np.int32)
+        return joined.astype(np.int32), np.cumsum(sizes)
+
+    def kept(self, removed: BoolArray) -> npt.NDArray[np.int64]:
+        """How many indices of each extent remain; `removed` is boolean, shape (count,)."""
+        joined, bounds = self._flat
+        if not len(joined):
+            return np.zeros(0, np.int64)
+        stays = np.ones(len(joined), dtype=np.int64)
+        free = joined >= 0
+        stays[free] = ~removed[joined[free]]
+        return np.diff(np.concatenate([[0], np.cumsum(stays)])[bounds])
+
+    def keep_mask(self, extent: int, removed: BoolArray) -> BoolArray:
+        """Which indices of one extent remain, boolean, shape (size,)."""
+        vector = self.extents[extent]
+        mask = np.ones(len(vector), dtype=bool)
+        mask[vector >= 0] = ~removed[vector[vector >= 0]]
+        return mask
+
+    def emptied(self, removed: BoolArray) -> list[int]:
+        """Extents that would keep no index at all."""
+        return [int(e) for e in np.flatnonzero(self.kept(removed) == 0)]
+
+    def macs(self, removed: BoolArray | None = None) -> float:
+        """Multiply-accumulates per sample of convolutions, linear layers and matrix products."""
+        kept = self.kept(np.zeros(self.count, bool) if removed is None else removed)
+        return float(sum(c.coefficient * np.prod(kept[list(c.factors)]) for c in self.costs))
+
+    def share_free(self) -> float:
+        """Free channels over all channels of layer outputs."""
+        vectors = [self.extents[layer.outputs] for layer in self.layers]
+        total = sum(len(v) for v in vectors)
+        return sum(int((v >= 0).sum()) for v in vectors) / total if total else 0.0

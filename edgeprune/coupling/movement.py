@@ -1,0 +1,127 @@
+"""Data movement, observed: the operator itself moves the labels.
+
+One function covers every operator that only rearranges elements. It runs on label
+tensors with the same arguments, so no pattern per architecture is needed, and the
+map is right by construction. Whether the operator commutes with removal is another
+question: surgery replays each one on compacted element ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from edgeprune.coupling.labels import Value, keep_alive, varying
+from edgeprune.coupling.ties import Ties
+
+aten = torch.ops.aten
+
+MOVEMENT = {
+    aten.view.default, aten.reshape.default, aten._unsafe_view.default, aten.flatten.using_ints,
+    aten.unflatten.int, aten.permute.default, aten.transpose.int, aten.t.default, aten.numpy_T.default,
+    aten.unsqueeze.default, aten.squeeze.dim, aten.squeeze.dims, aten.squeeze.default,
+    aten.expand.default, aten.expand_as.default, aten.slice.Tensor, aten.select.int, aten.narrow.default,
+    aten.split.Tensor, aten.split_with_sizes.default, aten.chunk.default, aten.unbind.int,
+    aten.tensor_split.sections, aten.flip.default, aten.repeat.default, aten.tile.default,
+    aten.repeat_interleave.self_int, aten.unfold.default, aten.pixel_shuffle.default,
+    aten.pixel_unshuffle.default, aten.channel_shuffle.default, aten.movedim.int, aten.movedim.intlist,
+    aten.swapaxes.default, aten.index_select.default, aten.diagonal.default,
+    aten.view_as.default, aten.swapdims.default, aten.index.Tensor,
+}  # fmt: skip
+CYCLIC = {aten.roll.default}
+
+
+def move(ties: Ties, target: Any, args: Sequence[Any], kwargs: dict[str, Any], where: str) -> Any:
+    """Labels of a movement operator's output(s): run it on every label of its source.
+
+    Args:
+        args: concrete arguments with Values in place of tensors; the first is the source.
+
+    Returns a Value, or a list of them for split-like operators.
+    """
+    source, *rest = args
+    plain = [_plain(a) for a in rest]
+    if any(p is None and a is not None for p, a in zip(plain, rest, strict=True)):
+        for label in source.labels:
+            ties.pin(label, f"{where} moves channels by an index that depends on the data")
+        return None
+    moved = [_run(target, label.expand(source.shape).contiguous(), plain, kwargs) for label in source.labels]
+    blank = _run(target, torch.zeros(source.shape, dtype=torch.int64), plain, kwargs)
+    if isinstance(blank, torch.Tensor):
+        return _value(ties, blank.shape, moved, where)
+    return [_value(ties, b.shape, [m[i] for m in moved], where) for i, b in enumerate(blank)]
+
+
+def roll(ties: Ties, source: Value, shifts: Sequence[int], dims: Sequence[int], where: str) -> Value:
+    """Cyclic shift: removal along a shifted dimension does not commute, so it is pinned there."""
+    rank = len(source.shape)
+    shifted = {d % rank for d in dims} or set(range(rank))
+    kept = []
+    for label in source.labels:
+        if set(varying(label)) & shifted:
+            ties.pin(label, f"{where} rolls channels around")
+        else:
+            kept.append(label)
+    return Value(source.shape, tuple(kept))
+
+
+def join(ties: Ties, operands: Sequence[Value], dim: int, shape: tuple[int, ...], where: str) -> Value:
+    """Concatenation: branches stay apart along `dim`, and are tied in every other dimension.
+
+    Labels are matched by the dimensions other than `dim` that they depend on. An operand
+    that is free there while another is not has nothing to follow, and is pinned.
+    """
+    keys: list[frozenset[int]] = []
+    for value in operands:
+        for label in value.labels:
+            key = frozenset(varying(label)) - {dim}
+            if key not in keys:
+                keys.append(key)
+    out: list[torch.Tensor] = []
+    for key in keys:
+        parts = [[x for x in v.labels if frozenset(varying(x)) - {dim} == key] for v in operands]
+        if not key or any(dim in varying(x) for part in parts for x in part):
+            full = [
+                (p[0] if p else torch.zeros([1] * len(shape), dtype=torch.int64)).expand(v.shape)
+                for p, v in zip(parts, operands, strict=True)
+            ]
+            for part in parts:
+                for extra in part[1:]:
+                    ties.pin(extra, f"{where}: two free factors meet in one dimension")
+            out.append(torch.cat(full, dim))
+        elif all(parts):
+            first = parts[0][0]
+            for part in parts[1:]:
+                ties.tie(first, part[0], f"{where} joins branches")
+            out.append(first)
+        else:
+            for label in (x for part in parts for x in part):
+                ties.pin(label, f"{where} joins them with channels that are not free")
+    return Value(shape, keep_alive(out))
+
+
+def _plain(arg: Any) -> Any:
+    """The argument with constant Values as tensors; None when one depends on data."""
+    if isinstance(arg, Value):
+        return arg.constant
+    if isinstance(arg, list | tuple):
+        items = [_plain(a) for a in arg]
+        lost = any(p is None and a is not None for p, a in zip(items, arg, strict=True))
+        return None if lost else items
+    return arg
+
+
+def _run(target: Any, label: torch.Tensor, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+    return target(label, *args, **kwargs)
+
+
+def _value(ties: Ties, shape: Sequence[int], moved: list[torch.Tensor], where: str) -> Value:
+    labels = []
+    for label in keep_alive(moved):
+        if label.numel() == 1:
+            ties.pin(label, f"{where} takes this channel out by its number")
+        else:
+            labels.append(label)
+    return Value(tuple(shape), tuple(labels))

@@ -1,0 +1,196 @@
+"""From what the rules said to components: union, rectangularity, extents, groups.
+
+Rectangularity: removal can only drop whole slices of a value, so under the final
+components every label must depend on one dimension. Where it does not, the dimension
+that leaves most components stays free and the others are tied; this repeats until
+nothing changes (each round merges at least two components, so it ends).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from edgeprune.coupling.components import Cost, Couplings, IntArray, Layer, Pin
+from edgeprune.coupling.labels import Value, varying
+from edgeprune.coupling.ties import Ties
+
+if TYPE_CHECKING:
+    from edgeprune.coupling.couple import Atoms
+
+
+def resolve(ties: Ties, atoms: Atoms, values: dict[Any, Any]) -> Couplings:
+    """Turn facts into Couplings; `values` maps nodes to Values, lists of them, or sizes."""
+    flat = [v for value in values.values() for v in (value if isinstance(value, list) else [value])]
+    tangled = [x for v in flat if isinstance(v, Value) for x in v.labels if len(varying(x)) > 1]
+    roots, free = _union(ties, atoms.next)
+    while _untangle(ties, tangled, roots, free):
+        roots, free = _union(ties, atoms.next)
+    return _build(ties, atoms, values, roots, free)
+
+
+def _union(ties: Ties, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Root of every atom, and whether each root may be removed."""
+    left = np.concatenate([np.zeros(0, np.int64), *ties.left])
+    right = np.concatenate([np.zeros(0, np.int64), *ties.right])
+    graph = coo_array((np.ones(len(left), np.int8), (left, right)), shape=(size, size))
+    count, roots = connected_components(graph, directed=False)
+    free = np.ones(count, dtype=bool)
+    free[roots[0]] = False
+    for atoms, _ in ties.pins:
+        free[roots[atoms]] = False
+    return roots, free
+
+
+def _untangle(ties: Ties, labels: list[torch.Tensor], roots: np.ndarray, free: np.ndarray) -> bool:
+    """Tie what keeps a label from being rectangular; True when something was tied."""
+    changed = False
+    for label in labels:
+        atoms = label.numpy()
+        unit = np.where(free[roots[atoms]] & (atoms != 0), roots[atoms], -1)
+        dims = [d for d in range(unit.ndim) if (unit != np.take(unit, [0], axis=d)).any()]
+        if len(dims) < 2:
+            continue
+        best = max(dims, key=lambda d: _units_left(unit, d))
+        rows = np.moveaxis(atoms, best, 0).reshape(unit.shape[best], -1)
+        row_units = np.moveaxis(unit, best, 0).reshape(unit.shape[best], -1)
+        for row, units in zip(rows, row_units, strict=True):
+            if (units < 0).any():
+                ties.pin(torch.from_numpy(row[units >= 0].copy()), "it would leave a ragged tensor")
+            else:
+                ties.tie(torch.from_numpy(row[:1].copy()), torch.from_numpy(row[1:].copy()), "ragged tensor")
+        changed = True
+    return changed
+
+
+def _units_left(unit: np.ndarray, dim: int) -> int:
+    """How many removable units remain when every slice along `dim` becomes one."""
+    rows = np.moveaxis(unit, dim, 0).reshape(unit.shape[dim], -1)
+    names, index = np.unique(rows, return_inverse=True)
+    index = index.reshape(rows.shape)
+    slices = np.repeat(np.arange(len(rows)), rows.shape[1])
+    graph = coo_array(
+        (np.ones(index.size), (slices, len(rows) + index.reshape(-1))), shape=(len(rows) + len(names),) * 2
+    )
+    count, roots = connected_components(graph, directed=False)
+    pinned = np.unique(roots[len(rows) :][names < 0])
+    return int(count - len(pinned))
+
+
+def _build(
+    ties: Ties, atoms: Atoms, values: dict[Any, Any], roots: np.ndarray, free: np.ndarray
+) -> Couplings:
+    used = np.zeros(len(free), dtype=bool)
+    used[roots[1:]] = True
+    used &= free
+    number = np.full(len(free), -1, dtype=np.int32)
+    number[used] = np.arange(int(used.sum()), dtype=np.int32)
+    unit_of_atom = number[roots]
+    unit_of_atom[0] = -1
+    table = _Extents()
+
+    def extent(vector: torch.Tensor | np.ndarray) -> int:
+        return table.add(unit_of_atom[np.asarray(vector)])
+
+    tensors: dict[str, tuple[int | None, ...]] = {}
+    for name, first in atoms.first.items():
+        sizes = atoms.sizes[name]
+        tensors[name] = tuple(
+            extent(np.arange(f, f + n)) if f else None for f, n in zip(first, sizes, strict=True)
+        )
+    spots = {
+        node.name: tuple(
+            _dimensions(v, extent, table) for v in (value if isinstance(value, list) else [value])
+        )
+        for node, value in values.items()
+        if isinstance(value, Value | list)
+    }
+    layers = tuple(
+        Layer(
+            a.node, a.kind, a.source, a.weight, a.bias, a.in_dim, a.out_dim, a.channel_dim, a.out_channel_dim,
+            extent(a.in_atoms), extent(a.out_atoms), a.groups,
+        )
+        for a in ties.layers
+    )  # fmt: skip
+    costs = tuple(Cost(node, k, tuple(extent(f) for f in factors)) for node, k, factors in ties.costs)
+    count = int(used.sum())
+    exact = np.ones(count, dtype=bool)
+    for marked, _ in ties.inexact:
+        units = unit_of_atom[marked]
+        exact[units[units >= 0]] = False
+    group, names = _groups(count, tensors, layers, table.rows)
+    return Couplings(
+        count, tuple(table.rows), tensors, dict(atoms.aliases), spots, layers, costs, exact,
+        tuple(dict.fromkeys(reason for _, reason in ties.inexact)), _pins(ties, roots, free), group, names,
+    )  # fmt: skip
+
+
+class _Extents:
+    """A table of distinct vectors of component numbers."""
+
+    def __init__(self) -> None:
+        self.rows: list[IntArray] = []
+        self._index: dict[bytes, int] = {}
+
+    def add(self, vector: IntArray) -> int:
+        vector = np.ascontiguousarray(vector, dtype=np.int32)
+        key = vector.tobytes()
+        if key not in self._index:
+            self._index[key] = len(self.rows)
+            self.rows.append(vector)
+        return self._index[key]
+
+
+def _dimensions(value: Any, extent: Any, table: _Extents) -> tuple[tuple[int, ...], ...]:
+    """For each dimension of a value, the extents that remove its indices."""
+    if not isinstance(value, Value):
+        return ()
+    found: list[tuple[int, ...]] = [() for _ in value.shape]
+    for label in value.labels:
+        # Under the final components a label of several dimensions depends on one, or on none.
+        ids = extent(label.reshape(-1))
+        unit = table.rows[ids].reshape(tuple(label.shape))
+        dims = [d for d in range(unit.ndim) if (unit != np.take(unit, [0], axis=d)).any()]
+        if not dims:
+            dims = [d for d in varying(label) if unit.reshape(-1)[0] >= 0][:1]
+        if dims:
+            vector = np.moveaxis(unit, dims[0], 0).reshape(unit.shape[dims[0]], -1)[:, 0]
+            found[dims[0]] = (*found[dims[0]], table.add(vector))
+    return tuple(found)
+
+
+def _groups(
+    count: int, tensors: dict[str, tuple[int | None, ...]], layers: tuple[Layer, ...], rows: list[IntArray]
+) -> tuple[IntArray, tuple[str, ...]]:
+    """Components that touch the same tensor dimensions form a group, named by what writes it."""
+    rng = np.random.default_rng(0)
+    signature = np.zeros(count, dtype=np.uint64)
+    for dims in tensors.values():
+        for extent in dims:
+            code = rng.integers(1, 2**63, dtype=np.uint64)
+            if extent is not None:
+                units = np.unique(rows[extent])
+                signature[units[units >= 0]] ^= code
+    _, first, group = np.unique(signature, return_index=True, return_inverse=True)
+    names = [f"group{i}" for i in range(len(first))]
+    for layer in reversed(layers):
+        units = np.unique(rows[layer.outputs])
+        for g in np.unique(group[units[units >= 0]]):
+            names[g] = (layer.weight or layer.node).removesuffix(".weight")
+    return group.astype(np.int32), tuple(names)
+
+
+def _pins(ties: Ties, roots: np.ndarray, free: np.ndarray) -> tuple[Pin, ...]:
+    """Reasons with the number of pinned units that each was the first to pin."""
+    seen = np.zeros(len(free), dtype=bool)
+    counts: dict[str, int] = {}
+    for atoms, reason in ties.pins:
+        units = np.unique(roots[atoms])
+        fresh = units[~seen[units]]
+        seen[fresh] = True
+        counts[reason] = counts.get(reason, 0) + len(fresh)
+    return tuple(Pin(reason, n) for reason, n in counts.items() if n and reason)

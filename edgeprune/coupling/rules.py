@@ -1,0 +1,298 @@
+"""One rule per computing operator: which atoms it ties, and what its output carries.
+
+A rule must consume every tensor operand; what it leaves must be pinned, because a
+forgotten operand gives matching shapes and wrong values. `RULES` maps an ATen
+overload to its rule; `rule` registers further ones (rules_attention, rules_recurrent).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx
+
+from edgeprune.coupling.labels import Value, along, varying
+from edgeprune.coupling.ties import LayerAtoms, Ties
+
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True)
+class Call:
+    """One node with Values for tensors and integers for symbolic sizes."""
+
+    node: fx.Node
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    shape: Any  # of the output; a list for several
+    where: str  # "aten.conv2d at model.py:41"
+
+    def arg(self, index: int, name: str, default: Any = None) -> Any:
+        return self.args[index] if index < len(self.args) else self.kwargs.get(name, default)
+
+    def name(self, index: int) -> str:
+        """Name of the node that feeds a positional argument."""
+        given = self.node.args[index]
+        return given.name if isinstance(given, fx.Node) else ""
+
+
+Rule = Callable[[Ties, Call], Any]
+RULES: dict[Any, Rule] = {}
+
+
+def rule(*targets: Any) -> Callable[[Rule], Rule]:
+    """Register a rule for these overloads."""
+
+    def register(function: Rule) -> Rule:
+        for target in targets:
+            RULES[target] = function
+        return function
+
+    return register
+
+
+def elementwise(ties: Ties, call: Call) -> Value:
+    """Operands of equal or broadcast shape: an element goes in all of them or in none.
+
+    A label is matched with the labels of each other operand that depend on the same
+    dimensions; where the operand has full size there and no label, nothing can follow.
+    """
+    shape = tuple(call.shape)
+    operands = [v for v in _flat((call.args, call.kwargs)) if isinstance(v, Value)]
+    aligned = [
+        (
+            (1,) * (len(shape) - len(v.shape)) + v.shape,
+            [x.reshape((1,) * (len(shape) - x.dim()) + tuple(x.shape)) for x in v.labels],
+        )
+        for v in operands
+    ]
+    out: dict[tuple[int, ...], torch.Tensor] = {}
+    for i, (_, labels) in enumerate(aligned):
+        for label in labels:
+            dims = varying(label)
+            out.setdefault(dims, label)
+            for j, (other_shape, others) in enumerate(aligned):
+                if i != j and any(other_shape[d] > 1 for d in dims):
+                    _match(ties, label, dims, [x for x in others if set(varying(x)) & set(dims)], call.where)
+    return Value(shape, tuple(out.values()))
+
+
+def _match(
+    ties: Ties, label: torch.Tensor, dims: tuple[int, ...], partners: list[torch.Tensor], where: str
+) -> None:
+    if not partners:
+        ties.pin(label, f"{where} combines it with channels that are not free")
+    for partner in partners:
+        theirs = varying(partner)
+        if theirs == dims:
+            ties.tie(label, partner, f"{where} combines it with channels that are not free")
+        else:
+            dim = min(set(dims) & set(theirs))
+            ties.tie(ties.settle(label, dim, where), ties.settle(partner, dim, where), where)
+
+
+def linear_like(
+    ties: Ties, call: Call, x: Value, w: Value, b: Value | None, in_dim: int, out_dim: int, x_index: int
+) -> Value:
+    """x[..., I] times a two-dimensional weight: I is consumed, O is produced, the rest passes."""
+    last = len(x.shape) - 1
+    why = f"{call.where} reads channels that are not free"
+    xin, win = ties.vector(x, last, call.where), ties.vector(w, in_dim, call.where)
+    wout = ties.vector(w, out_dim, call.where)
+    ties.tie(xin, win, why)
+    if b is not None:
+        ties.tie(ties.vector(b, len(b.shape) - 1, call.where), wout, f"{call.where} adds a fixed bias")
+        ties.pin_others(b, (len(b.shape) - 1,), call.where)
+    shape = tuple(call.shape)
+    positions = 1
+    for size in shape[:-1]:
+        positions *= size
+    batch = x.shape[0] if len(x.shape) > 1 else 1
+    ties.layers.append(
+        LayerAtoms(
+            call.node.name, "linear", call.name(x_index), w.parameter, b.parameter if b else None,
+            in_dim, out_dim, last, len(shape) - 1, win, wout, 1,
+        )
+    )  # fmt: skip
+    ties.cost(call.node.name, positions / batch, win, wout)
+    passing = [label for label in ties.passing(x, (last,)) if label.dim() == len(shape)]
+    return Value(shape, (*passing, *along(shape, len(shape) - 1, wout)))
+
+
+@rule(aten.linear.default)
+def linear(ties: Ties, call: Call) -> Value:
+    return linear_like(ties, call, call.args[0], call.args[1], call.arg(2, "bias"), 1, 0, 0)
+
+
+@rule(aten.addmm.default)
+def addmm(ties: Ties, call: Call) -> Value:
+    return linear_like(ties, call, call.args[1], call.args[2], call.args[0], 0, 1, 1)
+
+
+@rule(
+    aten.conv1d.default, aten.conv2d.default, aten.conv3d.default,
+    aten.conv1d.padding, aten.conv2d.padding, aten.conv3d.padding,
+)  # fmt: skip
+def convolution(ties: Ties, call: Call) -> Any:
+    return _convolution(ties, call, call.arg(6, "groups", 1), transposed=False)
+
+
+@rule(aten.conv_transpose1d.default, aten.conv_transpose2d.input, aten.conv_transpose3d.input)
+def convolution_transposed(ties: Ties, call: Call) -> Any:
+    return _convolution(ties, call, call.arg(6, "groups", 1), transposed=True)
+
+
+def _convolution(ties: Ties, call: Call, groups: int, *, transposed: bool) -> Any:
+    x, w, b = call.args[0], call.args[1], call.arg(2, "bias")
+    if len(x.shape) != len(w.shape):  # no batch dimension
+        return unknown(ties, call)
+    in_dim, out_dim = (0, 1) if transposed else (1, 0)
+    xin = ties.vector(x, 1, call.where)
+    ties.pin_others(x, (1,), f"{call.where} mixes positions")
+    ties.pin_others(w, (0, 1), "")
+    shape = tuple(call.shape)
+    taps = 1
+    for size in w.shape[2:]:
+        taps *= size
+    positions = 1
+    for size in (x if transposed else Value(shape)).shape[2:]:
+        positions *= size
+    if groups == 1:
+        win, wout = ties.vector(w, in_dim, call.where), ties.vector(w, out_dim, call.where)
+        ties.tie(xin, win, f"{call.where} reads channels that are not free")
+        ties.cost(call.node.name, positions * taps, win, wout)
+    else:
+        win, wout = torch.zeros(w.shape[1], dtype=torch.int64), ties.vector(w, 0, call.where)
+        ties.pin(ties.vector(w, 1, call.where), "")
+        rows = torch.cat([xin.reshape(groups, -1), wout.reshape(groups, -1)], 1)
+        if transposed:  # weight (I, O/g): outputs have no dimension of their own to slice
+            ties.pin(rows, f"{call.where} is grouped and transposed")
+            wout = torch.zeros(shape[1], dtype=torch.int64)
+        else:
+            ties.tie(rows[:, :1].expand_as(rows), rows, f"{call.where} reads channels that are not free")
+        ties.cost(call.node.name, positions * taps * w.shape[1], wout)
+    if b is not None:
+        ties.tie(ties.vector(b, 0, call.where), wout, f"{call.where} adds a fixed bias")
+    ties.layers.append(
+        LayerAtoms(
+            call.node.name, "conv", call.name(0), w.parameter, b.parameter if b else None,
+            in_dim, out_dim, 1, 1, win, wout, groups,
+        )
+    )  # fmt: skip
+    return Value(shape, along(shape, 1, wout))
+
+
+@rule(aten.batch_norm.default)
+def batch_norm(ties: Ties, call: Call) -> Value:
+    x, *scales = call.args[:5]
+    atoms = ties.vector(x, 1, call.where)
+    ties.pin_others(x, (1,), f"{call.where} averages over positions")
+    for scale in scales:
+        if scale is not None:
+            ties.tie(
+                ties.vector(scale, 0, call.where), atoms, f"{call.where} norms channels that are not free"
+            )
+    return Value(x.shape, along(x.shape, 1, atoms))
+
+
+@rule(
+    aten.max_pool1d.default, aten.max_pool2d.default, aten.max_pool3d.default,
+    aten.avg_pool1d.default, aten.avg_pool2d.default, aten.avg_pool3d.default,
+    aten.adaptive_avg_pool1d.default, aten.adaptive_avg_pool2d.default, aten.adaptive_avg_pool3d.default,
+    aten._adaptive_avg_pool2d.default, aten._adaptive_avg_pool3d.default,
+    aten.adaptive_max_pool1d.default, aten.adaptive_max_pool2d.default,
+    aten.max_pool2d_with_indices.default,
+)  # fmt: skip
+def pooling(ties: Ties, call: Call) -> Any:
+    """Windows over the trailing positions: what does not depend on them passes."""
+    x = call.args[0]
+    several = isinstance(call.shape, list)
+    shape = call.shape[0] if several else tuple(call.shape)
+    window = call.args[1]
+    rank = len(window) if isinstance(window, list | tuple) else 1
+    positions = tuple(range(len(x.shape) - rank, len(x.shape)))
+    ties_label = [label for label in x.labels if set(varying(label)) & set(positions)]
+    for label in ties_label:
+        ties.pin(label, f"{call.where} pools over it")
+    out = Value(shape, tuple(ties.passing(x, positions)))
+    return [out, Value(call.shape[1])] if several else out
+
+
+@rule(
+    aten.mean.dim, aten.sum.dim_IntList, aten.amax.default, aten.amin.default, aten.var.correction,
+    aten.std.correction, aten.linalg_vector_norm.default, aten.logsumexp.default,
+    aten.mean.default, aten.sum.default,
+)  # fmt: skip
+def reduction(ties: Ties, call: Call) -> Value:
+    """Channels may be reduced over, but even a silent one changes a mean or a norm: not exact."""
+    x = call.args[0]
+    rank = len(x.shape)
+    at = {aten.linalg_vector_norm.default: 2}.get(call.node.target, 1)
+    given = call.arg(at, "dim")
+    dims = [given] if isinstance(given, int) else list(given or range(rank))
+    reduced = {d % rank for d in dims}
+    for label in x.labels:
+        if set(varying(label)) & reduced:
+            ties.mark_inexact(label, f"{call.where} reduces over it")
+    kept = tuple(call.shape)
+    if len(kept) == rank:
+        return Value(kept, tuple(ties.passing(x, tuple(reduced))))
+    stay = [d for d in range(rank) if d not in reduced]
+    labels = [x_.reshape([x_.shape[d] for d in stay]) for x_ in ties.passing(x, tuple(reduced))]
+    return Value(kept, tuple(labels))
+
+
+@rule(
+    aten.softmax.int,
+    aten.log_softmax.int,
+    aten._softmax.default,
+    aten._log_softmax.default,
+    aten.cumsum.default,
+)
+def along_one_dimension(ties: Ties, call: Call) -> Value:
+    """Operators that mix one dimension: labels of the others pass."""
+    x = call.args[0]
+    dim = call.args[1] % len(x.shape)
+    for label in x.labels:
+        if dim in varying(label):
+            ties.pin(label, f"{call.where} runs over it")
+    return Value(x.shape, tuple(ties.passing(x, (dim,))))
+
+
+@rule(aten.constant_pad_nd.default, aten.pad.default)
+def padding(ties: Ties, call: Call) -> Value:
+    """Padding of positions passes channels; padded channels are pinned."""
+    x, amounts = call.args[0], call.args[1]
+    rank = len(x.shape)
+    padded = tuple(rank - 1 - i // 2 for i, a in enumerate(amounts) if a)
+    for label in x.labels:
+        if set(varying(label)) & set(padded):
+            ties.pin(label, f"{call.where} pads it")
+    return Value(tuple(call.shape), tuple(ties.passing(x, padded)))
+
+
+def unknown(ties: Ties, call: Call) -> Any:
+    """No rule: everything that reaches the operator stays as it is."""
+    for value in _flat((call.args, call.kwargs)):
+        if isinstance(value, Value):
+            for label in value.labels:
+                ties.pin(label, f"{call.where} has no rule")
+    return blank(call.shape)
+
+
+def blank(shape: Any) -> Any:
+    """A value without labels, for one output or several."""
+    if isinstance(shape, list):
+        return [blank(s) for s in shape]
+    return None if shape is None else Value(tuple(shape))
+
+
+def _flat(args: Any) -> Sequence[Any]:
+    if isinstance(args, dict):
+        args = list(args.values())
+    if isinstance(args, list | tuple):
+        return [x for a in args for x in _flat(a)]
+    return [args]

@@ -1,0 +1,101 @@
+"""What rules say: which atoms stand or fall together, which are pinned, and why.
+
+The only mutable object of the coupling analysis; it lives inside `couple`. Rules
+never decide what is removable, they emit facts; `resolve` turns facts into components.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from edgeprune.coupling.labels import Value, varying
+
+
+@dataclass(frozen=True)
+class LayerAtoms:
+    """A weighted layer as its rule saw it: where it reads, writes, and what a pair costs."""
+
+    node: str
+    kind: str
+    source: str  # node whose value is the layer's input
+    weight: str | None  # state tensor, None where the weight is computed
+    bias: str | None
+    in_dim: int  # dimension of the weight that reads channels
+    out_dim: int
+    channel_dim: int  # dimension of the input value that holds the channels
+    out_channel_dim: int
+    in_atoms: torch.Tensor  # (inputs per weight,), zeros for a grouped layer
+    out_atoms: torch.Tensor
+    groups: int
+
+
+class Ties:
+    """Collects pairs, pins, layers and cost terms while the graph is walked."""
+
+    def __init__(self) -> None:
+        self.left: list[np.ndarray] = []
+        self.right: list[np.ndarray] = []
+        self.pins: list[tuple[np.ndarray, str]] = []
+        self.inexact: list[tuple[np.ndarray, str]] = []
+        self.layers: list[LayerAtoms] = []
+        self.costs: list[tuple[str, float, tuple[torch.Tensor, ...]]] = []
+
+    def tie(self, a: torch.Tensor, b: torch.Tensor, reason: str) -> None:
+        """Elementwise: a[i] and b[i] go together; a partner of 0 pins."""
+        a, b = (x.reshape(-1) for x in torch.broadcast_tensors(a, b))
+        pairs = torch.unique(torch.stack([a, b]), dim=1) if a.numel() > 4096 else torch.stack([a, b])
+        a, b = pairs[0].numpy(), pairs[1].numpy()
+        both = (a != 0) & (b != 0)
+        self.left.append(a[both])
+        self.right.append(b[both])
+        self.pin(torch.from_numpy((a + b)[~both]), reason)
+
+    def pin(self, atoms: torch.Tensor, reason: str) -> None:
+        """These atoms stay, for this reason; an empty reason is not reported (kernel taps)."""
+        found = np.unique(atoms.reshape(-1).numpy())
+        found = found[found != 0]
+        if found.size:
+            self.pins.append((found, reason))
+
+    def mark_inexact(self, atoms: torch.Tensor, reason: str) -> None:
+        """Removing these changes the result even where the channel carried nothing."""
+        found = np.unique(atoms.reshape(-1).numpy())
+        self.inexact.append((found[found != 0], reason))
+
+    def cost(self, node: str, coefficient: float, *factors: torch.Tensor) -> None:
+        """MACs per sample: coefficient times the kept count of every factor."""
+        self.costs.append((node, coefficient, factors))
+
+    def settle(self, label: torch.Tensor, dim: int, reason: str) -> torch.Tensor:
+        """Make a label depend on `dim` alone: tie what varies elsewhere; gives the vector."""
+        rows = label.movedim(dim, 0).reshape(label.shape[dim], -1)
+        if rows.shape[1] > 1:
+            self.tie(rows[:, :1].expand(-1, rows.shape[1] - 1), rows[:, 1:], reason)
+        return rows[:, 0]
+
+    def vector(self, value: Value, dim: int, reason: str) -> torch.Tensor:
+        """The atoms along one dimension, shape (size,); 0 where nothing is free there.
+
+        Several labels on the dimension (a flattened grid of two free factors) would merge
+        everything if an index could follow both: the one with most units stays.
+        """
+        here = [x for x in value.labels if dim in varying(x)]
+        if not here or value.shape[dim] == 1:
+            return torch.zeros(value.shape[dim], dtype=torch.int64)
+        here.sort(key=lambda x: -torch.unique(x).numel())
+        for other in here[1:]:
+            self.pin(other, f"{reason}: two free factors meet in one dimension")
+        return self.settle(here[0], dim, reason)
+
+    def pin_others(self, value: Value, dims: tuple[int, ...], reason: str) -> None:
+        """Pin every label that depends on none of `dims`: the rule has no use for it."""
+        for label in value.labels:
+            if not set(varying(label)) & set(dims):
+                self.pin(label, reason)
+
+    def passing(self, value: Value, dims: tuple[int, ...]) -> list[torch.Tensor]:
+        """Labels that do not depend on `dims`: they go through the operator untouched."""
+        return [x for x in value.labels if not set(varying(x)) & set(dims)]

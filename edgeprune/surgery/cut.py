@@ -1,0 +1,150 @@
+"""Remove components from a Trace.
+
+Guarantee: every state tensor is sliced by whole components, every shape constant is
+rewritten, every movement operator was replayed, and the resulting graph was run once
+with every value's shape equal to the prediction. Anything else raises; nothing of the
+Trace that was given changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import fx
+
+from edgeprune.coupling.components import BoolArray, Couplings
+from edgeprune.coupling.couple import couple
+from edgeprune.errors import TraceError
+from edgeprune.model.graph import set_attribute, source_line, state_tensors
+from edgeprune.model.trace import Trace, reexport, trace
+from edgeprune.surgery.replay import REPLAYED, commutes
+from edgeprune.surgery.rewrite import rewrite
+from edgeprune.surgery.sizes import Sizes, compact
+
+
+def analyse(traced: Trace, *, keep: Sequence[str] = (), seed: int = 0) -> Couplings:
+    """Couple a trace; movement that does not commute with removal is pinned.
+
+    Two trial removals of a random half test every movement operator; each one that
+    fails is pinned with its reason and the coupling is repeated.
+    """
+    frozen: dict[str, str] = {}
+    while True:
+        couplings = couple(traced, keep=keep, frozen=frozen)
+        failed: dict[str, str] = {}
+        for trial in range(2):
+            sizes = Sizes(couplings, _random_half(couplings, seed + trial))
+            for node in traced.graph.graph.nodes:
+                moved = node.op == "call_function" and node.target in REPLAYED and sizes.changes(node)
+                if moved and not commutes(node, rewrite(node, sizes), sizes, traced.graph):
+                    failed[node.name] = f"{node.target} at {source_line(node)} does not commute with removal"
+        if not failed:
+            return couplings
+        frozen.update(failed)
+
+
+def cut(traced: Trace, couplings: Couplings, removed: BoolArray) -> Trace:
+    """The trace without the removed components.
+
+    Args:
+        removed: boolean, shape (couplings.count,).
+
+    Raises:
+        TraceError: a dimension would lose its last index, or a certificate failed.
+    """
+    if couplings.emptied(removed):
+        raise TraceError("the plan removes every channel of a layer", tip="keep at least one per layer")
+    sizes = Sizes(couplings, removed)
+    graph = traced.copy()
+    originals = {n.name: n for n in traced.graph.graph.nodes}
+    _slice_state(graph, sizes)
+    for node in list(graph.graph.nodes):
+        original = originals[node.name]
+        if node.op != "call_function" or not sizes.changes(original):
+            continue
+        new = rewrite(original, sizes)
+        if node.target in REPLAYED and not commutes(original, new, sizes, traced.graph):
+            raise TraceError(f"{node.target} at {source_line(node)} does not commute with this removal")
+        twin = {n.name: n for n in node.all_input_nodes}
+        node.target = new[0]
+        node.args, node.kwargs = fx.node.map_arg(new[1:], lambda n, twin=twin: twin[n.name])
+    graph.graph.eliminate_dead_code()
+    graph.recompile()
+    _check_shapes(graph, traced, sizes, originals)
+    return Trace(graph, traced.inputs, traced.dynamic)
+
+
+def retrace(cut_trace: Trace) -> Trace:
+    """Export the cut graph again, which proves that it stands alone with its free batch."""
+    return trace(reexport(cut_trace.graph, cut_trace.inputs, cut_trace.dynamic))
+
+
+def zeroed(traced: Trace, couplings: Couplings, removed: BoolArray, *, readers_only: bool = True) -> Trace:
+    """The full-size trace with the removed components masked: the oracle of surgery.
+
+    With `readers_only` the weights that read a removed channel are zeroed, otherwise
+    every parameter slice of it.
+    """
+    graph = traced.copy()
+    reads = {(layer.weight, layer.in_dim) for layer in couplings.layers if layer.groups == 1}
+    sizes = Sizes(couplings, removed)
+    with torch.no_grad():
+        for name, tensor in state_tensors(graph).items():
+            if not isinstance(tensor, torch.nn.Parameter):
+                continue
+            for dim, mask in sizes.tensor_masks(name).items():
+                if not readers_only or (couplings.aliases[name], dim) in reads:
+                    tensor.index_fill_(dim, torch.from_numpy(np.flatnonzero(~mask)), 0.0)
+    return Trace(graph, traced.inputs, traced.dynamic)
+
+
+def _random_half(couplings: Couplings, seed: int) -> BoolArray:
+    """About half of every group, never all of an extent."""
+    rng = np.random.default_rng(seed)
+    removed = rng.random(couplings.count) < 0.5
+    for _ in range(len(couplings.extents)):
+        empty = couplings.emptied(removed)
+        if not empty:
+            break
+        for extent in empty:
+            removed[couplings.extents[extent][0]] = False
+    return removed
+
+
+def _slice_state(graph: fx.GraphModule, sizes: Sizes) -> None:
+    """Slice once per tensor object, so that tied weights stay tied."""
+    done: dict[int, torch.Tensor] = {}
+    for name, tensor in state_tensors(graph).items():
+        masks = sizes.tensor_masks(name)
+        if not masks:
+            continue
+        if id(tensor) not in done:
+            small = compact(tensor.detach(), masks).clone()
+            done[id(tensor)] = (
+                torch.nn.Parameter(small, tensor.requires_grad)
+                if isinstance(tensor, torch.nn.Parameter)
+                else small
+            )
+        set_attribute(graph, name, done[id(tensor)])
+
+
+def _check_shapes(graph: fx.GraphModule, traced: Trace, sizes: Sizes, originals: dict[str, fx.Node]) -> None:
+    class Checker(fx.Interpreter):  # type: ignore[misc]  # torch is untyped here
+        def run_node(self, n: fx.Node) -> Any:
+            out = super().run_node(n)
+            if n.name in originals and isinstance(out, torch.Tensor):
+                expected = sizes.shape(originals[n.name])
+                if tuple(out.shape) != expected:
+                    raise TraceError(f"{n.target} gave shape {tuple(out.shape)}, predicted {expected}")
+            return out
+
+    with torch.no_grad():
+        try:
+            Checker(graph).run(*traced.inputs, enable_io_processing=False)
+        except TraceError:
+            raise
+        except Exception as error:
+            raise TraceError(f"the cut graph does not run: {str(error).splitlines()[0]}") from error

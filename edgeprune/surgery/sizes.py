@@ -1,0 +1,87 @@
+"""What every value keeps: masks per dimension and shapes after a removal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import fx
+
+from edgeprune.coupling.components import BoolArray, Couplings
+from edgeprune.model.graph import shape_of
+
+
+class Sizes:
+    """Predicted masks and shapes of every node under one removal, shape (count,) boolean."""
+
+    def __init__(self, couplings: Couplings, removed: BoolArray) -> None:
+        self.couplings = couplings
+        self.removed = removed
+        self._masks: dict[int, BoolArray] = {}
+
+    def extent_mask(self, extent: int) -> BoolArray:
+        if extent not in self._masks:
+            self._masks[extent] = self.couplings.keep_mask(extent, self.removed)
+        return self._masks[extent]
+
+    def masks(self, node: fx.Node, output: int = 0) -> dict[int, BoolArray]:
+        """Dimension -> which indices stay, for the dimensions that lose some."""
+        spots = self.couplings.values.get(node.name, ())
+        found: dict[int, BoolArray] = {}
+        if output >= len(spots):
+            return found
+        for dim, extents in enumerate(spots[output]):
+            masks = [self.extent_mask(e) for e in extents]
+            if masks and not np.logical_and.reduce(masks).all():
+                found[dim] = np.logical_and.reduce(masks)
+        return found
+
+    def tensor_masks(self, name: str) -> dict[int, BoolArray]:
+        """The same for a state tensor."""
+        dims = self.couplings.tensors[self.couplings.aliases[name]]
+        found = {d: self.extent_mask(e) for d, e in enumerate(dims) if e is not None}
+        return {d: m for d, m in found.items() if not m.all()}
+
+    def shape(self, node: fx.Node, output: int | None = None) -> tuple[int, ...]:
+        """Predicted shape of a node's value, or of one of its several outputs."""
+        shape = shape_of(node.meta["val"])
+        if output is not None:
+            shape = shape[output]
+        new = list(shape)
+        for dim, mask in self.masks(node, output or 0).items():
+            new[dim] = int(mask.sum())
+        return tuple(new)
+
+    def changes(self, node: fx.Node) -> bool:
+        """Whether the node's value, or one of its operands, loses indices."""
+        outputs = range(len(self.couplings.values.get(node.name, ())))
+        return any(self.masks(node, i) for i in outputs) or any(
+            self.masks(n, i)
+            for n in node.all_input_nodes
+            for i in range(len(self.couplings.values.get(n.name, ())))
+        )
+
+
+def compact(tensor: torch.Tensor, masks: dict[int, BoolArray]) -> torch.Tensor:
+    """Drop the indices that the masks remove."""
+    for dim, mask in masks.items():
+        tensor = tensor.index_select(dim, torch.from_numpy(np.flatnonzero(mask)))
+    return tensor
+
+
+def normal_dim(dim: Any, rank: int) -> int:
+    return int(dim) % rank
+
+
+def prefix(mask: BoolArray | None, index: int, size: int) -> int:
+    """Where an index boundary lands when the removed ones before it are gone."""
+    index = min(max(index + size if index < 0 else index, 0), size)
+    return index if mask is None else int(mask[:index].sum())
+
+
+def replaced(args: Sequence[Any], index: int, value: Any) -> tuple[Any, ...]:
+    out = list(args)
+    out[index] = value
+    return tuple(out)
