@@ -1,0 +1,1 @@
+"""Trained networks on real data, and the commands that trained them."""
