@@ -1,0 +1,270 @@
+"""The report as one HTML file: no script, no network, readable on a phone, light and dark.
+
+Guarantee: everything that came from outside (names, reasons, paths) is escaped, and a content policy
+in the page forbids loading anything.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import Any
+
+from edgeprune.errors import OutputError
+from edgeprune.report import charts, words
+
+POLICY = "default-src 'none'; style-src 'unsafe-inline'"  # nothing is ever loaded
+
+
+def write_html(report: Mapping[str, Any], path: Path) -> None:
+    """Render the page and put it at `path`, atomically.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    try:
+        with NamedTemporaryFile(
+            "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
+        ) as draft:
+            try:
+                draft.write(render_html(report))
+                draft.close()
+                os.replace(draft.name, path)
+            except BaseException:
+                Path(draft.name).unlink(missing_ok=True)
+                raise
+        path.chmod(0o644)
+    except OSError as e:
+        raise OutputError(f"cannot write {path}: {e.strerror or e}", tip="choose another --out") from e
+
+
+def render_html(report: Mapping[str, Any]) -> str:
+    """The page for a report that is valid by `validate_report`."""
+    name = report["model"]["name"]
+    style = (files("edgeprune.report") / "page.css").read_text(encoding="utf-8")
+    sections = [
+        _header(report),
+        _section("Accuracy", _accuracy(report)),
+        _section("Latency", _latency(report)),
+        _section("Choices", _front(report)),
+        _section("Widths", _widths(report["layers"])),
+        _section("Kept on purpose", _pinned(report["pinned"])),
+        _section("How it was made", _provenance(report)),
+    ]
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
+        f"<title>{escape(name)} · edgeprune</title><style>{style}</style></head>\n"
+        f"<body><main>{''.join(sections)}</main></body></html>\n"
+    )
+
+
+def _header(report: Mapping[str, Any]) -> str:
+    verdict = words.speed(report["latency"])
+    accuracy = report["accuracy"]
+    target = report["target"].get("title") or report["target"]["name"]
+    macs, params, size = report["macs"], report["params"], report["file_bytes"]
+    parity = report["parity"]
+    cards = [
+        _card("Latency", verdict.text, _times(report["latency"]), verdict.kind.replace(" ", "-")),
+        _card(
+            "Accuracy" if accuracy is None else _capital(words.label(accuracy)),
+            "not measured" if accuracy is None else words.share(accuracy["shipped"]["value"]),
+            "no data was given" if accuracy is None else words.loss(accuracy),
+        ),
+        _card("MACs", *_change(macs, words.count, "fewer")),
+        _card("Parameters", *_change(params, words.count, "fewer")),
+        _card("File", *_change(size, words.size, "smaller")),
+        _card(
+            "Parity with PyTorch",
+            f"{parity['max_abs']:.2g} at most",
+            ""
+            if parity["top1_agreement"] is None
+            else f"top-1 agreement {words.share(parity['top1_agreement'])}",
+        ),
+    ]
+    notes = "".join(f"<li>{escape(n)}</li>" for n in report.get("notes", []))
+    return (
+        f"<header><h1>{escape(report['model']['name'])}</h1>"
+        f"<p class=sub>compressed for {escape(target)} · {escape(report['created'])}</p></header>"
+        f"<div class=cards>{''.join(cards)}</div>" + (f"<ul class=notes>{notes}</ul>" if notes else "")
+    )
+
+
+def _card(title: str, headline: str, detail: str, kind: str = "") -> str:
+    return (
+        f'<div class="card {kind}"><h3>{escape(title)}</h3><p class=big>{escape(headline)}</p>'
+        f"<p class=small>{escape(detail)}</p></div>"
+    )
+
+
+def _change(pair: Mapping[str, Any], form: Any, word: str) -> tuple[str, str]:
+    change = words.fewer(pair["dense"], pair["shipped"], word)
+    return change or form(pair["shipped"]), f"{form(pair['dense'])} → {form(pair['shipped'])}"
+
+
+def _times(latency: Mapping[str, Any] | None) -> str:
+    if latency is None or latency["basis"] != "measured":
+        return "" if latency is None else f"{latency['basis']}, not a measurement"
+    dense, shipped = (words.milliseconds(latency[f"{k}_p50_ms"]) for k in ("dense", "shipped"))
+    return f"p50 {dense} → {shipped}"
+
+
+def _accuracy(report: Mapping[str, Any]) -> str:
+    accuracy = report["accuracy"]
+    if accuracy is None:
+        return "<p>No data was given, so the effect on accuracy is unknown.</p>"
+    rows = [
+        charts.Row(n, s["value"], s["low"], s["high"], words.share(s["value"]), n == "shipped")
+        for n, s in words.steps(accuracy)
+    ]
+    what = "Share of test samples answered correctly"
+    if accuracy["measured_as"] == "agreement":
+        what = "Share of samples on which the answer is the dense model's (no labels were given)"
+    samples = f", {accuracy['samples']} samples" if accuracy.get("samples") else ""
+    level = accuracy["dense"].get("level", 0.95)
+    chart = charts.intervals(rows, title="Accuracy after each step", form=lambda v: f"{100 * v:g}%")
+    text = f"{what}{samples}; lines are {100 * level:g}% intervals. {_capital(words.loss(accuracy))}."
+    table = [(m["name"], f"{m['dense']:.4g}", f"{m['shipped']:.4g}") for m in report["metrics"]]
+    return f"{chart}<p>{escape(text)}</p>" + (_table(("metric", "dense", "shipped"), table) if table else "")
+
+
+def _latency(report: Mapping[str, Any]) -> str:
+    latency = report["latency"]
+    if latency is None:
+        return "<p>Latency was not measured.</p>"
+    verdict = words.speed(latency)
+    ratio = charts.Row(
+        "shipped/dense",
+        latency["ratio"],
+        latency["ratio_low"],
+        latency["ratio_high"],
+        f"{latency['ratio']:.3f}",
+        True,
+    )
+    chart = charts.intervals([ratio], title="Ratio to dense", form=lambda v: f"{v:g}", reference=1.0)
+    place = ", ".join(part for part in (latency["where"], words.settings(latency)) if part)
+    if latency["basis"] == "measured":
+        rows = [
+            (k, latency[f"{k}_p50_ms"], words.milliseconds(latency[f"{k}_p50_ms"]), k == "shipped")
+            for k in ("dense", "shipped")
+        ]
+        chart = charts.bars(rows, title="Median latency") + chart
+        where = f"Measured on {place}."
+    else:
+        kind = "emulated" if latency["basis"] == "emulated" else "an estimate"
+        where = f"This is {kind} for {place}, no measurement of time."
+    text = f"<strong>{escape(_capital(verdict.text))}.</strong> {escape(where)}"
+    return f"{chart}<p>{text} The dashed line is the dense model.</p>"
+
+
+def _front(report: Mapping[str, Any]) -> str:
+    front = report["front"]
+    shown = [p for p in front if p.get("accuracy") is not None]
+    if len(shown) < 2:
+        return ""
+    timed = all(p.get("latency_ms") is not None for p in shown)
+    points = [
+        charts.Point(p["latency_ms"] if timed else p["macs"], p["accuracy"], p["name"], p["chosen"])
+        for p in shown
+    ]
+    chart = charts.scatter(
+        points,
+        title="Accuracy against cost",
+        x_form=words.milliseconds if timed else words.count,
+        y_form=lambda v: f"{100 * v:g}%",
+        x_title="latency p50" if timed else "MACs",
+        y_title="accuracy on validation",
+    )
+    rows = [
+        (
+            ("● " if p["chosen"] else "") + p["name"],
+            "–" if p.get("accuracy") is None else words.share(p["accuracy"]),
+            words.count(p["macs"]),
+            "–" if p.get("latency_ms") is None else words.milliseconds(p["latency_ms"]),
+        )
+        for p in front
+    ]
+    table = _table(("point", "accuracy", "MACs", "p50"), rows)
+    return f"{chart}<details><summary>All {len(front)} points</summary>{table}</details>"
+
+
+def _widths(layers: Sequence[Mapping[str, Any]]) -> str:
+    widest = max((x["before"] for x in layers), default=1)
+    rows = []
+    for x in layers:
+        before, after = 100 * x["before"] / widest, 100 * x["after"] / widest
+        name = escape(x["name"], quote=True)
+        note = f"<small>{escape(x['note'])}</small>" if x.get("note") else ""
+        rows.append(
+            f"<div class=layer><span class=name title='{name}'>{name}</span>"
+            f'<span class=track><i class=before style="width:{before:.2f}%"></i>'
+            f'<i class=after style="width:{after:.2f}%"></i></span>'
+            f"<span class=num>{x['before']} → {x['after']}</span>{note}</div>"
+        )
+    return (
+        '<p class=legend><i class="key before"></i> before <i class="key after"></i> after, in channels</p>'
+        f"<div class=layers>{''.join(rows)}</div>"
+        if rows
+        else ""
+    )
+
+
+def _pinned(pinned: Sequence[Mapping[str, Any]]) -> str:
+    if not pinned:
+        return "<p>Nothing was pinned: every channel could have been removed.</p>"
+    total: Counter[str] = Counter()
+    for p in pinned:
+        total[p["reason"]] += p["channels"]
+    head = f"<p>{sum(total.values())} channels were never candidates, for {len(total)} reasons.</p>"
+    return head + _table(
+        ("where", "channels", "reason"), [(p["name"], str(p["channels"]), p["reason"]) for p in pinned]
+    )
+
+
+def _provenance(report: Mapping[str, Any]) -> str:
+    criterion = report["criterion"]
+    stages = [
+        (s["name"], words.duration(s["seconds"]), "–" if s["peak_mb"] is None else f"{s['peak_mb']:.0f} MB")
+        for s in report["stages"]
+    ]
+    facts = [
+        ("criterion", _list({criterion["name"]: None, **criterion["settings"]})),
+        ("budget", _list(report["budget"])),
+        ("seed", str(report["seed"])),
+        ("machine", _list(report["machine"])),
+        ("versions", _list(report["versions"])),
+        ("source", " ".join(str(report["model"].get(k, "")) for k in ("path", "sha256")).strip() or "–"),
+    ]
+    facts += [
+        (f["name"], f"{words.size(f['bytes'])} {f.get('sha256', '')}".strip())
+        for f in report.get("files", [])
+    ]
+    return (
+        _table(("stage", "time", "peak memory"), stages)
+        + f"<details><summary>Settings, versions and hashes</summary>{_table(('', ''), facts)}</details>"
+    )
+
+
+def _list(values: Mapping[str, Any]) -> str:
+    return ", ".join(str(k) if v is None else f"{k} {v}" for k, v in values.items()) or "–"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    top = "".join(f"<th>{escape(h)}</th>" for h in head)
+    body = "".join("<tr>" + "".join(f"<td>{escape(c)}</td>" for c in row) + "</tr>" for row in rows)
+    return f"<div class=scroll><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>"
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _section(title: str, body: str) -> str:
+    return f"<section><h2>{escape(title)}</h2>{body}</section>" if body else ""

@@ -1,0 +1,133 @@
+"""Numbers and verdicts in words; the one place that decides what may be called faster.
+
+Guarantee: "faster" is said only of a measured ratio whose whole interval lies below 1, and milliseconds
+are given only for what was timed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`kind` is faster, not faster, slower, estimate or unknown; `text` says it with its interval."""
+
+    kind: str
+    text: str
+
+
+def speed(latency: Mapping[str, Any] | None) -> Verdict:
+    """What the latency entry of a report allows to be said. The ratio in it is shipped / dense."""
+    if latency is None:
+        return Verdict("unknown", "not measured")
+    ratio, low, high = latency["ratio"], latency["ratio_low"], latency["ratio_high"]
+    if latency["basis"] == "emulated":
+        return Verdict("estimate", f"{ratio:.2f} of the dense model's emulated instructions; not a time")
+    if latency["basis"] == "estimate":
+        return Verdict("estimate", f"about {ratio:.2f} of the dense model's time, by estimate; not measured")
+    if 0 < high < 1:
+        text = f"{_fold(ratio)} faster"
+        if low > 0:
+            text += f" ({1 / high:.2f} to {1 / low:.2f})"
+        return Verdict("faster", text)
+    span = f"{ratio:.2f} of the dense time, {low:.2f} to {high:.2f}"
+    if low > 1:
+        return Verdict("slower", f"slower: {span}")
+    return Verdict("not faster", f"not faster: {span}")
+
+
+def loss(accuracy: Mapping[str, Any]) -> str:
+    """Points lost from dense to shipped, with the paired interval where there is one."""
+    drop = accuracy.get("drop")
+    points = drop["value"] if drop else 100 * (accuracy["dense"]["value"] - accuracy["shipped"]["value"])
+    if abs(points) < 0.005:
+        text = "no points lost"
+    else:
+        text = f"{abs(points):.2f} points {'lost' if points > 0 else 'gained'}"
+    if drop:
+        text += f" (loss {_signed(drop['low'])} to {_signed(drop['high'])})"
+    return text
+
+
+def share(value: float) -> str:
+    """A share in 0..1 as per cent."""
+    return f"{100 * value:.2f}%"
+
+
+def span(interval: Mapping[str, Any]) -> str:
+    """A share with its interval."""
+    return f"{share(interval['value'])} ({100 * interval['low']:.2f} to {100 * interval['high']:.2f})"
+
+
+def count(value: float) -> str:
+    """1234567 → 1.23 M."""
+    for limit, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= limit:
+            return f"{_three(value / limit)} {unit}"
+    return f"{value:g}"
+
+
+def size(value: float) -> str:
+    """Bytes, in decimal units as files are sold and listed."""
+    return f"{count(value)}B" if value >= 1e3 else f"{value:g} B"
+
+
+def milliseconds(value: float) -> str:
+    """A duration in ms with three digits."""
+    return f"{_three(value)} ms"
+
+
+def duration(seconds: float) -> str:
+    """0.42 s, 12.3 s, 3 min 20 s, 2 h 5 min."""
+    if seconds < 60:
+        return f"{_three(seconds)} s"
+    if seconds < 3600:
+        return f"{int(seconds // 60)} min {int(seconds % 60)} s"
+    return f"{int(seconds // 3600)} h {int(seconds % 3600 // 60)} min"
+
+
+def fewer(dense: float, shipped: float, word: str) -> str:
+    """3.10× fewer; or says that there are not."""
+    if dense <= 0 or shipped <= 0:
+        return ""
+    if dense / shipped >= 1.005:
+        return f"{_fold(shipped / dense)} {word}"
+    return "unchanged" if shipped / dense < 1.005 else f"{_fold(dense / shipped)} more"
+
+
+def settings(latency: Mapping[str, Any]) -> str:
+    """Threads and batch of a latency entry; empty where neither is recorded."""
+    parts = []
+    if latency.get("threads"):
+        parts.append(f"{latency['threads']} thread{'s' if latency['threads'] > 1 else ''}")
+    if latency.get("batch"):
+        parts.append(f"batch {latency['batch']}")
+    return ", ".join(parts)
+
+
+def steps(accuracy: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """The accuracy steps that were measured, in order."""
+    names = ("dense", "pruned", "compensated", "shipped")
+    return [(n, accuracy[n]) for n in names if accuracy.get(n) is not None]
+
+
+def label(accuracy: Mapping[str, Any]) -> str:
+    """What the accuracy row is called: without labels it is agreement with the dense model."""
+    return "accuracy" if accuracy["measured_as"] == "accuracy" else "agreement with dense"
+
+
+def _fold(ratio: float) -> str:
+    return f"{1 / ratio:.2f}×" if ratio > 0 else "∞×"
+
+
+def _three(value: float) -> str:
+    if value >= 100:
+        return f"{value:.0f}"
+    return f"{value:.1f}" if value >= 10 else f"{value:.2f}" if value >= 0.1 else f"{value:.3g}"
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.2f}".replace("-", "−")
