@@ -1,0 +1,196 @@
+"""Turn activations into small codes on frozen edges.
+
+    activations ─ find_edges ─▶ Edges ─ encode ─▶ Codes
+
+A channel's edges are increasing float32 thresholds and a value's code is the
+number of thresholds that are not above it, compared exactly. Exact zero has a
+code of its own, because ReLU puts an atom there.
+
+Guarantee: the edges depend on the set of sketched values alone, not on their
+order, threads, or instruction set; the same edges give the same codes anywhere.
+Values of other types are compared as float32 (float64 rounds to nearest).
+Elsewhere: counting codes against labels (counts).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeprune.errors import DataError
+from edgeprune.information import validate
+from edgeprune.information._native import core
+
+MAX_BINS = 255
+SKETCH = 4096  # samples that quantile edges are taken from
+
+
+@dataclass(frozen=True)
+class Edges:
+    """Frozen edges: thresholds float32, shape (channels, bins - 1), each row increasing, padded with +inf."""
+
+    thresholds: npt.NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        thresholds = np.ascontiguousarray(self.thresholds, dtype=np.float32)
+        if thresholds.ndim != 2 or not 1 <= thresholds.shape[1] <= MAX_BINS:
+            raise DataError(f"thresholds have shape {thresholds.shape}, wanted (channels, 1..{MAX_BINS})")
+        wrong = np.isnan(thresholds)
+        wrong[:, 1:] |= thresholds[:, 1:] < thresholds[:, :-1]
+        if wrong.any():
+            channel, at = np.unravel_index(int(np.argmax(wrong)), wrong.shape)
+            raise DataError(
+                f"thresholds[{channel}, {at}] is {thresholds[channel, at]}, below the one before it"
+            )
+        if thresholds.base is not None or thresholds is self.thresholds:
+            thresholds = thresholds.copy()
+        thresholds.flags.writeable = False
+        object.__setattr__(self, "thresholds", thresholds)
+
+    @property
+    def channels(self) -> int:
+        """Number of channels."""
+        return int(self.thresholds.shape[0])
+
+    @property
+    def bins(self) -> int:
+        """Number of codes, zero's own included; codes are 0..bins-1."""
+        return int(self.thresholds.shape[1]) + 1
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Edges) and np.array_equal(self.thresholds, other.thresholds)
+
+    def __hash__(self) -> int:
+        return hash(self.thresholds.tobytes())
+
+
+@dataclass(frozen=True)
+class Codes:
+    """Codes of activations.
+
+    codes: uint8, shape (samples, channels); each channel lies together in memory.
+    bins: number of codes, zero's own included.
+    edges: what made them.
+    """
+
+    codes: npt.NDArray[np.uint8]
+    bins: int
+    edges: Edges | None = None
+
+    def __post_init__(self) -> None:
+        if self.codes.dtype != np.uint8 or self.codes.ndim != 2:
+            raise DataError(
+                f"codes have type {self.codes.dtype} and shape {self.codes.shape}, "
+                "wanted uint8 (samples, channels)"
+            )
+        if not 1 <= self.bins <= 256:
+            raise DataError(f"bins is {self.bins}, wanted 1..256")
+        wrong = self.codes >= self.bins if self.bins < 256 else np.zeros((0, 0), bool)
+        if wrong.any():
+            sample, channel = np.unravel_index(int(np.argmax(wrong)), wrong.shape)
+            raise DataError(
+                f"codes[{sample}, {channel}] is {self.codes[sample, channel]}, not below bins={self.bins}"
+            )
+
+
+def sketch_rows(samples: int, sketch: int = SKETCH) -> npt.NDArray[np.uint32]:
+    """Return the fixed, evenly spread sample indices that edges are taken from; all of them if few."""
+    if samples <= sketch:
+        return np.arange(samples, dtype=np.uint32)
+    return (
+        (2 * np.arange(sketch, dtype=np.uint64) + 1) * np.uint64(samples) // np.uint64(2 * sketch)
+    ).astype(np.uint32)
+
+
+def find_edges(x: Any, bins: int = 32, *, sketch: int = SKETCH, threads: int = 0) -> Edges:
+    """Find quantile edges for every channel: `bins` cells of equal mass in all, and zero.
+
+    Negative and positive values share the cells by their mass, at least one
+    each, so `bins` + 1 codes result. Quantiles are taken over at most `sketch`
+    evenly spread samples, on the grid of float32's sign, exponent and leading
+    seven mantissa bits, or exactly where one cell of that grid holds more than
+    a quarter of a bin.
+
+    Args:
+        x: floats, shape (samples, channels), any strides.
+        bins: 2..255.
+        sketch: samples looked at, at least 2.
+        threads: 0 for all processors.
+
+    Raises:
+        DataError: wrong type or shape, no samples, NaN or infinity in a sketched sample.
+    """
+    x, dtype = validate.activations(x)
+    validate.not_empty(x)
+    _check_bins(bins, sketch)
+    thresholds = core.find_edges(x, dtype, sketch_rows(x.shape[0], sketch), bins, threads)
+    if thresholds is None:
+        validate.refuse_non_finite(x, dtype)
+    return Edges(thresholds)
+
+
+def fixed_edges(low: Any, high: Any, bins: int = 32, *, zero_atom: bool = True) -> Edges:
+    """Cut [low, high] of each channel into `bins` cells of equal width; the outer cells reach to infinity.
+
+    Args:
+        low, high: float64, shape (channels,), low < high.
+        bins: 2..255; 2..253 with the atom.
+        zero_atom: give exact zero a code of its own: two more thresholds.
+
+    Raises:
+        DataError: lengths differ, or a range is empty or not finite.
+    """
+    low = np.atleast_1d(np.asarray(low, dtype=np.float64))
+    high = np.atleast_1d(np.asarray(high, dtype=np.float64))
+    if low.ndim != 1 or low.shape != high.shape:
+        raise DataError(f"low has shape {low.shape}, high has {high.shape}; wanted two of (channels,)")
+    wrong = ~(np.isfinite(low) & np.isfinite(high) & (low < high))
+    if wrong.any():
+        at = int(np.argmax(wrong))
+        raise DataError(f"the range of channel {at} is [{low[at]}, {high[at]}]", tip="low must be below high")
+    most = MAX_BINS - 2 if zero_atom else MAX_BINS
+    if not 2 <= bins <= most:
+        raise DataError(f"bins is {bins}, wanted 2..{most}")
+    inner = low[:, None] + (high - low)[:, None] * (np.arange(1, bins) / bins)
+    thresholds = inner.astype(np.float32)
+    if zero_atom:
+        atom = np.array([0.0, np.finfo(np.float32).smallest_subnormal], np.float32)
+        thresholds = np.hstack([thresholds, np.broadcast_to(atom, (len(low), 2))])
+    return Edges(np.sort(thresholds + np.float32(0), axis=1))
+
+
+def encode(x: Any, edges: Edges, *, threads: int = 0) -> Codes:
+    """Give each value the number of its channel's thresholds that are not above it.
+
+    Args:
+        x: floats, shape (samples, channels), any strides; zero samples are fine.
+
+    Raises:
+        DataError: wrong type or shape, other channels than the edges, NaN or infinity.
+    """
+    x, dtype = validate.activations(x)
+    if x.shape[1] != edges.channels:
+        raise DataError(f"x has {x.shape[1]} channels, the edges have {edges.channels}")
+    codes = core.encode(x, dtype, edges.thresholds, threads)
+    if codes is None:
+        validate.refuse_non_finite(x, dtype)
+    return Codes(codes.T, edges.bins, edges)
+
+
+def quantize(
+    x: Any, bins: int = 32, *, edges: Edges | None = None, sketch: int = SKETCH, threads: int = 0
+) -> Codes:
+    """Code activations on quantile edges of their own, or on `edges` when given (`find_edges`, `encode`)."""
+    if edges is None:
+        edges = find_edges(x, bins, sketch=sketch, threads=threads)
+    return encode(x, edges, threads=threads)
+
+
+def _check_bins(bins: int, sketch: int) -> None:
+    if not isinstance(bins, int | np.integer) or not 2 <= bins <= MAX_BINS:
+        raise DataError(f"bins is {bins!r}, wanted 2..{MAX_BINS}")
+    if sketch < 2:
+        raise DataError(f"sketch is {sketch}, wanted at least 2 samples")

@@ -1,0 +1,162 @@
+"""Information and entropy from joint counts, in nats.
+
+Plug-in estimates less the bias term that the caller chooses. Nothing is
+clipped: under independence an unbiased estimate is negative half of the time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeprune.errors import DataError
+from edgeprune.information import validate
+from edgeprune.information._native import core
+from edgeprune.information.codes import Codes
+from edgeprune.information.counts import joint_counts
+from edgeprune.information.validate import FloatArray
+
+Correction = Literal["none", "miller-madow", "full", "shuffle"]
+CORRECTIONS = ("none", "miller-madow", "full", "shuffle")
+
+
+@dataclass(frozen=True)
+class TableStatistics:
+    """Plug-in values and occupancy of each channel's table; every field float64, shape (channels,)."""
+
+    samples: FloatArray
+    information: FloatArray
+    entropy: FloatArray
+    class_entropy: FloatArray
+    bins: FloatArray
+    classes: FloatArray
+    cells: FloatArray
+    smallest_expected: FloatArray
+
+
+def table_statistics(counts: Any, *, threads: int = 0) -> TableStatistics:
+    """Reduce counts of shape (channels, bins, classes) to plug-in values and occupancy."""
+    return statistics_of(validate.joint_table(counts), threads)
+
+
+def statistics_of(table: npt.NDArray[np.uint32], threads: int) -> TableStatistics:
+    """Do the same for a validated table (channels, classes, bins)."""
+    columns: FloatArray = core.table_statistics(table, threads).T
+    return TableStatistics(*(np.ascontiguousarray(column) for column in columns))
+
+
+def mutual_information(
+    counts_or_codes: Any,
+    labels: Any = None,
+    *,
+    classes: int | None = None,
+    correction: Correction = "miller-madow",
+    threads: int = 0,
+) -> FloatArray:
+    """Estimate I(T_c; Y) for every channel c, in nats, not clipped.
+
+    Corrections, each subtracted from the plug-in estimate over N samples:
+
+    - ``none``: nothing; too high by about (R-1)(K-1)/2N.
+    - ``miller-madow``: (cells - R - K + 1)/2N with the occupied cells, rows R and
+      columns K (Miller 1955).
+    - ``full``: (R-1)(K-1)/2N over the occupied rows and columns (Panzeri & Treves 1996).
+    - ``shuffle``: the mean plug-in information under shuffled labels, exactly,
+      by summing the hypergeometric distribution of each cell (Vinh, Epps &
+      Bailey 2010). The one to use with many classes.
+
+    Args:
+        counts_or_codes: uint32 counts, shape (channels, bins, classes), or Codes.
+        labels: with Codes: integers, shape (samples,).
+        classes: with Codes: number of classes; the largest label plus one if left out.
+
+    Returns:
+        float64, shape (channels,).
+
+    Raises:
+        DataError: unequal lengths, labels or counts of the wrong type, fewer than two samples.
+    """
+    if correction not in CORRECTIONS:
+        raise DataError(f"correction is {correction!r}, wanted one of {', '.join(CORRECTIONS)}")
+    table = _table(counts_or_codes, labels, classes, threads)
+    stats = _enough(statistics_of(table, threads))
+    information: FloatArray = stats.information
+    if correction == "miller-madow":
+        return information - (stats.cells - stats.bins - stats.classes + 1) / (2 * stats.samples)
+    if correction == "full":
+        return information - (stats.bins - 1) * (stats.classes - 1) / (2 * stats.samples)
+    if correction == "shuffle":
+        expected: FloatArray = core.shuffled_information(table, threads)
+        return information - expected
+    return information
+
+
+def entropy(
+    counts_or_codes: Any, *, correction: Literal["none", "miller-madow"] = "miller-madow", threads: int = 0
+) -> FloatArray:
+    """Estimate H(T_c) for every channel, in nats: plug-in, plus (R-1)/2N for Miller-Madow.
+
+    Args:
+        counts_or_codes: uint32 counts, shape (channels, bins, classes), or Codes.
+
+    Raises:
+        DataError: counts of the wrong type, fewer than two samples, an unknown correction.
+    """
+    if correction not in ("none", "miller-madow"):
+        raise DataError(f"correction is {correction!r}, wanted none or miller-madow")
+    stats = _enough(statistics_of(_table(counts_or_codes, None, 1, threads), threads))
+    if correction == "none":
+        return stats.entropy
+    return stats.entropy + (stats.bins - 1) / (2 * stats.samples)
+
+
+def conditional_entropy(
+    counts_or_codes: Any,
+    labels: Any = None,
+    *,
+    classes: int | None = None,
+    correction: Literal["none", "miller-madow"] = "miller-madow",
+    threads: int = 0,
+) -> FloatArray:
+    """Estimate H(T_c | Y) = H(T_c, Y) - H(Y), in nats; Miller-Madow adds (cells - K)/2N.
+
+    Both terms of the bottleneck score, I and H(T|Y), must come from one code:
+    H(T) of one code less I of another can be negative.
+    """
+    if correction not in ("none", "miller-madow"):
+        raise DataError(f"correction is {correction!r}, wanted none or miller-madow")
+    stats = _enough(statistics_of(_table(counts_or_codes, labels, classes, threads), threads))
+    conditional = stats.entropy - stats.information
+    if correction == "none":
+        return conditional
+    return conditional + (stats.cells - stats.classes) / (2 * stats.samples)
+
+
+def _table(source: Any, labels: Any, classes: int | None, threads: int) -> npt.NDArray[np.uint32]:
+    if not isinstance(source, Codes):
+        if labels is not None:
+            raise DataError(
+                "labels came with counts, which hold them already", tip="pass Codes, or leave labels out"
+            )
+        return validate.joint_table(source)
+    if labels is None:
+        if classes != 1:
+            raise DataError("labels are missing", tip="pass labels, or counts made with joint_counts")
+        labels = np.zeros(source.codes.shape[0], np.int64)
+    elif classes is None:
+        array = np.asarray(labels)
+        classes = int(array.max()) + 1 if array.size and array.dtype.kind in "iub" else 1
+        classes = max(classes, 1)
+    counts = joint_counts(source, labels, classes or 1, threads=threads)
+    return np.ascontiguousarray(counts.transpose(0, 2, 1))
+
+
+def _enough(stats: TableStatistics) -> TableStatistics:
+    few = stats.samples < 2
+    if few.any():
+        at = int(np.argmax(few))
+        raise DataError(f"channel {at} has {int(stats.samples[at])} samples, wanted at least two")
+    return stats

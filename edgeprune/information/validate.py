@@ -1,0 +1,106 @@
+"""Check what a caller hands over before any C++ sees it.
+
+Gives arrays of known type and shape, without copying activations. Every
+refusal is a DataError that names the argument and the first offending index.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeprune.errors import DataError
+from edgeprune.information._native import core
+
+FloatArray = npt.NDArray[np.float64]
+MAX_SAMPLES = 2**32 - 1  # counts are uint32
+_FLOATS = {"float16", "float32", "float64", "bfloat16"}
+
+
+def activations(x: Any, name: str = "x") -> tuple[npt.NDArray[Any], str]:
+    """Return `x` as a two-dimensional array with the name of its element type; never a copy of a CPU array.
+
+    Takes NumPy arrays of any strides and torch tensors. bfloat16 travels as its 16 bits.
+    """
+    dtype = str(getattr(x, "dtype", "")).removeprefix("torch.")
+    if type(x).__module__.partition(".")[0] == "torch":
+        x = x.detach().cpu()
+        x = x.view(sys.modules["torch"].int16).numpy() if dtype == "bfloat16" else x.numpy()
+    if not isinstance(x, np.ndarray):
+        raise DataError(
+            f"{name} is a {type(x).__name__}, not an array",
+            tip="pass a NumPy array or a torch tensor of floats",
+        )
+    if dtype not in _FLOATS or not x.dtype.isnative:
+        raise DataError(
+            f"{name} has type {x.dtype}, wanted float16, bfloat16, float32 or float64",
+            tip=f"convert it: {name}.astype('float32')",
+        )
+    if x.ndim != 2:
+        raise DataError(
+            f"{name} has shape {x.shape}, wanted (samples, channels)",
+            tip="reduce positions first; a single channel is x.reshape(-1, 1)",
+        )
+    if x.shape[0] > MAX_SAMPLES:
+        raise DataError(f"{name} has {x.shape[0]} samples, at most {MAX_SAMPLES} can be counted")
+    return x, dtype
+
+
+def not_empty(x: npt.NDArray[Any], name: str = "x") -> None:
+    """Refuse an array without samples or without channels."""
+    if x.shape[0] == 0 or x.shape[1] == 0:
+        raise DataError(f"{name} is empty: shape {x.shape}", tip="pass at least one sample and one channel")
+
+
+def refuse_non_finite(x: npt.NDArray[Any], dtype: str, name: str = "x") -> None:
+    """Raise for the first NaN or infinity of `x`; called once the core has met one."""
+    at = core.find_non_finite(x, dtype)
+    if at is not None:
+        sample, channel, value = at
+        raise DataError(
+            f"{name}[{sample}, {channel}] is {value} as float32",
+            tip="remove the sample, or clip the activations before scoring",
+        )
+
+
+def class_labels(labels: Any, samples: int, classes: int, name: str = "labels") -> npt.NDArray[np.int32]:
+    """Return labels as int32 of shape (samples,), each in 0..classes-1."""
+    if isinstance(classes, bool) or not isinstance(classes, int | np.integer) or classes < 1:
+        raise DataError(f"classes is {classes!r}, wanted a positive number")
+    if type(labels).__module__.partition(".")[0] == "torch":
+        labels = labels.detach().cpu().numpy()
+    array = np.asarray(labels)
+    if array.ndim != 1:
+        raise DataError(
+            f"{name} has shape {array.shape}, wanted ({samples},)",
+            tip="see soft_joint_counts for probabilities, multilabel_information for several labels",
+        )
+    if array.dtype.kind not in "iub":
+        raise DataError(
+            f"{name} has type {array.dtype}, wanted integers",
+            tip="regression targets become labels with information.bin_targets",
+        )
+    if array.shape[0] != samples:
+        raise DataError(f"{name} has {array.shape[0]} entries for {samples} samples")
+    if array.size:
+        wrong = (array < 0) | (array >= classes)
+        if wrong.any():
+            at = int(np.argmax(wrong))
+            raise DataError(f"{name}[{at}] is {array[at]}, outside 0..{classes - 1}")
+    return np.ascontiguousarray(array, dtype=np.int32)
+
+
+def joint_table(counts: Any, name: str = "counts") -> npt.NDArray[np.uint32]:
+    """Return counts of shape (channels, bins, classes) as the core's contiguous (channels, classes, bins)."""
+    array = np.asarray(counts)
+    if array.dtype != np.uint32 or array.ndim != 3:
+        raise DataError(
+            f"{name} has type {array.dtype} and shape {array.shape}, wanted uint32 (channels, bins, classes)",
+            tip="make them with information.joint_counts",
+        )
+    if 0 in array.shape[1:]:
+        raise DataError(f"{name} has shape {array.shape}: no bins or no classes")
+    return np.ascontiguousarray(array.transpose(0, 2, 1))
