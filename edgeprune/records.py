@@ -258,3 +258,23 @@ class Target:
     emulated_cpu: str | None
     fields: tuple[TargetField, ...]
     schema: int
+
+
+@dataclass(frozen=True)
+class InstructionCount:
+    """Emulated instructions of one inference on one thread; a ranking signal, not a time."""
+
+    cpu: str
+    per_inference: float
+    runs: tuple[int, int]
+    totals: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class EmulationResult:
+    """An ONNX file on an emulated ARM core against this machine. There is no field for a latency."""
+
+    model: Path
+    cpu: str
+    parity: ParityResult
+    instructions: InstructionCount | None

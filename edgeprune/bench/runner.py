@@ -18,7 +18,6 @@ import functools
 import json
 import os
 import platform
-import shutil
 import subprocess
 import sys
 import time
@@ -26,8 +25,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-SCHEMA = 1
-MIN_ROUNDS, MAX_ROUNDS = 10, 5_000
+SCHEMA, MIN_ROUNDS, MAX_ROUNDS = 1, 10, 5_000
 SLOT_NS, MAX_REPEATS = 500_000, 8  # a faster model runs several times a turn, warm, as it would in a loop
 FLOATS = {"tensor(float)": "float32", "tensor(double)": "float64", "tensor(float16)": "float16"}
 INTEGERS = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")
@@ -48,11 +46,9 @@ def emulator() -> str | None:
     QEMU's user mode answers /proc/self/maps with the guest's view, but passes the same file
     through under the thread's name, and there its own program is mapped.
     """
-    named = os.environ.get("EDGEPRUNE_EMULATED")
-    if named:
-        return named
     maps = _read("/proc/thread-self/maps")
-    return "qemu" if "qemu-aarch64" in maps or "qemu-arm" in maps else None
+    qemu = "qemu" if "qemu-aarch64" in maps or "qemu-arm" in maps else None
+    return os.environ.get("EDGEPRUNE_EMULATED") or qemu
 
 
 def machine() -> dict[str, Any]:
@@ -78,13 +74,11 @@ def state() -> dict[str, Any]:
     """Governors, frequencies, temperatures, throttling flags and load, where the system shows them."""
     cpus = sorted(Path("/sys/devices/system/cpu").glob("cpu[0-9]*/cpufreq/scaling_cur_freq"))
     zones = sorted(Path("/sys/class/thermal").glob("thermal_zone*/temp"))
-    flags = None
-    if shutil.which("vcgencmd"):
-        try:
-            done = subprocess.run(["vcgencmd", "get_throttled"], capture_output=True, text=True, timeout=5)
-            flags = int(done.stdout.partition("=")[2], 16)
-        except (OSError, ValueError, subprocess.SubprocessError):
-            flags = None
+    try:  # the Pi's firmware tool; elsewhere it is not there
+        done = subprocess.run(["vcgencmd", "get_throttled"], capture_output=True, text=True, timeout=5)
+        flags: int | None = int(done.stdout.partition("=")[2], 16)
+    except (OSError, ValueError, subprocess.SubprocessError):
+        flags = None
     numbers, temps = ([_read(str(p)).strip() for p in ps] for ps in (cpus, zones))
     return {
         "governors": sorted({_read(str(c.with_name("scaling_governor"))).strip() for c in cpus} - {""}),
@@ -97,14 +91,12 @@ def state() -> dict[str, Any]:
 
 def pin(threads: int) -> list[int]:
     """Bind this process to `threads` of the fastest allowed cores; of equals the last, interrupts go to 0."""
-    if not hasattr(os, "sched_setaffinity"):
-        return []
-    chosen = sorted(os.sched_getaffinity(0), key=lambda cpu: (_speed(cpu), cpu), reverse=True)[:threads]
     try:
-        os.sched_setaffinity(0, chosen)
-    except OSError:
+        cpus = sorted(os.sched_getaffinity(0), key=lambda cpu: (_speed(cpu), cpu), reverse=True)
+        os.sched_setaffinity(0, cpus[:threads])
+    except (AttributeError, OSError):  # not Linux, or not allowed
         return []
-    return sorted(chosen)
+    return sorted(cpus[:threads])
 
 
 def _speed(cpu: int) -> int:
@@ -214,30 +206,39 @@ def probe(args: argparse.Namespace) -> dict[str, Any]:
 def check(args: argparse.Namespace) -> dict[str, Any]:
     """Run recorded inputs (input_0 ...) and compare with the recorded outputs (output_0 ...) they hold.
 
-    Agreement: the largest difference is at most --tolerance times the largest recorded value.
-    --save keeps the outputs, for a comparison elsewhere.
+    Agreement: in each file the largest difference is at most --tolerance times the largest
+    recorded value. --save PREFIX keeps the outputs in PREFIX0.npz, PREFIX1.npz, ...
     """
     import numpy as np
 
-    path, recorded = Path(args.models[0]), load_arrays(args.check)
-    args.inputs = args.check
-    session = open_session(path, args.threads)
-    found = run_once(path, session, make_feeds(session, args))
-    if args.save:
-        np.savez(args.save, **{f"output_{n}": value for n, value in enumerate(found)})
-    worst, allowed, compared = 0.0, 0.0, 0
-    for n, value in enumerate(found):
-        wanted = recorded.get(f"output_{n}")
-        if wanted is None:
-            continue
-        if wanted.shape != value.shape or not np.all(np.isfinite(value)):
-            why = f"output {n} has shape {list(value.shape)} or is not finite; recorded {list(wanted.shape)}"
-            return {"ok": False, "compared": n, "max_abs": None, "allowed": None, "why": why}
-        value, wanted, compared = value.astype("float64"), wanted.astype("float64"), compared + 1
-        worst = max(worst, float(np.abs(value - wanted).max(initial=0)))
-        allowed = max(allowed, args.tolerance * float(np.abs(wanted).max(initial=0)))
+    path = Path(args.models[0])
+    session, verdicts = open_session(path, args.threads), []
+    for n, golden in enumerate(args.check):
+        args.inputs = golden
+        found = run_once(path, session, make_feeds(session, args))
+        if args.save:
+            np.savez(f"{args.save}{n}.npz", **{f"output_{k}": out for k, out in enumerate(found)})
+        verdicts.append(compare(found, load_arrays(golden), args.tolerance))
+    why = next((verdict["why"] for verdict in verdicts if verdict["why"]), "")
+    worst = max((v["max_abs"] for v in verdicts if v["max_abs"] is not None), default=None)
+    return {"ok": not why, "compared": sum(v["compared"] for v in verdicts), "max_abs": worst, "why": why}
+
+
+def compare(found: Sequence[Any], recorded: dict[str, Any], tolerance: float) -> dict[str, Any]:
+    """Compare one inference with what was recorded; `why` is empty when they agree."""
+    import numpy as np
+
+    pairs = [(out, recorded[f"output_{n}"]) for n, out in enumerate(found) if f"output_{n}" in recorded]
+    worst, allowed = 0.0, 0.0
+    for out, wanted in pairs:
+        if wanted.shape != out.shape or not np.all(np.isfinite(out)):
+            why = f"an output has shape {list(out.shape)} or is not finite; recorded {list(wanted.shape)}"
+            return {"compared": len(pairs), "max_abs": None, "why": why}
+        gap = np.abs(out.astype("float64") - wanted.astype("float64"))
+        worst = max(worst, float(gap.max(initial=0)))
+        allowed = max(allowed, tolerance * float(np.abs(wanted).max(initial=0)))
     why = "" if worst <= allowed else f"outputs differ by {worst:.3g}, at most {allowed:.3g} is allowed"
-    return {"ok": not why, "compared": compared, "max_abs": worst, "allowed": allowed, "why": why}
+    return {"compared": len(pairs), "max_abs": worst, "why": why}
 
 
 def timed_rounds(runs: Sequence[Callable[[], Any]], seconds: float, seed: int) -> list[list[list[int]]]:
@@ -300,9 +301,8 @@ def bench(args: argparse.Namespace) -> dict[str, Any]:
         runs[-1]()
         rows.append({"file": str(path), "inputs": {name: list(x.shape) for name, x in feeds.items()}})
     samples = [] if emulated else timed_rounds(runs, args.seconds, args.seed)
-    late = (
-        [responses(run, args.rate, args.seconds) for run in runs[:-1]] if args.rate and not emulated else []
-    )
+    rate = None if emulated else args.rate
+    late = [responses(run, rate, args.seconds) for run in runs[:-1]] if rate else []
     return {
         "emulated": emulated,
         "machine": machine(),
@@ -328,8 +328,7 @@ def _fresh(path: Path, args: argparse.Namespace) -> dict[str, Any]:
         raise RunnerError(why, "try another onnxruntime version") from None
     if "error" in answer:
         raise RunnerError(answer["error"]["message"], answer["error"]["tip"])
-    found: dict[str, Any] = answer["probe"]
-    return found
+    return dict(answer["probe"])
 
 
 def repeat(args: argparse.Namespace) -> int:
@@ -365,24 +364,26 @@ def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
 
 
-def main(argv: Sequence[str]) -> int:
-    """Parse the command line, do one job, print one JSON object."""
+def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="run and time ONNX files")
     parser.add_argument("models", nargs="+", metavar="MODEL.onnx")
     parser.add_argument("--json", action="store_true", help="the output is always JSON")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--seconds", type=float, default=5.0)
-    parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--seed", type=int, default=0)
+    for name, number in (("threads", 1), ("seconds", 5.0), ("batch", 1), ("seed", 0)):
+        parser.add_argument(f"--{name}", type=type(number), default=number)
     parser.add_argument("--inputs", metavar="FILE.npz", help="arrays named as the inputs, or input_0 ...")
     parser.add_argument("--shape", action="append", default=[], help="NAME=1,3,224,224 for free dimensions")
     parser.add_argument("--rate", type=float, help="also feed inputs at this many a second")
     parser.add_argument("--probe", action="store_true")
-    parser.add_argument("--check", metavar="GOLDEN.npz")
-    parser.add_argument("--save", metavar="OUTPUTS.npz")
+    parser.add_argument("--check", action="append", metavar="GOLDEN.npz")
+    parser.add_argument("--save", metavar="PREFIX")
     parser.add_argument("--tolerance", type=float, default=1e-4)
     parser.add_argument("--repeat", type=int)
-    args = parser.parse_args(argv)
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Do one job, print one JSON object."""
+    args = parse(argv)
     job = "check" if args.check else "probe" if args.probe else "repeat" if args.repeat else "bench"
     answer: dict[str, Any] = {"schema": SCHEMA}
     try:
@@ -391,8 +392,7 @@ def main(argv: Sequence[str]) -> int:
         answer["error"] = {"message": str(error), "tip": error.tip}
     except MemoryError:
         answer["error"] = {"message": "out of memory", "tip": "free memory or use a smaller model or batch"}
-    json.dump(answer, sys.stdout)
-    sys.stdout.write("\n")
+    print(json.dumps(answer))
     return 2 if "error" in answer else 0
 
 
