@@ -119,11 +119,10 @@ def scatter(
         name = f"<title>{escape(p.label)}</title>"
         parts.append(f'<circle class="{kind}" cx="{x}" cy="{y}" r="{radius}">{name}</circle>')
         if p.strong:
-            anchor = "end" if x > WIDTH / 2 else "start"
-            parts.append(
-                f'<text class="value" x="{x + (-9 if anchor == "end" else 9)}" y="{y + 4}" '
-                f'text-anchor="{anchor}">{escape(p.label)}</text>'
-            )
+            # Below the point: the front rises towards cost, so that corner is free.
+            anchor = "end" if x > WIDTH * 0.7 else "start"
+            where = f'x="{x}" y="{y + 18}" text-anchor="{anchor}"'
+            parts.append(f'<text class="value" {where}>{escape(p.label)}</text>')
     return _svg(title, bottom + 36, parts)
 
 

@@ -72,7 +72,9 @@ def _header(report: Mapping[str, Any]) -> str:
     macs, params, size = report["macs"], report["params"], report["file_bytes"]
     parity = report["parity"]
     cards = [
-        _card("Latency", verdict.text, _times(report["latency"]), verdict.kind.replace(" ", "-")),
+        _card(
+            "Latency", verdict.headline, _times(report["latency"], verdict), verdict.kind.replace(" ", "-")
+        ),
         _card(
             "Accuracy" if accuracy is None else _capital(words.label(accuracy)),
             "not measured" if accuracy is None else words.share(accuracy["shipped"]["value"]),
@@ -92,7 +94,7 @@ def _header(report: Mapping[str, Any]) -> str:
     notes = "".join(f"<li>{escape(n)}</li>" for n in report.get("notes", []))
     return (
         f"<header><h1>{escape(report['model']['name'])}</h1>"
-        f"<p class=sub>compressed for {escape(target)} · {escape(report['created'])}</p></header>"
+        f"<p class=sub>compressed for {escape(target)} · {escape(_date(report['created']))}</p></header>"
         f"<div class=cards>{''.join(cards)}</div>" + (f"<ul class=notes>{notes}</ul>" if notes else "")
     )
 
@@ -109,11 +111,11 @@ def _change(pair: Mapping[str, Any], form: Any, word: str) -> tuple[str, str]:
     return change or form(pair["shipped"]), f"{form(pair['dense'])} → {form(pair['shipped'])}"
 
 
-def _times(latency: Mapping[str, Any] | None) -> str:
+def _times(latency: Mapping[str, Any] | None, verdict: words.Verdict) -> str:
     if latency is None or latency["basis"] != "measured":
-        return "" if latency is None else f"{latency['basis']}, not a measurement"
+        return verdict.detail
     dense, shipped = (words.milliseconds(latency[f"{k}_p50_ms"]) for k in ("dense", "shipped"))
-    return f"p50 {dense} → {shipped}"
+    return f"{verdict.detail} · p50 {dense} → {shipped}"
 
 
 def _accuracy(report: Mapping[str, Any]) -> str:
@@ -260,6 +262,11 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     top = "".join(f"<th>{escape(h)}</th>" for h in head)
     body = "".join("<tr>" + "".join(f"<td>{escape(c)}</td>" for c in row) + "</tr>" for row in rows)
     return f"<div class=scroll><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>"
+
+
+def _date(text: str) -> str:
+    """An ISO time to the minute; the seconds and the zone are in report.json."""
+    return text[:16].replace("T", " ")
 
 
 def _capital(text: str) -> str:

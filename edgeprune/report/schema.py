@@ -173,9 +173,9 @@ def _latency(value: Any, where: str) -> None:
         batch_=_nullable(_whole(1)),
         dense_p50_ms=_nullable(_number(0)),
         shipped_p50_ms=_nullable(_number(0)),
-        ratio=_number(0),
-        ratio_low=_number(0),
-        ratio_high=_number(0),
+        ratio=_number(1e-9),
+        ratio_low=_number(1e-9),
+        ratio_high=_number(1e-9),
     )(value, where)
     if not value["ratio_low"] <= value["ratio"] <= value["ratio_high"]:
         found = f"{value['ratio']} outside {value['ratio_low']}..{value['ratio_high']}"

@@ -13,10 +13,18 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Verdict:
-    """`kind` is faster, not faster, slower, estimate or unknown; `text` says it with its interval."""
+    """`kind` is faster, not faster, slower, estimate or unknown; `detail` is the interval or a caveat."""
 
     kind: str
-    text: str
+    headline: str
+    detail: str = ""
+
+    @property
+    def text(self) -> str:
+        """Both in one phrase."""
+        if not self.detail:
+            return self.headline
+        return f"{self.headline} ({self.detail})"
 
 
 def speed(latency: Mapping[str, Any] | None) -> Verdict:
@@ -25,18 +33,13 @@ def speed(latency: Mapping[str, Any] | None) -> Verdict:
         return Verdict("unknown", "not measured")
     ratio, low, high = latency["ratio"], latency["ratio_low"], latency["ratio_high"]
     if latency["basis"] == "emulated":
-        return Verdict("estimate", f"{ratio:.2f} of the dense model's emulated instructions; not a time")
+        return Verdict("estimate", f"{ratio:.2f} of the dense instructions", "emulated; not a time")
     if latency["basis"] == "estimate":
-        return Verdict("estimate", f"about {ratio:.2f} of the dense model's time, by estimate; not measured")
-    if 0 < high < 1:
-        text = f"{_fold(ratio)} faster"
-        if low > 0:
-            text += f" ({1 / high:.2f} to {1 / low:.2f})"
-        return Verdict("faster", text)
-    span = f"{ratio:.2f} of the dense time, {low:.2f} to {high:.2f}"
-    if low > 1:
-        return Verdict("slower", f"slower: {span}")
-    return Verdict("not faster", f"not faster: {span}")
+        return Verdict("estimate", f"about {ratio:.2f} of the dense time", "estimated, not measured")
+    if high < 1:
+        return Verdict("faster", f"{_fold(ratio)} faster", f"{1 / high:.2f} to {1 / low:.2f}")
+    kind = "slower" if low > 1 else "not faster"
+    return Verdict(kind, kind, f"{ratio:.2f} of the dense time, {low:.2f} to {high:.2f}")
 
 
 def loss(accuracy: Mapping[str, Any]) -> str:

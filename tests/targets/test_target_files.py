@@ -259,3 +259,13 @@ def test_one_bad_file_of_the_users_does_not_hide_the_others(own):
     assert "rpi4" in result.output
     assert "skipped" in result.output
     assert "board.toml: cpu.cores" in result.output
+
+
+def test_the_page_on_targets_names_every_target_and_its_example_loads(own):
+    """docs/targets.md lists what is shipped, and its descriptor is valid."""
+    page = Path(__file__).parents[2] / "docs" / "targets.md"
+    text = page.read_text()
+    for name in SHIPPED:
+        assert f"| `{name}` |" in text
+    (own / "first.toml").write_text(re.search(r"```toml\n(.*?)```", text, re.S)[1])
+    assert (load_target("first").clock_ghz, load_target("first").threads) == (1.5, 3)
