@@ -1,0 +1,82 @@
+"""The command line: one click command per stage, loaded when it is called.
+
+Only this package prints. The library raises EdgepruneError; here it becomes one line
+on stderr and an exit code of its own. `edgeprune --help` imports click and this file.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import sys
+from typing import Any
+
+import click
+
+COMMANDS = {
+    "compress": ("edgeprune.cli.compress", "Compress a model within an accuracy budget; the whole pipeline."),
+    "inspect": ("edgeprune.cli.inspect", "What can be removed from a model, and what cannot, with reasons."),
+    "score": ("edgeprune.cli.score", "Score every component and connection with one criterion."),
+    "prune": ("edgeprune.cli.prune", "Remove components by score or by a given mask; writes a .pt2."),
+    "export": ("edgeprune.cli.export", "Export a model to ONNX, simplified and parity-checked."),
+    "bench": ("edgeprune.cli.bench", "Time ONNX files on this machine or a device, in paired rounds."),
+    "explain": ("edgeprune.cli.explain", "Why a channel was removed or kept in a finished run."),
+    "targets": ("edgeprune.cli.targets", "List and explain target devices."),
+}
+INTERRUPTED = 130
+
+
+class Lazy(click.Group):
+    """A group that knows its commands' names and one-line helps without importing them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(COMMANDS[cmd_name][0])
+        command: click.Command = getattr(module, cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="edgeprune")
+def cli() -> None:
+    """Compress a trained PyTorch model for a small computer, with proof."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit; every expected failure is one line and its own code."""
+    from edgeprune.errors import EdgepruneError, OutputError
+
+    try:
+        result: Any = cli.main(args=arguments, standalone_mode=False)
+        code = result if isinstance(result, int) else 0
+    except click.exceptions.Exit as stop:
+        code = stop.exit_code
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        click.echo("interrupted: what was finished is kept; run the same command again to go on", err=True)
+        code = INTERRUPTED
+    except click.ClickException as wrong:
+        wrong.show()
+        code = wrong.exit_code
+    except EdgepruneError as error:
+        code = _show(error)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EROFS):
+            raise
+        where = f" while writing {error.filename}" if error.filename else ""
+        code = _show(
+            OutputError(f"cannot write: {error.strerror}{where}", tip="free some space or choose --output")
+        )
+    sys.exit(code)
+
+
+def _show(error: Any) -> int:
+    click.echo(f"edgeprune: {type(error).__name__}: {error}", err=True)
+    return int(error.exit_code)

@@ -1,0 +1,52 @@
+"""Criteria by name: the built-in ones, and those of installed packages."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Callable
+from importlib.metadata import entry_points
+
+from edgeprune.criteria.base import Context, Scores
+from edgeprune.errors import CriterionError
+
+BUILT_IN = {
+    "ib-gauss": "edgeprune.criteria.ib_gauss:ib_gauss",
+    "ib-edge": "edgeprune.criteria.ib_edge:ib_edge",
+    "random": "edgeprune.criteria.controls:random",
+    "l2": "edgeprune.criteria.controls:l2",
+    "taylor": "edgeprune.criteria.controls:taylor",
+}
+NEEDS_NO_DATA = ("l2", "random")
+Criterion = Callable[[Context], Scores]
+
+
+def find(name: str) -> Criterion:
+    """The criterion of this name.
+
+    Raises:
+        CriterionError: unknown; the nearest names are offered.
+    """
+    if name in BUILT_IN:
+        module, function = BUILT_IN[name].split(":")
+        found: Criterion = getattr(importlib.import_module(module), function)
+        return found
+    others = {e.name: e for e in entry_points(group="edgeprune.criteria")}
+    if name in others:
+        loaded: Criterion = others[name].load()
+        return loaded
+    known = [*BUILT_IN, *others]
+    near = difflib.get_close_matches(name, known, 2) or known
+    raise CriterionError(f"--criterion {name}: no such criterion", tip=f"did you mean {' or '.join(near)}?")
+
+
+def score(name: str, context: Context) -> Scores:
+    """Score every component and connection.
+
+    Raises:
+        CriterionError: unknown name, or a criterion that needs data without data.
+    """
+    criterion = find(name)
+    if context.statistics is None and name in BUILT_IN and name not in NEEDS_NO_DATA:
+        raise CriterionError(f"--criterion {name}: needs data", tip="give --data, or use --criterion l2")
+    return criterion(context)
