@@ -35,7 +35,7 @@ def parse_input_shape(text: str) -> tuple[tuple[int, ...], str]:
             tip=f"for example 3,224,224 or int64:64; dtypes are {', '.join(DTYPES)}",
         )
     sizes = parts[-1].replace("x", ",").split(",")
-    if not all(size.strip().isdigit() and int(size) > 0 for size in sizes):
+    if not all(size.strip().isdecimal() and int(size) > 0 for size in sizes):
         raise ModelError(
             f"--input-shape {text}: sizes must be whole numbers above zero, without the batch",
             tip="for example 3,224,224",

@@ -29,6 +29,7 @@ REBUILDERS: dict[tuple[str, str], Any] = {
     ("torch.storage", "_load_from_bytes"): lambda body: torch.load(
         io.BytesIO(body), map_location="cpu", weights_only=True
     ),
+    ("_codecs", "encode"): lambda text, _: text.encode("latin-1"),  # how protocol 2 writes bytes
     ("torch", "Size"): torch.Size,
     ("torch", "device"): torch.device,
     ("collections", "OrderedDict"): collections.OrderedDict,
@@ -77,7 +78,7 @@ def read_weights(content: bytes, source: str) -> dict[str, Any]:
 
 
 def load_pickle(content: bytes, pickler: Any = pickle) -> Any:
-    """Unpickle a torch.save file or a plain pickle with the classes that `pickler` allows: all, by default."""
+    """Unpickle a torch.save file or a plain pickle; `pickler` decides which classes may be made."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about source code that changed, or a protocol other than 2
         if content.startswith(b"PK") or LEGACY_MAGIC in content[:32]:

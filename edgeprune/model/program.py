@@ -50,6 +50,14 @@ CONSTANTS = {"true", "false", "True", "False"}
 ARITHMETIC = (ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod)
 LONGEST_EXPRESSION = 4000
 LONGEST_TEXT = 20_000
+TIP = (
+    "if you trust where the file comes from, load it with --trust-pickle; otherwise export it again from its"
+    " source, or give its weights as safetensors with --model package.module:factory"
+)
+NESTED_TIP = (
+    "a nested graph comes from control flow or from switching gradients inside forward: export the model"
+    " inside torch.no_grad(), without control flow, or give its state dict with --model"
+)
 
 
 def clean_program(content: bytes, source: str) -> tuple[dict[str, Any], bool]:
@@ -87,8 +95,9 @@ class _Cleaner:
         self.source = source
         self.moved = False
 
-    def refuse(self, what: str) -> UnsafeModelError:
-        return UnsafeModelError(f"{self.source}: the exported program {what}; it was not loaded", tip=TIP)
+    def refuse(self, what: str, tip: str = "") -> UnsafeModelError:
+        message = f"{self.source}: the exported program {what}; it was not loaded"
+        return UnsafeModelError(message, tip=tip or TIP)
 
     def clean(self, value: Any, key: str) -> Any:
         if isinstance(value, str):
@@ -113,7 +122,10 @@ class _Cleaner:
     def _string(self, value: str, key: str) -> str:
         if key == "target":
             if not is_allowed(value):
-                raise self.refuse(f"calls {_short(value)}, which is not on the list of allowed operators")
+                tip = NESTED_TIP if value.startswith("torch.ops.higher_order.") else TIP
+                raise self.refuse(
+                    f"calls {_short(value)}, which is not on the list of allowed operators", tip
+                )
             return value
         if key == "expr_str":
             return self._expression(value)
@@ -217,9 +229,3 @@ def _short(text: Any) -> str:
     """A hostile string, fit for one line of an error message."""
     shown = "".join(c if c.isprintable() else "?" for c in str(text))
     return repr(shown if len(shown) <= 60 else shown[:57] + "…")
-
-
-TIP = (
-    "if you trust where the file comes from, load it with --trust-pickle; otherwise export it again from its"
-    " source, or give its weights as safetensors with --model package.module:factory"
-)

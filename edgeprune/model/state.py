@@ -29,7 +29,9 @@ def build(factory: str) -> torch.nn.Module:
     if isinstance(made, torch.nn.Module):
         return made
     if not callable(made):
-        raise ModelError(f"--model {factory}: a {type(made).__name__}, not a function that builds a module")
+        raise ModelError(
+            f"--model {factory}: a value of type {type(made).__name__}, not a function that builds a module"
+        )
     try:
         module = made()
     except Exception as exc:
@@ -38,7 +40,9 @@ def build(factory: str) -> torch.nn.Module:
             tip="it is called without arguments; give a function that needs none",
         ) from exc
     if not isinstance(module, torch.nn.Module):
-        raise ModelError(f"--model {factory}: returned a {type(module).__name__}, not a torch.nn.Module")
+        raise ModelError(
+            f"--model {factory}: returned a value of type {type(module).__name__}, not a torch.nn.Module"
+        )
     return module
 
 
