@@ -172,3 +172,21 @@ def test_training_state_of_the_caller_is_untouched(tmp_path):
     assert all(torch.equal(before[k], v) for k, v in program.state_dict.items())
     assert str(program.graph) == text
     assert isinstance(module, Cnn)
+
+
+@pytest.mark.parametrize("external", [False, True])
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, external):
+    """With files limited to 1 kB the export ends in an OutputError, whole old file, no temporary one."""
+    resource = pytest.importorskip("resource")
+    path = tmp_path / "m.onnx"
+    path.write_bytes(b"before")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, hard))
+    try:
+        with pytest.raises(OutputError, match="cannot write") as caught:
+            export_onnx(cnn(dynamic=True)[1], path, **({"external_above": 0} if external else {}))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "\n" not in str(caught.value)
+    assert path.read_bytes() == b"before"
+    assert list(tmp_path.iterdir()) == [path]

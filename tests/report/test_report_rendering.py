@@ -255,3 +255,19 @@ def test_a_layer_lists_its_channels_from_the_first_to_go():
     assert text.splitlines()[0] == "a: 3 → 1 channels"
     assert [line.split()[0] for line in text.splitlines()[2:5]] == ["2", "1", "0"]
     assert "2 removed" in text
+
+
+def test_a_full_disk_leaves_the_old_page(tmp_path):
+    """With files limited to 1 kB the page is refused in one line and the old one stands."""
+    resource = pytest.importorskip("resource")
+    path = tmp_path / "report.html"
+    path.write_text("before")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, hard))
+    try:
+        with pytest.raises(OutputError, match="cannot write"):
+            write_html(sample(), path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert path.read_text() == "before"
+    assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
