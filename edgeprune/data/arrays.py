@@ -58,7 +58,7 @@ def read_npz(path: Path) -> Parts:
     """
     arrays: dict[str, Array] = {}
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open(path, "rb") as handle, np.load(handle, allow_pickle=False) as archive:
             for key in archive.files:
                 arrays[key] = np.asarray(archive[key])
     except ValueError as exc:

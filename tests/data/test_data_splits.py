@@ -1,0 +1,109 @@
+"""Splits: disjoint, seeded, stratified, and honest about what is left over."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgeprune.data import open_data, split
+from edgeprune.errors import DataError
+
+PARTS = ("train", "calibration", "validation", "test")
+
+
+def dataset(size: int, classes: int = 4, test: int = 0, labels: bool = True):
+    y = np.random.default_rng(size).permutation(np.arange(size) % classes)
+    arrays = {"x": np.zeros((size, 2), np.float32)}
+    if labels:
+        arrays["y"] = y
+    if test:
+        arrays["x_test"] = np.zeros((test, 2), np.float32)
+        if labels:
+            arrays["y_test"] = np.arange(test) % classes
+    return open_data(arrays)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    size=st.integers(20, 400),
+    classes=st.integers(2, 7),
+    test=st.sampled_from([0, 9]),
+    labels=st.booleans(),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_parts_are_disjoint_and_cover_everything(size: int, classes: int, test: int, labels: bool, seed: int):
+    """Every sample is in exactly one part, and no part is empty."""
+    data = dataset(size, classes, test, labels)
+    parts = [getattr(split(data, seed=seed), name) for name in PARTS]
+    joined = np.concatenate(parts)
+    assert sorted(joined.tolist()) == list(range(size + test))
+    assert all(len(part) for part in parts)
+
+
+def test_the_seed_decides():
+    """The same seed gives the same parts and digests; another seed gives others."""
+    data = dataset(500)
+    first, again, other = (split(data, seed=s).to_json() for s in (1, 1, 2))
+    assert first == again
+    assert first["sha256"] != other["sha256"]
+    assert first["sizes"] == other["sizes"]
+
+
+def test_each_part_holds_every_class_in_proportion():
+    """With 100 of one class to 300 of another, each part is one quarter to three, to within a sample."""
+    y = np.array([0] * 100 + [1] * 300)
+    data = open_data((np.zeros((400, 1), np.float32), y))
+    parts = split(data, seed=5, calibration=40, validation=60, test=80)
+    for name, size in (("calibration", 40), ("validation", 60), ("test", 80)):
+        indices = getattr(parts, name)
+        assert len(indices) == size
+        assert abs(int((y[indices] == 0).sum()) - size / 4) <= 1
+
+
+def test_a_test_part_of_the_source_is_the_test_split():
+    """All of it and nothing else; sizes of the others come from the rest."""
+    data = dataset(200, test=30)
+    parts = split(data, seed=0, test=5)
+    assert parts.test.tolist() == list(range(200, 230))
+    assert "source" in parts.test_origin
+    assert split(dataset(200), seed=0).test_origin == "held out"
+
+
+def test_calibration_is_at_most_a_quarter():
+    """On small data, scores do not take the samples that fine-tuning needs."""
+    parts = split(dataset(100), seed=0)
+    assert len(parts.calibration) == (100 - 15) // 4
+
+
+def test_the_record_is_plain_json():
+    """Sizes and digests, no index lists."""
+    text = json.dumps(split(dataset(100), seed=0).to_json())
+    assert len(text) < 600
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"validation": 400}, "too few"),
+        ({"validation": 0.99}, "too few"),
+        ({"test": 0}, "test size 0"),
+        ({"validation": 1.5}, "validation size 1.5"),
+        ({"validation": True}, "validation size True"),
+        ({"calibration": 0}, "0 calibration samples"),
+        ({"test": 500}, "too few"),
+    ],
+)
+def test_impossible_sizes_are_named(options, text):
+    """A part that cannot be filled is a DataError, not an empty part."""
+    with pytest.raises(DataError, match=text):
+        split(dataset(100), seed=0, **options)
+
+
+def test_too_little_data():
+    """Three samples cannot make four parts."""
+    with pytest.raises(DataError, match="3 samples are too few"):
+        split(dataset(3, classes=2), seed=0)
