@@ -271,10 +271,11 @@ class InstructionCount:
 
 
 @dataclass(frozen=True)
-class EmulationResult:
-    """An ONNX file on an emulated ARM core against this machine. There is no field for a latency."""
+class VerifyResult:
+    """An ONNX file's outputs elsewhere against this machine's. There is no field for a latency."""
 
     model: Path
-    cpu: str
+    where: str
+    emulated: bool
     parity: ParityResult
     instructions: InstructionCount | None
