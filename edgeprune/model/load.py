@@ -15,53 +15,30 @@ Elsewhere: the graph that later stages read (trace).
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import io
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from edgeprune.errors import ModelError, UnsafeModelError
 from edgeprune.model.examples import example_tensors, examples_of_program, fixed_batch_note
+from edgeprune.model.loaded import LoadedModel, from_module, total_bytes
 from edgeprune.model.pickles import describe, load_pickle, read_weights
 from edgeprune.model.sniff import Kind, sniff
 from edgeprune.model.state import build, fill, tensors_in
 from edgeprune.model.vet import vet
 
+__all__ = ["LoadedModel", "from_module", "load_model"]
+
 Shapes = Sequence[Sequence[int]] | None
 Dtypes = Sequence[str | None] | None
-
-
-@dataclass(frozen=True)
-class LoadedModel:
-    """A model in evaluation mode with example inputs.
-
-    Attributes:
-        kind: "exported" (then `program` is set) or "module" (then `module` is).
-        example_inputs: flat tensors with batch; for a program in the order of its inputs.
-        sha256: of the file, or of the module's tensors when it came from Python.
-        source: the file name, or the module's class.
-        parameters_bytes: of all parameters and buffers, each storage counted once.
-        notes: what a person should know about how it was loaded, one sentence each.
-        extra: the text files that a `.pt2` carries beside the program.
-    """
-
-    kind: Literal["exported", "module"]
-    program: Any
-    module: torch.nn.Module | None
-    example_inputs: tuple[torch.Tensor, ...]
-    sha256: str
-    source: str
-    parameters_bytes: int
-    notes: tuple[str, ...] = ()
-    extra: dict[str, str] = field(default_factory=dict)
 
 
 def load_model(
@@ -104,48 +81,6 @@ def load_model(
     if kind == "safetensors":
         return _from_state(_safetensors(content, source), source, digest, factory, input_shapes, input_dtypes)
     return _pickled(content, source, digest, factory, input_shapes, input_dtypes, trust_pickle)
-
-
-def from_module(
-    module: torch.nn.Module, example_inputs: torch.Tensor | Sequence[torch.Tensor]
-) -> LoadedModel:
-    """Take a module from Python; the caller's own stays as it is (a copy is put in evaluation mode).
-
-    Args:
-        example_inputs: one tensor or several, with batch.
-
-    Raises:
-        ModelError: not a module, TorchScript, inputs that are not tensors.
-    """
-    if isinstance(module, torch.jit.ScriptModule):
-        raise ModelError("a TorchScript module cannot be pruned", tip="give the module that it was made from")
-    if not isinstance(module, torch.nn.Module):
-        raise ModelError(f"a {type(module).__name__} is not a torch.nn.Module")
-    inner = module.module if isinstance(module, torch.nn.DataParallel) else module
-    single = isinstance(example_inputs, torch.Tensor)
-    inputs: tuple[Any, ...] = (example_inputs,) if single else tuple(example_inputs)
-    odd = [type(x).__name__ for x in inputs if not isinstance(x, torch.Tensor)]
-    if odd or not inputs:
-        raise ModelError(f"example inputs must be tensors with batch, not {odd[0] if odd else 'none at all'}")
-    try:
-        own = copy.deepcopy(inner).eval()
-    except Exception as exc:
-        raise ModelError(f"{type(inner).__name__}: cannot be copied: {exc}") from exc
-    digest = hashlib.sha256(type(inner).__qualname__.encode())
-    for name, tensor in own.state_dict().items():
-        if isinstance(tensor, torch.Tensor):
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return LoadedModel(
-        kind="module",
-        program=None,
-        module=own,
-        example_inputs=inputs,
-        sha256=digest.hexdigest(),
-        source=type(inner).__qualname__,
-        parameters_bytes=_bytes([*own.parameters(), *own.buffers()]),
-        notes=fixed_batch_note(inputs),
-    )
 
 
 def _read(path: Path, source: str) -> bytes:
@@ -194,7 +129,7 @@ def _exported(content: bytes, kind: Kind, source: str, digest: str, trust: bool)
         example_inputs=inputs,
         sha256=digest,
         source=source,
-        parameters_bytes=_bytes([t for t in tensors if isinstance(t, torch.Tensor)]),
+        parameters_bytes=total_bytes([t for t in tensors if isinstance(t, torch.Tensor)]),
         notes=notes + fixed_batch_note(inputs, program),
         extra=extra,
     )
@@ -237,11 +172,11 @@ def _pickled(
             return _trusted(content, source, digest, factory, shapes, dtypes)
         if factory is None:
             raise UnsafeModelError(
-                f"{source}: is a pickle of {named[0]}; loading it would run the code in it",
+                f"{source}: holds a pickled {named[0]}; loading it would run the code in it",
                 tip=_ways_on(named[0], shapes),
             ) from exc
         saved = read_weights(content, source)
-        note = f"read the weights out of the pickled {named[0]}; none of its code was run"
+        note = f"read the weights past a pickled {named[0]}; none of its code was run"
         loaded = _from_state(saved, source, digest, factory, shapes, dtypes)
         return replace(loaded, notes=(note, *loaded.notes))
     return _from_state(saved, source, digest, factory, shapes, dtypes)
@@ -299,7 +234,7 @@ def _with_examples(
         example_inputs=example_tensors(shapes, dtypes),
         sha256=digest,
         source=source,
-        parameters_bytes=_bytes([*module.parameters(), *module.buffers()]),
+        parameters_bytes=total_bytes([*module.parameters(), *module.buffers()]),
         notes=notes,
     )
 
@@ -311,10 +246,6 @@ def _ways_on(name: str, shapes: Shapes) -> str:
         f" only the weights; or, where {name} is importable, save it once with torch.export.save("
         f"torch.export.export(model.eval(), ({sizes or 'torch.randn(2, …)'},)), 'model.pt2')"
     )
-
-
-def _bytes(tensors: Sequence[torch.Tensor]) -> int:
-    return sum({(t.data_ptr(), t.nbytes): t.nbytes for t in tensors}.values())
 
 
 @contextmanager
