@@ -57,7 +57,7 @@ def describe(content: bytes) -> list[str]:
 
 
 def read_weights(content: bytes, source: str) -> dict[str, Any]:
-    """Tensors by name out of a pickled module or checkpoint, running none of its code.
+    """Tensors by name out of a pickled module, or a checkpoint's dictionary, running none of its code.
 
     Raises:
         ModelError: damaged, or no module was found in it.
@@ -66,10 +66,13 @@ def read_weights(content: bytes, source: str) -> dict[str, Any]:
         root = load_pickle(content, _Inert)
     except Exception as exc:
         raise ModelError(f"{source}: its weights cannot be read from the pickle: {exc}") from exc
+    module = root
     if isinstance(root, dict):
-        root = next((root[k] for k in WRAPPERS if isinstance(root.get(k), _StandIn)), root)
+        module = next((root[k] for k in WRAPPERS if isinstance(root.get(k), _StandIn)), root)
     weights: dict[str, Any] = {}
-    _collect(root, "", weights, set())
+    _collect(module, "", weights, set())
+    if not weights and isinstance(root, dict):
+        return root  # a checkpoint whose other entries were what could not be loaded
     if not weights:
         raise ModelError(
             f"{source}: no weights found in the pickle", tip="save model.state_dict() and give that file"
