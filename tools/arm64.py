@@ -39,7 +39,7 @@ CPUINFO = "\n".join(
 WRAPPER = """#!/bin/sh
 # Runs the arm64 program of this name under QEMU; EDGEPRUNE_CPU chooses the core.
 export EDGEPRUNE_EMULATED="${{EDGEPRUNE_CPU:-cortex-a72}}"
-exec qemu-aarch64 -L '{root}' -cpu "$EDGEPRUNE_EMULATED" -0 "$0" '{program}' "$@"
+exec '{qemu}' -L '{root}' -cpu "$EDGEPRUNE_EMULATED" -0 "$0" '{program}' "$@"
 """
 
 
@@ -140,6 +140,7 @@ def unpack_wheels(folder: Path) -> list[str]:
 def wrap_programs(root: Path) -> None:
     """Move every program aside and leave a wrapper of its name in root/usr/bin."""
     hidden, shown = root / "usr/libexec/arm64", root / "usr/bin"
+    qemu = shutil.which("qemu-aarch64")  # absolute: the wrappers work whatever PATH a login has
     hidden.mkdir(parents=True)
     for folder in (shown, root / "bin"):
         for program in sorted(folder.iterdir()):
@@ -150,7 +151,7 @@ def wrap_programs(root: Path) -> None:
             for name in [*names, *(["sh"] if program.name == "dash" else [])]:
                 wrapper = shown / name
                 wrapper.unlink(missing_ok=True)
-                wrapper.write_text(WRAPPER.format(root=root, program=hidden / program.name))
+                wrapper.write_text(WRAPPER.format(qemu=qemu, root=root, program=hidden / program.name))
                 wrapper.chmod(0o755)
 
 
