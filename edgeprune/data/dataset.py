@@ -84,8 +84,9 @@ class Dataset:
             DataError: an index out of range, an unreadable sample, NaN or infinity in one.
         """
         wanted = np.asarray(indices, dtype=np.int64).reshape(-1)
-        if wanted.size and (wanted.min() < 0 or wanted.max() >= self._size):
-            raise DataError(f"{self.name}: asked for sample {wanted.max()} of {self._size}")
+        outside = wanted[(wanted < 0) | (wanted >= self._size)]
+        if outside.size:
+            raise DataError(f"{self.name}: asked for sample {outside[0]} of {self._size}")
         raw = self._source.read(wanted)
         ready = tuple(prepare(part) for prepare, part in zip(self._prepare, raw, strict=True))
         if not self._checked:

@@ -75,7 +75,7 @@ class Bomb:
 
 def payload(marker: Path) -> str:
     """An expression that creates the marker file when it is evaluated."""
-    return f"open({str(marker)!r}, 'w')"
+    return f"open({str(marker)!r}, 'w').close()"
 
 
 def bomb(marker: Path) -> bytes:
@@ -182,7 +182,7 @@ def enum_import(members: Members, marker: Path) -> Members:
 
 def guard_code(members: Members, marker: Path) -> Members:
     def change(program: Any) -> None:
-        program["guards_code"] = [f"{payload(marker)} is not None"]
+        program["guards_code"] = [f"{payload(marker)} is None"]
 
     return edit(members, MODEL, change)
 
@@ -230,8 +230,8 @@ def operator_argument(members: Members, marker: Path) -> Members:
 
 
 def tensor_name(members: Members, marker: Path) -> Members:
-    """A parameter's name is pasted into `getattr(self, "…")` in the generated source."""
-    new = f'head.b" + str({payload(marker)}) + "'
+    """A parameter's name is pasted into `getattr(self, "…")` in the generated source, split at its dots."""
+    new = f'head.b" + str({payload(marker).removesuffix(".close()")}) + "'
     return {
         **members,
         MODEL: members[MODEL].replace(b'"head.bias"', json.dumps(new).encode()),
