@@ -16,16 +16,14 @@ from edgeprune.capture import mixing_layers
 from edgeprune.criteria.base import Context, Scores, matrices, per_component, rank_in_groups
 
 STEP = 0.1  # of the output's standard deviation over samples
-BINS = 32
 
 
 def ib_edge(context: Context) -> Scores:
-    """Score connections, then components; p-values test I(T;Y) = 0 per channel."""
+    """Score connections, then components."""
     assert context.statistics is not None
     couplings, labels = context.couplings, context.statistics.labels
     weights = context.weights()
     total, reads = np.zeros(couplings.count), np.zeros(couplings.count)
-    label_nats, p_value = np.zeros(couplings.count), np.ones(couplings.count)
     connections = {}
     for layer in mixing_layers(couplings):
         name = str(layer.weight)
@@ -39,13 +37,6 @@ def ib_edge(context: Context) -> Scores:
         total += per_component(couplings, layer.inputs, normal.mean(0))
         reads += per_component(couplings, layer.inputs, np.ones(len(x.T)))
         connections[name] = _as_weight(nats, taps.shape, weights[name].shape, layer.in_dim, layer.out_dim)
-        codes = information.quantize(x, bins=BINS)
-        counts = information.joint_counts(codes, labels, int(labels.max()) + 1)
-        marginal = information.mutual_information(counts)
-        vector = couplings.extents[layer.inputs]
-        free = vector >= 0
-        np.maximum.at(label_nats, vector[free], marginal[free])
-        np.minimum.at(p_value, vector[free], information.p_values(counts)[free])
     component = np.divide(total, reads, out=np.zeros_like(total), where=reads > 0)
     return Scores(
         "ib-edge",
@@ -54,9 +45,8 @@ def ib_edge(context: Context) -> Scores:
         rank_in_groups(couplings, component),
         connections,
         "mean rank of connections",
-        f"binned plug-in, Miller-Madow, {BINS} quantile bins and an atom for zero",
+        "plug-in per connection at its own resolution, Miller-Madow",
         context.statistics.samples,
-        {"label_information_nats": label_nats, "p_value": p_value},
     )
 
 

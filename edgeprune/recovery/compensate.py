@@ -67,10 +67,10 @@ def compensate(
             _evaluate(pruned, twin, slim, batches)
             if node.op == "call_function" and _differs(node, couplings, removed, changed):
                 changed.add(node.name)
-                layer = layers.get(node.name)
+                found = layers.get(node.name)
                 # A weight that several layers share cannot be fitted to one of them.
-                if layer is not None and users[str(layer.weight)] == 1:
-                    fit = _refit(pruned, twin, layer, couplings, removed, wide, slim)
+                if found is not None and users[str(found.weight)] == 1:
+                    fit = _refit(pruned, twin, found, couplings, removed, wide, slim)
                     if fit is not None:
                         fits.append(fit)
                         _evaluate(pruned, twin, slim, batches)
@@ -131,7 +131,8 @@ def _refit(
     weight = attribute(pruned.graph, str(layer.weight))
     keep_out = torch.from_numpy(np.flatnonzero(couplings.keep_mask(layer.outputs, removed)))
     features = weight.numel() // weight.shape[layer.out_dim]
-    if features > MAX_FEATURES:
+    transposed = layer.kind == "conv" and layer.in_dim == 0
+    if features > MAX_FEATURES or transposed:
         return None
     share = [max(1, ROWS // len(slim[layer.source]))] * len(slim[layer.source])
     generator = torch.Generator().manual_seed(0)

@@ -32,12 +32,14 @@ def patch_rows(
 
 
 def _plain(node: fx.Node) -> bool:
-    stride, padding, dilation = _settings(node, 1)
+    stride, padding, _ = _settings(node, 1)
     return all(v == 1 for v in stride) and all(v == 0 for v in padding)
 
 
-def _settings(node: fx.Node, rank: int) -> tuple[list[int], list[int], list[int]]:
-    def get(index: int, name: str, default: Any) -> list[int]:
+def _settings(node: fx.Node, rank: int) -> tuple[list[int], list[Any], list[int]]:
+    """Stride, padding (integers, or 'same' and 'valid') and dilation per axis."""
+
+    def get(index: int, name: str, default: Any) -> list[Any]:
         value = node.args[index] if len(node.args) > index else node.kwargs.get(name, default)
         values = list(value) if isinstance(value, list | tuple) else [value]
         return values * rank if len(values) == 1 else values

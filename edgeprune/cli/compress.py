@@ -1,0 +1,94 @@
+"""`edgeprune compress`: the whole pipeline."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgeprune.cli.common import data_options, load, model_options, open_for
+
+
+@click.command()
+@model_options
+@data_options
+@click.option("--max-drop", type=float, help="Points that may be lost [1 without other budgets].")
+@click.option("--macs", help="Share of the MACs to keep (0.5) or factor fewer (3x).")
+@click.option("--params", help="Share of the parameters to keep, or factor fewer.")
+@click.option("--target", default="host", show_default=True, help="Device; see `edgeprune targets`.")
+@click.option("--criterion", default="ib-gauss", show_default=True, help="What ranks channels.")
+@click.option("--theta", default=0.0, show_default=True, help="Signed weight of H(T|Y) in ib-edge.")
+@click.option(
+    "--allocation", type=click.Choice(["sensitivity", "uniform"]), default="sensitivity", show_default=True
+)
+@click.option("--rounds", default=2, show_default=True, help="Prune-recover rounds to a size budget.")
+@click.option("--epochs", default=3, show_default=True, help="Fine-tuning epochs per round; 0 for none.")
+@click.option("--lr", "learning_rate", default=2e-3, show_default=True, help="Peak, of AdamW.")
+@click.option("--batch-size", default=128, show_default=True, help="Of fine-tuning.")
+@click.option("--distil", default=0.7, show_default=True, help="Weight of the dense model in the loss.")
+@click.option("--calibration", default=1024, show_default=True, help="Samples that scores are taken on.")
+@click.option("--validation", default=0.15, show_default=True, help="Share of the training part.")
+@click.option("--metric", "metrics", multiple=True, help="accuracy, top5, MODULE:FUNCTION; first decides.")
+@click.option("--eval-data", multiple=True, metavar="NAME=DATA", help="Further sets, reported too.")
+@click.option("--keep", multiple=True, help="Layers whose channels all stay.")
+@click.option("--threads", default=1, show_default=True, help="Threads when timing.")
+@click.option("--bench-seconds", default=5.0, show_default=True)
+@click.option("--opset", default=18, show_default=True)
+@click.option("--fixed-batch", type=click.IntRange(min=1), help="Export with this batch size.")
+@click.option("--seed", default=0, show_default=True)
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Run folder [./MODEL-edgeprune].")
+@click.option("--force", is_flag=True, help="Start over where a run of another request is in the folder.")
+@click.option("--json", "as_json", is_flag=True, help="The report as JSON on stdout.")
+def compress(
+    model: Path,
+    factory: str | None,
+    input_shapes: tuple[str, ...],
+    trust_pickle: bool,
+    data: str | None,
+    mean: str | None,
+    std: str | None,
+    max_drop: float | None,
+    macs: str | None,
+    params: str | None,
+    metrics: tuple[str, ...],
+    eval_data: tuple[str, ...],
+    output: Path | None,
+    force: bool,
+    as_json: bool,
+    **settings: Any,
+) -> None:
+    """Compress MODEL within a budget and write model.onnx with its proof.
+
+    Every finished step is kept: the same command goes on where a stopped one was.
+    """
+    from edgeprune.cli.progress import Terminal
+    from edgeprune.pipeline import Options
+    from edgeprune.pipeline import compress as run
+    from edgeprune.planning import Budget, parse_share
+    from edgeprune.report import render_table
+
+    shares = {"macs": macs, "params": params}
+    parsed = {k: None if v is None else parse_share(v, f"--{k}") for k, v in shares.items()}
+    limit = 1.0 if max_drop is None and not any(parsed.values()) else max_drop
+    loaded = load(model, factory, input_shapes, trust_pickle)
+    dataset = None if data is None else open_for(data, loaded, mean, std)
+    further = {}
+    for text in eval_data:
+        name, found, spec = text.partition("=")
+        if not found:
+            raise click.BadParameter(f"{text}: expected NAME=DATA", param_hint="--eval-data")
+        further[name] = open_for(spec, loaded, mean, std)
+    progress = Terminal()
+    folder = output or Path(f"{model.stem}-edgeprune")
+    options = Options(budget=Budget(limit, **parsed), metrics=metrics, **settings)
+    try:
+        result = run(loaded, dataset, folder, options, evaluation=further, progress=progress, force=force)
+    finally:
+        progress.close()
+    if as_json:
+        click.echo(json.dumps(result.report, indent=1))
+        return
+    click.echo(render_table(result.report))
+    click.echo(f"\n{result.onnx}  the file to ship\n{result.folder / 'report.html'}  the proof")

@@ -1,0 +1,101 @@
+"""`compress`: a model and data in, the smaller ONNX file with its proof out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgeprune.data import Dataset
+from edgeprune.errors import BudgetError, DataError
+from edgeprune.model.load import LoadedModel
+from edgeprune.model.trace import save
+from edgeprune.pipeline.deliver import deliver
+from edgeprune.pipeline.options import Clock, Options, Progress
+from edgeprune.pipeline.prepare import prepare
+from edgeprune.pipeline.search import search, within
+from edgeprune.pipeline.summary import removed_channels, report, versions
+from edgeprune.records import to_json
+from edgeprune.report import validate_report, write_html
+from edgeprune.store import RunFolder, write_json
+from edgeprune.surgery.recipe import recipe
+from edgeprune.targets import load_target
+
+
+@dataclass(frozen=True)
+class Result:
+    """Where the run folder is, and the content of its report.json."""
+
+    folder: Path
+    report: dict[str, Any]
+
+    @property
+    def onnx(self) -> Path:
+        """The file to ship."""
+        return self.folder / "model.onnx"
+
+
+def compress(
+    loaded: LoadedModel,
+    dataset: Dataset | None,
+    output: Path,
+    options: Options,
+    *,
+    evaluation: Mapping[str, Dataset] | None = None,
+    progress: Progress | None = None,
+    force: bool = False,
+) -> Result:
+    """Run the whole pipeline in `output`; a killed run resumes from its records.
+
+    Raises:
+        DataError: no data, and a criterion or budget that needs some.
+        BudgetError: the budget cannot be met. When accuracy is what fails after a MAC or
+            parameter budget was reached, the result and its report are written first.
+        Other EdgepruneErrors as the stages raise them.
+    """
+    _need_data(dataset, options)
+    load_target(options.target)
+    request = {
+        "model": loaded.sha256,
+        "data": None if dataset is None else dataset.sha256,
+        "evaluation": {name: d.sha256 for name, d in (evaluation or {}).items()},
+        "options": options,
+        "versions": versions(),
+    }
+    folder = RunFolder(output, request, force=force)
+    clock = Clock(progress or Progress())
+    done = folder.load("report")
+    if done is not None:
+        clock.progress.note(f"{output}: finished before; --force starts over")
+        return Result(output, done)
+    prepared = prepare(loaded, dataset, evaluation or {}, options, folder, clock)
+    final, tried = search(prepared, options, folder, clock)
+    with clock.stage("save"):
+        save(final.trace, output / "model.pt2")
+        write_json(output / "recipe.json", recipe(prepared.trace, prepared.couplings, final.removed))
+        write_json(output / "removed.json", removed_channels(prepared, final, tried, folder))
+    made = deliver(prepared, final, options, folder, clock)
+    content = to_json(report(loaded, prepared, final, tried, made, options, clock))
+    validate_report(content)
+    write_html(content, output / "report.html")
+    folder.save("report", content, files=("model.onnx", "model.pt2", "recipe.json", "removed.json"))
+    if not within(final, options):
+        drop = final.record["validation_drop"]
+        raise BudgetError(
+            f"{options.budget.asked()}: the network of that size lost {drop['value']:.2f} points"
+            f" on validation (up to {drop['high']:.2f} at 90% confidence); it was written to {output}",
+            tip="allow more --max-drop, keep more, or give more --epochs or --rounds",
+        )
+    return Result(output, content)
+
+
+def _need_data(dataset: Dataset | None, options: Options) -> None:
+    sized = options.budget.macs is not None or options.budget.params is not None
+    if dataset is not None:
+        return
+    if options.criterion not in ("l2", "random") or not sized:
+        raise DataError(
+            f"no data: --criterion {options.criterion} with {options.budget.asked()} needs some",
+            tip="give --data, or prune by weights alone with --criterion l2 --macs 0.5",
+        )

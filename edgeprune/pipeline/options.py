@@ -1,0 +1,82 @@
+"""What a run was asked, and how it reports while it runs."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edgeprune.planning import Budget
+
+
+@dataclass(frozen=True)
+class Options:
+    """Settings of one `compress`; the defaults are the command line's."""
+
+    budget: Budget = field(default_factory=lambda: Budget(max_drop=1.0))
+    criterion: str = "ib-gauss"
+    theta: float = 0.0
+    allocation: str = "sensitivity"
+    rounds: int = 2
+    epochs: int = 3
+    learning_rate: float = 2e-3
+    batch_size: int = 128
+    distil: float = 0.7
+    seed: int = 0
+    calibration: int = 1024
+    validation: float = 0.15
+    metrics: tuple[str, ...] = ()
+    keep: tuple[str, ...] = ()
+    target: str = "host"
+    threads: int = 1
+    bench_seconds: float = 5.0
+    opset: int = 18
+    fixed_batch: int | None = None
+
+
+class Progress:
+    """Told what runs and how far it is; this one says nothing. The command line prints."""
+
+    def stage(self, name: str) -> None:
+        """A stage begins."""
+
+    def step(self, done: int, total: int, note: str = "") -> None:
+        """A part of the stage is done."""
+
+    def note(self, text: str) -> None:
+        """Something that a person should see."""
+
+
+class Clock:
+    """Seconds and peak memory of each stage, in order."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+        self.stages: list[dict[str, Any]] = []
+
+    @contextlib.contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        self.progress.stage(name)
+        _reset_peak()
+        began = time.monotonic()
+        yield
+        self.stages.append(
+            {"name": name, "seconds": round(time.monotonic() - began, 3), "peak_mb": _peak_mb()}
+        )
+
+
+def _reset_peak() -> None:
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _peak_mb() -> float | None:
+    """High-water mark of resident memory since the reset, MB (10⁶ bytes); None off Linux."""
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return round(int(line.split()[1]) * 1024 / 1e6, 1)
+    return None

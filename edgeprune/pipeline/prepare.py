@@ -1,0 +1,168 @@
+"""Everything that is fixed before the first removal: trace, couplings, data, dense outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from edgeprune.coupling.components import Couplings
+from edgeprune.data import Dataset, Metric, check_labels, resolve_metric, split
+from edgeprune.errors import DataError
+from edgeprune.model.graph import concrete, state_tensors
+from edgeprune.model.load import LoadedModel
+from edgeprune.model.run import batches, outputs
+from edgeprune.model.trace import Trace, run, trace
+from edgeprune.pipeline.options import Clock, Options
+from edgeprune.planning import paired_drop
+from edgeprune.records import Interval, Splits
+from edgeprune.store import RunFolder
+from edgeprune.surgery import analyse
+
+BATCH = 128
+ACTIVATION_BYTES = 1 << 30  # the most that one value may take over all calibration samples
+
+
+@dataclass(frozen=True)
+class Measure:
+    """The first metric: what --max-drop limits. Without labels: agreement with the dense model."""
+
+    name: str
+    metric: Metric | None
+
+    def scores(
+        self,
+        out: npt.NDArray[np.float32],
+        dense: npt.NDArray[np.float32],
+        labels: npt.NDArray[np.int64] | None,
+    ) -> tuple[float, npt.NDArray[np.float64] | None]:
+        """Value (0..1 for shares) and per-sample scores, where the metric has them."""
+        if self.metric is not None and labels is not None:
+            found = self.metric(out, labels)
+            return found.value, found.per_sample
+        same = (out.argmax(1) == dense.argmax(1)).astype(np.float64)
+        return float(same.mean()), same
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The dense side of a run. `dataset` and what depends on it are None without data."""
+
+    trace: Trace
+    couplings: Couplings
+    dataset: Dataset | None
+    splits: Splits | None
+    measure: Measure
+    extra_metrics: tuple[Metric, ...]
+    evaluation: dict[str, Dataset]
+    dense: dict[str, npt.NDArray[np.float32]]
+    notes: tuple[str, ...] = field(default=())
+
+    def calibration(self) -> list[tuple[torch.Tensor, ...]]:
+        """Calibration batches that fit in memory: each node's value over all of them stays bounded."""
+        assert self.dataset is not None and self.splits is not None
+        largest = 1
+        for node in self.trace.graph.graph.nodes:
+            val = node.meta.get("val")
+            if node.op == "call_function" and isinstance(val, torch.Tensor) and val.dim():
+                largest = max(largest, _sample_bytes(val))
+        samples = max(32, min(len(self.splits.calibration), ACTIVATION_BYTES // max(1, largest)))
+        chosen = self.splits.calibration[:samples]
+        return [inputs for inputs, _ in batches(self.dataset, chosen, BATCH)]
+
+    def drop(self, out: npt.NDArray[np.float32], part: str, *, level: float = 0.95) -> Interval:
+        """Points of the measure lost against the dense model on a part ("validation" or "test")."""
+        assert self.dataset is not None and self.splits is not None
+        labels = self.dataset.labels
+        wanted = None if labels is None else labels[getattr(self.splits, part)]
+        before_value, before = self.measure.scores(self.dense[part], self.dense[part], wanted)
+        after_value, after = self.measure.scores(out, self.dense[part], wanted)
+        if before is None or after is None:
+            points = 100 * (before_value - after_value)
+            return Interval(points, points, points, level)
+        return paired_drop(before, after, level=level)
+
+
+def prepare(
+    loaded: LoadedModel,
+    dataset: Dataset | None,
+    evaluation: Mapping[str, Dataset],
+    options: Options,
+    folder: RunFolder,
+    clock: Clock,
+) -> Prepared:
+    """Trace, couple, split and run the dense model once over the parts.
+
+    Raises:
+        TraceError, DataError: as the stages do; labels that the model cannot have.
+    """
+    with clock.stage("trace"):
+        model = loaded.program if loaded.kind == "exported" else loaded.module
+        traced = trace(model, loaded.example_inputs)
+    with clock.stage("coupling"):
+        couplings = analyse(traced, keep=options.keep, seed=options.seed)
+    splits, dense = None, {}
+    metrics = tuple(resolve_metric(name) for name in options.metrics)
+    if dataset is not None:
+        with torch.no_grad():
+            example = run(traced.graph, traced.inputs)[0]
+        if example.dim() == 2:
+            check_labels(dataset, example.shape[1])
+        elif not metrics:
+            raise DataError(
+                f"the model's output has shape {tuple(example.shape)}; accuracy needs (samples, classes)",
+                tip="give --metric package.module:function",
+            )
+        splits = split(
+            dataset, seed=options.seed, calibration=options.calibration, validation=options.validation
+        )
+        with clock.stage("dense outputs"):
+            dense = _dense_outputs(traced, dataset, splits, evaluation, folder, clock)
+    labelled = dataset is not None and dataset.labels is not None
+    first = (metrics[0] if metrics else resolve_metric("accuracy")) if labelled else None
+    return Prepared(
+        traced, couplings, dataset, splits,
+        Measure(first.name if first else "agreement with the dense model", first),
+        metrics[1:], dict(evaluation), dense, loaded.notes,
+    )  # fmt: skip
+
+
+def parameters(traced: Trace) -> int:
+    """Number of parameters; tied ones count once."""
+    tensors = state_tensors(traced.graph).values()
+    unique = {id(t): t for t in tensors if isinstance(t, torch.nn.Parameter)}
+    return sum(t.numel() for t in unique.values())
+
+
+def _sample_bytes(val: Any) -> int:
+    """Bytes of one sample of a value whose first dimension is the batch."""
+    size = 1
+    for s in tuple(val.shape)[1:]:
+        size *= concrete(s)
+    return int(size * val.element_size())
+
+
+def _dense_outputs(
+    traced: Trace,
+    dataset: Dataset,
+    splits: Splits,
+    evaluation: Mapping[str, Dataset],
+    folder: RunFolder,
+    clock: Clock,
+) -> dict[str, npt.NDArray[np.float32]]:
+    """First output of the dense model on train (the teacher), validation, test and further sets."""
+    if folder.load("dense") is not None:
+        return folder.arrays("dense")
+    found = {}
+    for part in ("validation", "test", "train"):
+        clock.progress.stage(f"dense outputs: {part}")
+        indices = getattr(splits, part)
+        found[part] = outputs(traced.graph, dataset, indices, BATCH, progress=clock.progress.step)
+    for name, other in evaluation.items():
+        found[f"eval:{name}"] = outputs(traced.graph, other, np.arange(len(other)), BATCH)
+    folder.save("dense", {"splits": splits.to_json()}, arrays=found)
+    return found

@@ -1,0 +1,271 @@
+"""One prune-recover round: score, share the budget, remove, compensate, fine-tune, re-trace.
+
+A round starts from a State (the dense network, or the result of the round before) and
+gives the next one with its record. Components keep their dense numbers throughout, so
+that a report can say what happened to each channel of the model that the user gave.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import fx
+
+from edgeprune.capture import Statistics, capture
+from edgeprune.coupling.components import BoolArray, Couplings
+from edgeprune.criteria import Context, Scores, score
+from edgeprune.criteria.label import label_information
+from edgeprune.errors import TraceError
+from edgeprune.masks import evidence, honoured, mask_from_scores
+from edgeprune.model.load import load_model
+from edgeprune.model.run import outputs
+from edgeprune.model.trace import Trace, save, trace
+from edgeprune.pipeline.options import Clock, Options
+from edgeprune.pipeline.prepare import BATCH, Prepared, parameters
+from edgeprune.planning import Curve, allocate, uniform
+from edgeprune.planning.allocate import Cost
+from edgeprune.recovery import FineTune, compensate, finetune, recalibrate
+from edgeprune.recovery.sensitivity import sensitivity
+from edgeprune.store import RunFolder
+from edgeprune.surgery import analyse, cut, retrace
+
+SENSITIVITY_SAMPLES = 512
+
+
+@dataclass(frozen=True)
+class State:
+    """A network on its way down. `origin` maps its components to the dense ones."""
+
+    trace: Trace
+    couplings: Couplings
+    origin: npt.NDArray[np.int64]
+    removed: BoolArray  # dense components, shape (dense count,)
+    record: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a round aims at: `cost` of a removal falls to `value` (in the cost's own unit)."""
+
+    kind: str  # "macs" or "params"
+    share: float  # of the dense network
+
+
+def start(prepared: Prepared) -> State:
+    """The dense network as the first state."""
+    count = prepared.couplings.count
+    record = {"round": 0, "macs": prepared.couplings.macs(), "params": parameters(prepared.trace)}
+    return State(prepared.trace, prepared.couplings, np.arange(count), np.zeros(count, bool), record)
+
+
+def cost_of(state: State, kind: str) -> Cost:
+    """MACs per sample, or parameters, as a function of a removal from this state."""
+    couplings = state.couplings
+    if kind == "macs":
+        return couplings.macs
+    whole = parameters(state.trace)
+    learned = {n for n, _ in state.trace.graph.named_parameters()}
+    shapes = [(dims, n) for n, dims in couplings.tensors.items() if n in learned]
+    sizes = dict(state.trace.graph.named_parameters())
+
+    def count(removed: BoolArray) -> float:
+        kept = couplings.kept(removed)
+        total = whole
+        for dims, name in shapes:
+            size = sizes[name].numel()
+            small = 1
+            for d, extent in zip(sizes[name].shape, dims, strict=True):
+                small *= d if extent is None else int(kept[extent])
+            total += small - size
+        return float(total)
+
+    return count
+
+
+def run_round(
+    prepared: Prepared,
+    state: State,
+    target: Target,
+    number: int,
+    options: Options,
+    folder: RunFolder,
+    clock: Clock,
+) -> State:
+    """Do round `number`, or take it from the run folder when it was finished before."""
+    stage = f"rounds/{number}"
+    found = folder.load(stage)
+    asked = {"kind": target.kind, "share": target.share, "from": state.record.get("round", 0)}
+    if found is not None and found["asked"] == asked:
+        clock.progress.note(f"round {number}: taken from {folder.path}")
+        arrays = folder.arrays(stage)
+        loaded = load_model(folder.path / f"{stage}.pt2")
+        return _next(prepared, state, trace(loaded.program), arrays["now"], found, options)
+    label = f"round {number}"
+    with clock.stage(f"{label}: capture"):
+        statistics = _capture(prepared, state, options, clock)
+    with clock.stage(f"{label}: score"):
+        context = Context(state.trace, state.couplings, statistics, options.seed, options.theta)
+        scores = score(options.criterion, context)
+    with clock.stage(f"{label}: plan"):
+        removed, curves = _plan(prepared, state, scores, statistics, target, options, clock)
+    if not removed.any():
+        return state
+    with clock.stage(f"{label}: remove and compensate"):
+        fits: tuple[Any, ...] = ()
+        if prepared.dataset is None:
+            pruned = cut(state.trace, state.couplings, removed)
+        else:
+            calibration = prepared.calibration()
+            pruned, fits = compensate(state.trace, state.couplings, removed, calibration)
+            pruned = recalibrate(pruned, calibration)
+    history: tuple[Any, ...] = ()
+    if prepared.dataset is not None and options.epochs > 0:
+        with clock.stage(f"{label}: fine-tune"):
+            pruned, history = _finetune(prepared, pruned, number, options, clock)
+    with clock.stage(f"{label}: re-trace"):
+        again = retrace(pruned)
+    record: dict[str, Any] = {
+        "round": number,
+        "asked": asked,
+        "macs": state.couplings.macs(removed),
+        "params": parameters(again),
+        "criterion": scores.criterion,
+        "settings": scores.settings,
+        "estimator": scores.estimator,
+        "unit": scores.unit,
+        "samples": scores.samples,
+        "fits": fits,
+        "epochs": history,
+        "mask": _mask_report(scores, state, removed, target.share),
+        "curves": {state.couplings.group_names[g]: c for g, c in curves.items()},
+    }
+    if prepared.splits is not None and prepared.dataset is not None:
+        out = outputs(again.graph, prepared.dataset, prepared.splits.validation, BATCH)
+        record["validation_drop"] = prepared.drop(out, "validation", level=0.8)
+    arrays = {"now": removed, **_explanation(scores, context)}
+    (folder.path / "rounds").mkdir(exist_ok=True)
+    save(again, folder.path / f"{stage}.pt2")
+    folder.save(stage, record, arrays=arrays, files=(f"{stage}.pt2",))
+    return _next(prepared, state, again, removed, folder.load(stage) or {}, options)
+
+
+def _next(
+    prepared: Prepared, state: State, again: Trace, now: BoolArray, record: dict[str, Any], options: Options
+) -> State:
+    couplings = analyse(again, keep=options.keep, seed=options.seed)
+    origin = _origins(state, couplings, now)
+    removed = state.removed.copy()
+    removed[state.origin[now]] = True
+    return State(again, couplings, origin, removed, record)
+
+
+def _origins(state: State, couplings: Couplings, now: BoolArray) -> npt.NDArray[np.int64]:
+    """Dense component of each new component, read off any tensor dimension that both share."""
+    origin = np.full(couplings.count, -1, dtype=np.int64)
+    old = state.couplings
+    for name, dims in couplings.tensors.items():
+        before = old.tensors.get(old.aliases.get(name, ""), ())
+        for extent, previous in zip(dims, before, strict=False):
+            if extent is None or previous is None:
+                continue
+            new_units = couplings.extents[extent]
+            old_units = old.extents[previous][old.keep_mask(previous, now)]
+            both = (new_units >= 0) & (old_units >= 0)
+            origin[new_units[both]] = state.origin[old_units[both]]
+    if (origin < 0).any():
+        raise TraceError("a component of the re-traced network has no counterpart in the one before")
+    return origin
+
+
+def _capture(prepared: Prepared, state: State, options: Options, clock: Clock) -> Statistics | None:
+    if prepared.dataset is None or prepared.splits is None:
+        return None
+    return capture(
+        state.trace,
+        state.couplings,
+        prepared.dataset,
+        prepared.splits.calibration,
+        seed=options.seed,
+        progress=clock.progress.step,
+    )
+
+
+def _plan(
+    prepared: Prepared,
+    state: State,
+    scores: Scores,
+    statistics: Statistics | None,
+    target: Target,
+    options: Options,
+    clock: Clock,
+) -> tuple[BoolArray, dict[int, Curve]]:
+    cost = cost_of(state, target.kind)
+    dense = prepared.couplings.macs() if target.kind == "macs" else parameters(prepared.trace)
+    goal = target.share * dense
+    if cost(np.zeros(state.couplings.count, bool)) <= goal:
+        return np.zeros(state.couplings.count, bool), {}
+    if statistics is None or options.allocation == "uniform":
+        return uniform(state.couplings, scores.rank, cost, goal), {}
+    samples = prepared.calibration()[: max(1, SENSITIVITY_SAMPLES // BATCH)]
+    curves = sensitivity(
+        state.trace, state.couplings, statistics, scores.rank, samples, progress=clock.progress.step
+    )
+    return allocate(state.couplings, scores.rank, curves, cost, goal), curves
+
+
+def _finetune(
+    prepared: Prepared, pruned: Trace, number: int, options: Options, clock: Clock
+) -> tuple[Trace, tuple[Any, ...]]:
+    assert prepared.dataset is not None and prepared.splits is not None
+    dataset, splits = prepared.dataset, prepared.splits
+
+    def validate(graph: fx.GraphModule) -> float:
+        out = outputs(graph, dataset, splits.validation, BATCH)
+        return -prepared.drop(out, "validation").value
+
+    settings = FineTune(
+        epochs=options.epochs,
+        learning_rate=options.learning_rate,
+        batch_size=options.batch_size,
+        distil=options.distil,
+        seed=options.seed + number,
+    )
+    return finetune(
+        pruned,
+        dataset,
+        splits.train,
+        prepared.dense["train"],
+        validate,
+        settings,
+        progress=lambda step, steps, loss: clock.progress.step(step, steps, f"loss {loss:.3f}"),
+    )
+
+
+def _mask_report(scores: Scores, state: State, removed: BoolArray, density: float) -> dict[str, Any]:
+    """What an unstructured mask of the same density would keep, and what became real removal."""
+    mask = mask_from_scores(scores.connections, min(max(density, 0.01), 0.99))
+    found = honoured(mask, state.couplings, removed)
+    share = evidence(mask, scores.connections, state.couplings).kept_share
+    kept, gone = share[~removed], share[removed]
+    return {
+        "density": density,
+        "masked": found.masked,
+        "removed": found.removed,
+        "given_up": found.given_up,
+        "live_removed": found.live_removed,
+        "honoured_share": found.share,
+        "share_kept_in_removed": float(gone.mean()) if len(gone) else None,
+        "share_kept_in_kept": float(kept.mean()) if len(kept) else None,
+    }
+
+
+def _explanation(scores: Scores, context: Context) -> dict[str, np.ndarray]:
+    """Arrays that `explain` reads: score, rank, and what the channel says of the label alone."""
+    arrays = {"score": scores.component, "rank": scores.rank}
+    if context.statistics is not None:
+        nats, p_value = label_information(context)
+        arrays |= {"label_nats": nats, "p_value": p_value}
+    return {**arrays, **{f"detail_{k}": v for k, v in scores.details.items()}}

@@ -1,0 +1,132 @@
+"""The loop over rounds: down to a share that was asked for, or as far as accuracy allows.
+
+With `--macs` or `--params` the shares fall geometrically over the rounds. With
+`--max-drop` alone each round goes a step further from the last accepted network; the
+first refusal is followed by one try half-way, and the last accepted network is the
+result. Selection looks at a one-sided 90% bound of the paired loss on validation only.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edgeprune.errors import BudgetError
+from edgeprune.pipeline.options import Clock, Options
+from edgeprune.pipeline.prepare import Prepared, parameters
+from edgeprune.pipeline.rounds import State, Target, cost_of, run_round, start
+from edgeprune.planning.allocate import largest
+from edgeprune.planning.budget import refuse_impossible
+from edgeprune.store import RunFolder
+
+LADDER = (0.5, 0.36, 0.26, 0.19, 0.14, 0.1, 0.07, 0.05)  # shares of the dense MACs, about ×0.72 each
+RETREATS = (0.7, 0.85)  # tried when the first rung is refused
+
+
+def search(
+    prepared: Prepared, options: Options, folder: RunFolder, clock: Clock
+) -> tuple[State, list[State]]:
+    """The accepted state and all states tried, in order.
+
+    Raises:
+        BudgetError: the budget cannot be met: by structure (before any work), or by accuracy.
+    """
+    state = start(prepared)
+    if not prepared.couplings.count:
+        reasons = ", ".join(f"{p.reason} ({p.channels})" for p in prepared.couplings.pins[:3])
+        raise BudgetError(
+            f"nothing can be removed from this model: {reasons or 'no layer has free channels'}"
+        )
+    budget = options.budget
+    targets = [Target(k, s) for k, s in (("macs", budget.macs), ("params", budget.params)) if s is not None]
+    for target in targets:
+        _refuse_impossible(prepared, state, target)
+    tried: list[State] = []
+    if targets:
+        return _descend(prepared, state, targets, options, folder, clock, tried), tried
+    return _walk(prepared, state, options, folder, clock, tried), tried
+
+
+def within(state: State, options: Options) -> bool:
+    """Whether the bound on the loss keeps to --max-drop."""
+    limit = options.budget.max_drop
+    drop = state.record.get("validation_drop")
+    return limit is None or drop is None or drop["high"] <= limit
+
+
+def _descend(
+    prepared: Prepared,
+    state: State,
+    targets: list[Target],
+    options: Options,
+    folder: RunFolder,
+    clock: Clock,
+    tried: list[State],
+) -> State:
+    number = 0
+    for target in targets:
+        for i in range(1, options.rounds + 1):
+            number += 1
+            share = target.share ** (i / options.rounds)
+            before = state
+            state = run_round(prepared, state, Target(target.kind, share), number, options, folder, clock)
+            if state is not before:
+                tried.append(state)
+                _tell(state, prepared, options, clock)
+    return state
+
+
+def _walk(
+    prepared: Prepared,
+    state: State,
+    options: Options,
+    folder: RunFolder,
+    clock: Clock,
+    tried: list[State],
+) -> State:
+    number, accepted_share, refused_share = 0, 1.0, None
+    pending = list(LADDER)
+    while pending:
+        share = pending.pop(0)
+        number += 1
+        found = run_round(prepared, state, Target("macs", share), number, options, folder, clock)
+        if found is state:  # nothing more can go
+            break
+        tried.append(found)
+        _tell(found, prepared, options, clock)
+        if within(found, options):
+            state, accepted_share = found, share
+            if refused_share is not None:
+                break
+        elif refused_share is None:
+            refused_share = share
+            pending = [float(np.sqrt(share * accepted_share))] if accepted_share < 1 else list(RETREATS)
+        elif accepted_share < 1 or not pending:
+            break
+    if accepted_share == 1.0:
+        best = min(tried, key=lambda s: s.record["validation_drop"]["high"]) if tried else None
+        lost = f"; the mildest lost up to {best.record['validation_drop']['high']:.2f} points" if best else ""
+        raise BudgetError(
+            f"--max-drop {options.budget.max_drop:g}: no smaller network stays within it{lost}",
+            tip="allow more, give more data (a larger validation part narrows the bound), or more --epochs",
+        )
+    return state
+
+
+def _tell(state: State, prepared: Prepared, options: Options, clock: Clock) -> None:
+    drop = state.record.get("validation_drop")
+    share = state.record["macs"] / prepared.couplings.macs()
+    text = f"round {state.record['round']}: {share:.1%} of the MACs"
+    if drop is not None:
+        text += f", {drop['value']:+.2f} points lost on validation (at most {drop['high']:.2f})"
+        if options.budget.max_drop is not None:
+            text += ": within the budget" if within(state, options) else ": over the budget"
+    clock.progress.note(text)
+
+
+def _refuse_impossible(prepared: Prepared, state: State, target: Target) -> None:
+    cost = cost_of(state, target.kind)
+    rank = np.arange(prepared.couplings.count)
+    whole = prepared.couplings.macs() if target.kind == "macs" else parameters(prepared.trace)
+    floor = cost(largest(prepared.couplings, rank)) / whole
+    what = {"macs": "MACs", "params": "parameters"}[target.kind]
+    refuse_impossible(prepared.couplings, floor, target.share, f"--{target.kind}", what)

@@ -1,0 +1,271 @@
+"""report.json and removed.json: what happened, from records only."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeprune.coupling.components import BoolArray, Couplings
+from edgeprune.model.load import LoadedModel
+from edgeprune.pipeline.deliver import Delivery
+from edgeprune.pipeline.options import Clock, Options
+from edgeprune.pipeline.prepare import Prepared, parameters
+from edgeprune.pipeline.rounds import State
+from edgeprune.pipeline.search import within
+from edgeprune.planning import share_interval
+from edgeprune.records import Interval, to_json
+from edgeprune.store import RunFolder
+from edgeprune.targets import load_target
+
+VERSIONS = ("edgeprune", "torch", "onnx", "onnxruntime", "onnxscript", "onnxsim", "numpy", "scipy")
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the result depends on."""
+    return {name: importlib.metadata.version(name) for name in VERSIONS}
+
+
+def report(
+    loaded: LoadedModel,
+    prepared: Prepared,
+    final: State,
+    tried: list[State],
+    made: Delivery,
+    options: Options,
+    clock: Clock,
+) -> dict[str, Any]:
+    """The content of report.json."""
+    ratio = made.bench.ratios[0].ratio
+    dense, shipped = made.bench.models
+    target = load_target(options.target)
+    parity = made.shipped.parity
+    assert parity is not None
+    notes = list(prepared.notes)
+    if not target.local:
+        notes.append(f"latency was measured on this machine, not on {target.title}")
+    if not within(final, options):
+        notes.append(f"over the budget: {options.budget.asked()}")
+    notes += [text for text in (made.shipped.note, *made.bench.warnings) if text]
+    return {
+        "schema": 1,
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "model": {"name": Path(loaded.source).stem, "path": loaded.source, "sha256": loaded.sha256},
+        "target": {"name": target.name, "title": target.title},
+        "seed": options.seed,
+        "versions": versions(),
+        "machine": {**made.bench.machine, "system": platform.platform(), "cores": os.cpu_count()},
+        "criterion": _criterion(tried, options),
+        "budget": {k: v for k, v in to_json(options.budget).items() if v is not None},
+        "accuracy": _accuracy(prepared, made),
+        "macs": {"dense": round(prepared.couplings.macs()), "shipped": round(final.couplings.macs())},
+        "params": {"dense": parameters(prepared.trace), "shipped": parameters(final.trace)},
+        "file_bytes": {"dense": made.dense.bytes, "shipped": made.shipped.bytes},
+        "parity": {
+            "max_abs": parity.max_abs,
+            "top1_agreement": parity.top1_agreement,
+            "atol": parity.atol,
+            "samples": parity.samples,
+            "output_spread": parity.output_spread,
+        },
+        "latency": {
+            "basis": "measured",
+            "where": str(made.bench.machine["processor"]),
+            "threads": made.bench.threads,
+            "batch": made.bench.batch,
+            "dense_p50_ms": dense.p50_ms.value if dense.p50_ms else None,
+            "shipped_p50_ms": shipped.p50_ms.value if shipped.p50_ms else None,
+            "ratio": ratio.value,
+            "ratio_low": ratio.low,
+            "ratio_high": ratio.high,
+        },
+        "layers": widths(prepared.couplings, final.removed),
+        "pinned": [{"name": "", "channels": p.channels, "reason": p.reason} for p in prepared.couplings.pins],
+        "stages": clock.stages,
+        "metrics": _metrics(prepared, made),
+        "front": _front(prepared, final, tried),
+        "rounds": [s.record for s in tried],
+        "splits": None if prepared.splits is None else prepared.splits.to_json(),
+        "bench": to_json(made.bench),
+        "files": [
+            {"name": "model.onnx", "bytes": made.shipped.bytes, "sha256": made.shipped.sha256},
+            {"name": "dense.onnx", "bytes": made.dense.bytes, "sha256": made.dense.sha256},
+        ],
+        "notes": notes,
+    }
+
+
+def widths(couplings: Couplings, removed: BoolArray) -> list[dict[str, Any]]:
+    """Output channels of every layer before and after."""
+    kept = couplings.kept(removed)
+    return [
+        {
+            "name": (layer.weight or layer.node).removesuffix(".weight"),
+            "kind": "depthwise" if layer.groups > 1 else layer.kind,
+            "before": len(couplings.extents[layer.outputs]),
+            "after": int(kept[layer.outputs]),
+        }
+        for layer in couplings.layers
+    ]
+
+
+def removed_channels(
+    prepared: Prepared, final: State, tried: list[State], folder: RunFolder
+) -> dict[str, Any]:
+    """Content of removed.json: per component its channels, fate, score and evidence."""
+    couplings = prepared.couplings
+    entries: list[dict[str, Any]] = [
+        {
+            "component": c,
+            "removed": bool(final.removed[c]),
+            "group": couplings.group_names[couplings.group[c]],
+        }
+        for c in range(couplings.count)
+    ]
+    accepted, origins = _lineage(prepared, final, tried)
+    for state, origin in zip(accepted, origins, strict=True):
+        arrays = folder.arrays(f"rounds/{state.record['round']}")
+        _enter(entries, state, origin, arrays, couplings)
+    return {
+        "schema": 1,
+        "channels": _channels(couplings),
+        "members": _members(couplings),
+        "components": entries,
+    }
+
+
+def _lineage(
+    prepared: Prepared, final: State, tried: list[State]
+) -> tuple[list[State], list[npt.NDArray[np.int64]]]:
+    """The accepted rounds with the dense numbers of the components that each one scored."""
+    path: list[State] = []
+    wanted = final.record.get("round", 0)
+    by_number = {s.record["round"]: s for s in tried}
+    while wanted:
+        path.insert(0, by_number[wanted])
+        wanted = by_number[wanted].record["asked"]["from"]
+    before: list[npt.NDArray[np.int64]] = [np.arange(prepared.couplings.count)]
+    before += [s.origin for s in path[:-1]]
+    return path, before
+
+
+def _enter(
+    entries: list[dict[str, Any]],
+    state: State,
+    origin: npt.NDArray[np.int64],
+    arrays: dict[str, npt.NDArray[Any]],
+    couplings: Couplings,
+) -> None:
+    record = state.record
+    groups = couplings.group[origin]
+    for i, dense in enumerate(origin):
+        peers = arrays["score"][groups == groups[i]]
+        entry = entries[int(dense)]
+        entry |= {
+            "criterion": record["criterion"],
+            "score": float(arrays["score"][i]),
+            "unit": record["unit"],
+            "estimator": record["estimator"],
+            "samples": record["samples"],
+            "rank": int(arrays["rank"][i]) + 1,
+            "of": len(peers),
+            "random": {
+                "value": float(peers.mean()),
+                "low": float(np.quantile(peers, 0.05)),
+                "high": float(np.quantile(peers, 0.95)),
+            },
+        }
+        if "p_value" in arrays:
+            entry |= {
+                "label_nats": float(arrays["label_nats"][i]),
+                "p_value": float(arrays["p_value"][i]),
+            }
+        if arrays["now"][i]:
+            entry["step"] = {"round": record["round"], **record["asked"]}
+
+
+def _channels(couplings: Couplings) -> dict[str, list[int]]:
+    """Layer -> component of each output channel, -1 where it is pinned."""
+    return {
+        (layer.weight or layer.node).removesuffix(".weight"): couplings.extents[layer.outputs].tolist()
+        for layer in couplings.layers
+    }
+
+
+def _members(couplings: Couplings) -> dict[str, list[list[int] | None]]:
+    """State tensor -> for each dimension the component of each index (None where none is free)."""
+    return {
+        name: [None if e is None else couplings.extents[e].tolist() for e in dims]
+        for name, dims in couplings.tensors.items()
+    }
+
+
+def _criterion(tried: list[State], options: Options) -> dict[str, Any]:
+    record = tried[-1].record if tried else {}
+    return {
+        "name": options.criterion,
+        "settings": {
+            **record.get("settings", {}),
+            "estimator": record.get("estimator", ""),
+            "samples": record.get("samples", 0),
+        },
+    }
+
+
+def _accuracy(prepared: Prepared, made: Delivery) -> dict[str, Any] | None:
+    if prepared.dataset is None or prepared.splits is None:
+        return None
+    labels = prepared.dataset.labels
+    wanted = None if labels is None else labels[prepared.splits.test]
+    found: dict[str, Any] = {"measured_as": prepared.measure.name, "samples": len(prepared.splits.test)}
+    for step in ("dense", "pruned", "compensated", "shipped"):
+        value, scores = prepared.measure.scores(made.test[step], made.test["dense"], wanted)
+        found[step] = share_interval(scores) if scores is not None else Interval(value, value, value)
+    found["drop"] = prepared.drop(made.test["shipped"], "test")
+    return found
+
+
+def _metrics(prepared: Prepared, made: Delivery) -> list[dict[str, Any]]:
+    """Further metrics on the test split, and the first metric on further sets."""
+    rows = []
+    labels = None if prepared.dataset is None else prepared.dataset.labels
+    if labels is not None and prepared.splits is not None:
+        wanted = labels[prepared.splits.test]
+        for metric in prepared.extra_metrics:
+            before, after = (metric(made.test[k], wanted).value for k in ("dense", "shipped"))
+            rows.append({"name": metric.name, "dense": before, "shipped": after})
+    for name, other in prepared.evaluation.items():
+        dense = prepared.dense[f"eval:{name}"]
+        before, _ = prepared.measure.scores(dense, dense, other.labels)
+        after, _ = prepared.measure.scores(made.evaluation[name], dense, other.labels)
+        rows.append({"name": f"{prepared.measure.name} ({name})", "dense": before, "shipped": after})
+    return rows
+
+
+def _front(prepared: Prepared, final: State, tried: list[State]) -> list[dict[str, Any]]:
+    """Every round as a point: MACs against the measure on validation."""
+    points = []
+    for state in tried:
+        drop = state.record.get("validation_drop")
+        points.append(
+            {
+                "name": f"round {state.record['round']}",
+                "accuracy": None if drop is None else _validation_value(prepared) - drop["value"] / 100,
+                "macs": round(state.record["macs"]),
+                "chosen": state is final,
+            }
+        )
+    return points
+
+
+def _validation_value(prepared: Prepared) -> float:
+    assert prepared.dataset is not None and prepared.splits is not None
+    labels = prepared.dataset.labels
+    wanted = None if labels is None else labels[prepared.splits.validation]
+    return prepared.measure.scores(prepared.dense["validation"], prepared.dense["validation"], wanted)[0]

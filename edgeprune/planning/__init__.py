@@ -1,0 +1,9 @@
+"""How much each group gives up: budgets, measured sensitivity in, a Plan out. No torch."""
+
+from __future__ import annotations
+
+from edgeprune.planning.allocate import Curve, allocate, uniform
+from edgeprune.planning.bounds import paired_drop, share_interval
+from edgeprune.planning.budget import Budget, parse_share
+
+__all__ = ["Budget", "Curve", "allocate", "paired_drop", "parse_share", "share_interval", "uniform"]
