@@ -11,7 +11,7 @@ leaves all shapes consistent. Elsewhere: which to remove (planning), doing it (s
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -76,6 +76,8 @@ class Couplings:
     pins: tuple[Pin, ...]
     group: IntArray  # component -> group: components that touch the same tensor dimensions
     group_names: tuple[str, ...]
+    contracted: BoolArray = field(default_factory=lambda: np.zeros(0, bool))  # inexact only as products
+    reads: frozenset[tuple[str, int]] = frozenset()  # (state tensor, dimension) that reads channels
 
     @cached_property
     def _flat(self) -> tuple[IntArray, npt.NDArray[np.int64]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,40 +21,38 @@ from edgeprune.coupling.labels import Value, along
 from edgeprune.coupling.movement import CYCLIC, MOVEMENT, join, move, roll
 from edgeprune.coupling.resolve import resolve
 from edgeprune.coupling.rules import RULES, Call, blank, elementwise, unknown
-from edgeprune.coupling.ties import Ties
+from edgeprune.coupling.ties import Choice, Ties
 from edgeprune.model.graph import attribute, concrete, shape_of, source_line
 from edgeprune.model.trace import Trace
 
 aten = torch.ops.aten
 # Same shape in and out, one element from one element, but without torch's pointwise tag.
 ELEMENTWISE = {
-    aten.hardswish.default, aten.dropout.default, aten.prelu.default, aten.to.dtype, aten._to_copy.default,
+    aten.hardswish.default, aten.dropout.default, aten.to.dtype, aten._to_copy.default,
     aten.alias.default, aten.contiguous.default, aten.detach.default, aten.lift_fresh_copy.default,
     aten.type_as.default, aten.to.device, aten.to.dtype_layout,
 }  # fmt: skip
 
 
 class Atoms:
-    """Hands out atoms: one integer per index, 0 is never used."""
+    """Which atoms belong to which dimension of which state tensor."""
 
-    def __init__(self) -> None:
-        self.next = 1
+    def __init__(self, ties: Ties) -> None:
         self.first: dict[str, tuple[int, ...]] = {}  # state tensor -> first atom per dimension, 0 for none
         self.sizes: dict[str, tuple[int, ...]] = {}
         self.aliases: dict[str, str] = {}
         self._seen: dict[int, str] = {}
+        self._ties = ties
 
     def value(self, name: str, tensor: torch.Tensor) -> Value:
         """The value of a state tensor with fresh atoms, or those of the tensor it is tied to."""
-        name = self._seen.setdefault(id(tensor), name) if id(tensor) in self._seen else name
-        self._seen[id(tensor)] = name
+        name = self._seen.setdefault(id(tensor), name)
         shape = tuple(tensor.shape)
         if name not in self.first:
             first = []
             for size in shape:
                 free = size > 1 and tensor.is_floating_point()
-                first.append(self.next if free else 0)
-                self.next += size if free else 0
+                first.append(int(self._ties.fresh(size)[0]) if free else 0)
             self.first[name], self.sizes[name] = tuple(first), shape
         labels = [
             label
@@ -62,19 +61,30 @@ class Atoms:
             for label in along(shape, d, torch.arange(start, start + shape[d]))
         ]
         constant = None if isinstance(tensor, torch.nn.Parameter) else tensor
-        return Value(shape, tuple(labels), constant, name)
+        return Value(shape, tuple(labels), constant, name, stored=True)
 
 
-def couple(trace: Trace, *, keep: Sequence[str] = (), frozen: Mapping[str, str] | None = None) -> Couplings:
+def couple(
+    trace: Trace,
+    *,
+    keep: Sequence[str] = (),
+    frozen: Mapping[str, str] | None = None,
+    choice: Choice | None = None,
+) -> Couplings:
     """Find the components of a Trace.
 
     Args:
         keep: names of layers (module paths) or state tensors whose channels stay.
         frozen: nodes whose values must keep every channel, with the reason.
+        choice: which of two factors to free: heads or head width, groups or positions.
     """
-    ties, atoms = Ties(), Atoms()
+    ties = Ties(_batch(trace), choice)
+    atoms = Atoms(ties)
     values: dict[fx.Node, Any] = {}
+    fed: set[fx.Node] = set()  # nodes that depend on the input
     for node in trace.graph.graph.nodes:
+        if node.op == "placeholder" or any(n in fed for n in node.all_input_nodes):
+            fed.add(node)
         if node.op == "placeholder":
             values[node] = blank(shape_of(node.meta["val"]))
         elif node.op == "get_attr":
@@ -89,14 +99,23 @@ def couple(trace: Trace, *, keep: Sequence[str] = (), frozen: Mapping[str, str] 
         elif node.op == "output":
             _pin_outputs(ties, node, values)
         else:
-            values[node] = _visit(ties, node, values)
+            values[node] = _visit(ties, node, values, ties.batch if node in fed else 1)
+            if node not in fed and isinstance(values[node], Value):
+                values[node] = replace(values[node], stored=True)
         if frozen and node.name in frozen:
             for touched in (node, *node.all_input_nodes):
                 _pin_value(ties, values[touched], frozen[node.name])
     return resolve(ties, atoms, values)
 
 
-def _visit(ties: Ties, node: fx.Node, values: dict[fx.Node, Any]) -> Any:
+def _batch(trace: Trace) -> int:
+    """Samples in the example: dimension 0 of the first input that has a free batch, or of the first."""
+    shaped = [x for x in trace.inputs if x.dim()]
+    free = [x for x, dynamic in zip(trace.inputs, trace.dynamic, strict=True) if dynamic]
+    return next((int(x.shape[0]) for x in (*free, *shaped)), 1)
+
+
+def _visit(ties: Ties, node: fx.Node, values: dict[fx.Node, Any], batch: int) -> Any:
     val = node.meta.get("val")
     if not _holds_tensor(val):
         return concrete(val)
@@ -104,7 +123,7 @@ def _visit(ties: Ties, node: fx.Node, values: dict[fx.Node, Any]) -> Any:
     args, kwargs = fx.node.map_arg((node.args, node.kwargs), look)
     name = str(node.target).removesuffix(".default")
     where = f"{name} at {source_line(node)}"
-    call = Call(node, tuple(args), dict(kwargs), shape_of(val), where)
+    call = Call(node, tuple(args), dict(kwargs), shape_of(val), where, batch)
     target = node.target
     if target is operator.getitem:
         return args[0][args[1]]

@@ -20,7 +20,13 @@ class Value:
     shape: tuple[int, ...]
     labels: tuple[torch.Tensor, ...] = ()
     constant: torch.Tensor | None = field(default=None, repr=False)
-    parameter: str | None = None  # the state tensor that this value is, unmoved
+    parameter: str | None = None  # the state tensor that this value is, with at most its axes permuted
+    stored: bool = False  # depends on no input: a weight, or computed from weights
+    axes: tuple[int, ...] | None = None  # dimension of the state tensor at each of ours; None: the same
+
+    def axis(self, dim: int) -> int:
+        """The state tensor's dimension that is this value's `dim`."""
+        return self.axes[dim] if self.axes else dim
 
 
 def varying(label: torch.Tensor) -> tuple[int, ...]:

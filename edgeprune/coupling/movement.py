@@ -9,6 +9,7 @@ question: surgery replays each one on compacted element ids.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -30,27 +31,37 @@ MOVEMENT = {
     aten.swapaxes.default, aten.index_select.default, aten.diagonal.default,
     aten.view_as.default, aten.swapdims.default, aten.index.Tensor,
 }  # fmt: skip
+PERMUTING = {
+    aten.permute.default, aten.transpose.int, aten.t.default, aten.numpy_T.default, aten.movedim.int,
+    aten.movedim.intlist, aten.swapaxes.default, aten.swapdims.default,
+}  # fmt: skip
 CYCLIC = {aten.roll.default}
 
 
-def move(ties: Ties, target: Any, args: Sequence[Any], kwargs: dict[str, Any], where: str) -> Any:
+def move(
+    ties: Ties, target: Any, args: Sequence[Any], kwargs: dict[str, Any], where: str, *, pin: bool = True
+) -> Any:
     """Labels of a movement operator's output(s): run it on every label of its source.
 
     Args:
         args: concrete arguments with Values in place of tensors; the first is the source.
 
-    Returns a Value, or a list of them for split-like operators.
+    Returns a Value, or a list of them for split-like operators; None where an index depends
+    on the data, after pinning every label if `pin`.
     """
     source, *rest = args
     plain = [_plain(a) for a in rest]
     if any(p is None and a is not None for p, a in zip(plain, rest, strict=True)):
-        for label in source.labels:
+        for label in source.labels if pin else ():
             ties.pin(label, f"{where} moves channels by an index that depends on the data")
         return None
     moved = [_run(target, label.expand(source.shape).contiguous(), plain, kwargs) for label in source.labels]
     blank = _run(target, torch.zeros(source.shape, dtype=torch.int64), plain, kwargs)
     if isinstance(blank, torch.Tensor):
-        return _value(ties, blank.shape, moved, where)
+        value = _value(ties, blank.shape, moved, where)
+        if target in PERMUTING and source.parameter:
+            return replace(value, parameter=source.parameter, axes=_permuted(target, source, plain))
+        return value
     return [_value(ties, b.shape, [m[i] for m in moved], where) for i, b in enumerate(blank)]
 
 
@@ -100,6 +111,13 @@ def join(ties: Ties, operands: Sequence[Value], dim: int, shape: tuple[int, ...]
             for label in (x for part in parts for x in part):
                 ties.pin(label, f"{where} joins them with channels that are not free")
     return Value(shape, keep_alive(out))
+
+
+def _permuted(target: Any, source: Value, args: Sequence[Any]) -> tuple[int, ...]:
+    """Dimension of the state tensor at each dimension of a permuted view of it."""
+    rank = len(source.shape)
+    probe = target(torch.empty(tuple(range(2, 2 + rank)), device="meta"), *args)
+    return tuple(source.axis(size - 2) for size in probe.shape)
 
 
 def _plain(arg: Any) -> Any:

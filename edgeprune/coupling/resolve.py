@@ -16,6 +16,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from edgeprune.coupling.components import Cost, Couplings, IntArray, Layer, Pin
+from edgeprune.coupling.decide import decide, units_left
 from edgeprune.coupling.labels import Value, varying
 from edgeprune.coupling.ties import Ties
 
@@ -27,14 +28,18 @@ def resolve(ties: Ties, atoms: Atoms, values: dict[Any, Any]) -> Couplings:
     """Turn facts into Couplings; `values` maps nodes to Values, lists of them, or sizes."""
     flat = [v for value in values.values() for v in (value if isinstance(value, list) else [value])]
     tangled = [x for v in flat if isinstance(v, Value) for x in v.labels if len(varying(x)) > 1]
-    roots, free = _union(ties, atoms.next)
-    while _untangle(ties, tangled, roots, free):
-        roots, free = _union(ties, atoms.next)
+    roots, free = _union(ties)
+    while decide(ties, roots, free) or _untangle(ties, tangled, roots, free):
+        roots, free = _union(ties)
     return _build(ties, atoms, values, roots, free)
 
 
-def _union(ties: Ties, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Root of every atom, and whether each root may be removed."""
+def _union(ties: Ties) -> tuple[np.ndarray, np.ndarray]:
+    """Root of every atom, and whether each root may be removed.
+
+    A component without any state tensor (zeros that only meet themselves) is nothing to remove.
+    """
+    size = ties.next_atom
     left = np.concatenate([np.zeros(0, np.int64), *ties.left])
     right = np.concatenate([np.zeros(0, np.int64), *ties.right])
     graph = coo_array((np.ones(len(left), np.int8), (left, right)), shape=(size, size))
@@ -43,7 +48,12 @@ def _union(ties: Ties, size: int) -> tuple[np.ndarray, np.ndarray]:
     free[roots[0]] = False
     for atoms, _ in ties.pins:
         free[roots[atoms]] = False
-    return roots, free
+    real = np.ones(size, dtype=bool)
+    for start, stop in ties.uniform:
+        real[start:stop] = False
+    backed = np.zeros(count, dtype=bool)
+    backed[roots[real]] = True
+    return roots, free & backed
 
 
 def _untangle(ties: Ties, labels: list[torch.Tensor], roots: np.ndarray, free: np.ndarray) -> bool:
@@ -55,30 +65,12 @@ def _untangle(ties: Ties, labels: list[torch.Tensor], roots: np.ndarray, free: n
         dims = [d for d in range(unit.ndim) if (unit != np.take(unit, [0], axis=d)).any()]
         if len(dims) < 2:
             continue
-        best = max(dims, key=lambda d: _units_left(unit, d))
+        best = max(dims, key=lambda d: units_left(unit, d))
         rows = np.moveaxis(atoms, best, 0).reshape(unit.shape[best], -1)
-        row_units = np.moveaxis(unit, best, 0).reshape(unit.shape[best], -1)
-        for row, units in zip(rows, row_units, strict=True):
-            if (units < 0).any():
-                ties.pin(torch.from_numpy(row[units >= 0].copy()), "it would leave a ragged tensor")
-            else:
-                ties.tie(torch.from_numpy(row[:1].copy()), torch.from_numpy(row[1:].copy()), "ragged tensor")
+        flat = torch.from_numpy(np.ascontiguousarray(rows))
+        ties.tie(flat[:, :1].expand_as(flat), flat, "it would leave a ragged tensor")
         changed = True
     return changed
-
-
-def _units_left(unit: np.ndarray, dim: int) -> int:
-    """How many removable units remain when every slice along `dim` becomes one."""
-    rows = np.moveaxis(unit, dim, 0).reshape(unit.shape[dim], -1)
-    names, index = np.unique(rows, return_inverse=True)
-    index = index.reshape(rows.shape)
-    slices = np.repeat(np.arange(len(rows)), rows.shape[1])
-    graph = coo_array(
-        (np.ones(index.size), (slices, len(rows) + index.reshape(-1))), shape=(len(rows) + len(names),) * 2
-    )
-    count, roots = connected_components(graph, directed=False)
-    pinned = np.unique(roots[len(rows) :][names < 0])
-    return int(count - len(pinned))
 
 
 def _build(
@@ -118,15 +110,35 @@ def _build(
     )  # fmt: skip
     costs = tuple(Cost(node, k, tuple(extent(f) for f in factors)) for node, k, factors in ties.costs)
     count = int(used.sum())
-    exact = np.ones(count, dtype=bool)
-    for marked, _ in ties.inexact:
-        units = unit_of_atom[marked]
-        exact[units[units >= 0]] = False
+    inexact = _marked(ties.inexact, unit_of_atom, count)
+    contracted = _marked(ties.contracted, unit_of_atom, count) & ~inexact
     group, names = _groups(count, tensors, layers, table.rows)
     return Couplings(
-        count, tuple(table.rows), tensors, dict(atoms.aliases), spots, layers, costs, exact,
-        tuple(dict.fromkeys(reason for _, reason in ties.inexact)), _pins(ties, roots, free), group, names,
+        count, tuple(table.rows), tensors, dict(atoms.aliases), spots, layers, costs, ~(inexact | contracted),
+        tuple(dict.fromkeys(reason for _, reason in (*ties.inexact, *ties.contracted))),
+        _pins(ties, roots, free), group, names, contracted, _reads(ties, atoms),
     )  # fmt: skip
+
+
+def _marked(marks: list[tuple[np.ndarray, str]], unit_of_atom: np.ndarray, count: int) -> np.ndarray:
+    found = np.zeros(count, dtype=bool)
+    for atoms, _ in marks:
+        units = unit_of_atom[atoms]
+        found[units[units >= 0]] = True
+    return found
+
+
+def _reads(ties: Ties, atoms: Atoms) -> frozenset[tuple[str, int]]:
+    """State tensor dimensions that read channels, whatever moved them on the way to their operator."""
+    reading = np.zeros(ties.next_atom, dtype=bool)
+    for found in ties.reads:
+        reading[found] = True
+    return frozenset(
+        (name, d)
+        for name, first in atoms.first.items()
+        for d, (start, size) in enumerate(zip(first, atoms.sizes[name], strict=True))
+        if start and reading[start : start + size].any()
+    )
 
 
 class _Extents:
@@ -188,8 +200,11 @@ def _pins(ties: Ties, roots: np.ndarray, free: np.ndarray) -> tuple[Pin, ...]:
     """Reasons with the number of pinned units that each was the first to pin."""
     seen = np.zeros(len(free), dtype=bool)
     counts: dict[str, int] = {}
+    real = np.ones(ties.next_atom, dtype=bool)
+    for start, stop in ties.uniform:
+        real[start:stop] = False
     for atoms, reason in ties.pins:
-        units = np.unique(roots[atoms])
+        units = np.unique(roots[atoms[real[atoms]]])
         fresh = units[~seen[units]]
         seen[fresh] = True
         counts[reason] = counts.get(reason, 0) + len(fresh)

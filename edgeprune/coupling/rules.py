@@ -7,6 +7,7 @@ overload to its rule; `rule` registers further ones (rules_attention, rules_recu
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +30,7 @@ class Call:
     kwargs: dict[str, Any]
     shape: Any  # of the output; a list for several
     where: str  # "aten.conv2d at model.py:41"
+    batch: int = 1  # samples that the node computes at once; 1 where it depends on no input
 
     def arg(self, index: int, name: str, default: Any = None) -> Any:
         return self.args[index] if index < len(self.args) else self.kwargs.get(name, default)
@@ -55,41 +57,73 @@ def rule(*targets: Any) -> Callable[[Rule], Rule]:
 
 
 def elementwise(ties: Ties, call: Call) -> Value:
-    """Operands of equal or broadcast shape: an element goes in all of them or in none.
+    """Operands of equal or broadcast shape: an element goes in all of them or in none."""
+    operands = [v for v in _flat((call.args, call.kwargs)) if isinstance(v, Value)]
+    return combine(ties, tuple(call.shape), operands, call.where)
+
+
+def combine(ties: Ties, shape: tuple[int, ...], operands: Sequence[Value], where: str) -> Value:
+    """Match the labels of operands that broadcast to `shape`; gives the value of that shape.
 
     A label is matched with the labels of each other operand that depend on the same
     dimensions; where the operand has full size there and no label, nothing can follow.
     """
-    shape = tuple(call.shape)
-    operands = [v for v in _flat((call.args, call.kwargs)) if isinstance(v, Value)]
+    if len(operands) == 1 and operands[0].shape == shape:
+        return Value(shape, operands[0].labels)
     aligned = [
-        (
-            (1,) * (len(shape) - len(v.shape)) + v.shape,
-            [x.reshape((1,) * (len(shape) - x.dim()) + tuple(x.shape)) for x in v.labels],
-        )
+        ((1,) * (len(shape) - len(v.shape)) + v.shape, [_align(x, shape) for x in ties.distinct(v, where)])
         for v in operands
     ]
-    out: dict[tuple[int, ...], torch.Tensor] = {}
+    carried: list[torch.Tensor] = []
     for i, (_, labels) in enumerate(aligned):
         for label in labels:
             dims = varying(label)
-            out.setdefault(dims, label)
+            carried.append(label)
             for j, (other_shape, others) in enumerate(aligned):
                 if i != j and any(other_shape[d] > 1 for d in dims):
-                    _match(ties, label, dims, [x for x in others if set(varying(x)) & set(dims)], call.where)
-    return Value(shape, tuple(out.values()))
+                    _match(
+                        ties,
+                        label,
+                        dims,
+                        other_shape,
+                        [x for x in others if set(varying(x)) & set(dims)],
+                        where,
+                    )
+    out: list[torch.Tensor] = []
+    for label in sorted(carried, key=lambda x: -len(varying(x))):
+        # What overlaps a wider label was tied to it or pinned: the wider one carries both.
+        if not any(set(varying(label)) & set(varying(kept)) for kept in out):
+            out.append(label)
+    return Value(shape, tuple(out))
+
+
+def _align(label: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+    return label.reshape((1,) * (len(shape) - label.dim()) + tuple(label.shape))
 
 
 def _match(
-    ties: Ties, label: torch.Tensor, dims: tuple[int, ...], partners: list[torch.Tensor], where: str
+    ties: Ties,
+    label: torch.Tensor,
+    dims: tuple[int, ...],
+    other_shape: tuple[int, ...],
+    partners: list[torch.Tensor],
+    where: str,
 ) -> None:
-    if not partners:
-        ties.pin(label, f"{where} combines it with channels that are not free")
+    why = f"{where} combines it with channels that are not free"
+    bare = [d for d in dims if other_shape[d] > 1 and not any(d in varying(x) for x in partners)]
+    if len(bare) == len(dims):
+        ties.pin(label, why)
+    elif bare:  # the partner keeps these positions whatever happens
+        ties.defer(
+            label, torch.zeros([other_shape[d] if d in bare else 1 for d in range(label.dim())]).long(), why
+        )
     for partner in partners:
         theirs = varying(partner)
         if theirs == dims:
-            ties.tie(label, partner, f"{where} combines it with channels that are not free")
-        else:
+            ties.tie(label, partner, why)
+        elif set(theirs) < set(dims):
+            ties.defer(label, partner, why)
+        elif not set(dims) < set(theirs):  # otherwise the partner's own turn defers
             dim = min(set(dims) & set(theirs))
             ties.tie(ties.settle(label, dim, where), ties.settle(partner, dim, where), where)
 
@@ -107,17 +141,17 @@ def linear_like(
         ties.tie(ties.vector(b, len(b.shape) - 1, call.where), wout, f"{call.where} adds a fixed bias")
         ties.pin_others(b, (len(b.shape) - 1,), call.where)
     shape = tuple(call.shape)
-    positions = 1
-    for size in shape[:-1]:
-        positions *= size
-    batch = x.shape[0] if len(x.shape) > 1 else 1
+    if w.stored:
+        ties.read(win)
+    else:
+        ties.mark_contracted(win, f"{call.where} multiplies two activations over it")
     ties.layers.append(
         LayerAtoms(
             call.node.name, "linear", call.name(x_index), w.parameter, b.parameter if b else None,
-            in_dim, out_dim, last, len(shape) - 1, win, wout, 1,
+            w.axis(in_dim), w.axis(out_dim), last, len(shape) - 1, win, wout, 1,
         )
     )  # fmt: skip
-    ties.cost(call.node.name, positions / batch, win, wout)
+    ties.cost(call.node.name, math.prod(shape[:-1]) / call.batch, win, wout)
     passing = [label for label in ties.passing(x, (last,)) if label.dim() == len(shape)]
     return Value(shape, (*passing, *along(shape, len(shape) - 1, wout)))
 
@@ -129,7 +163,12 @@ def linear(ties: Ties, call: Call) -> Value:
 
 @rule(aten.addmm.default)
 def addmm(ties: Ties, call: Call) -> Value:
-    return linear_like(ties, call, call.args[1], call.args[2], call.args[0], 0, 1, 1)
+    """bias + x @ w; a bias that is not a vector over outputs is an operand like any other."""
+    bias, x, w = call.args[:3]
+    if len(bias.shape) == 1:
+        return linear_like(ties, call, x, w, bias, 0, 1, 1)
+    out = linear_like(ties, call, x, w, None, 0, 1, 1)
+    return combine(ties, tuple(call.shape), [bias, out], call.where)
 
 
 @rule(
@@ -154,13 +193,11 @@ def _convolution(ties: Ties, call: Call, groups: int, *, transposed: bool) -> An
     ties.pin_others(x, (1,), f"{call.where} mixes positions")
     ties.pin_others(w, (0, 1), "")
     shape = tuple(call.shape)
-    taps = 1
-    for size in w.shape[2:]:
-        taps *= size
-    positions = 1
-    for size in (x if transposed else Value(shape)).shape[2:]:
-        positions *= size
+    taps = math.prod(w.shape[2:])
+    counted = x.shape if transposed else shape
+    positions = math.prod((counted[0], *counted[2:])) / call.batch
     if groups == 1:
+        ties.read(ties.vector(w, in_dim, call.where))
         win, wout = ties.vector(w, in_dim, call.where), ties.vector(w, out_dim, call.where)
         ties.tie(xin, win, f"{call.where} reads channels that are not free")
         ties.cost(call.node.name, positions * taps, win, wout)
@@ -179,23 +216,10 @@ def _convolution(ties: Ties, call: Call, groups: int, *, transposed: bool) -> An
     ties.layers.append(
         LayerAtoms(
             call.node.name, "conv", call.name(0), w.parameter, b.parameter if b else None,
-            in_dim, out_dim, 1, 1, win, wout, groups,
+            w.axis(in_dim), w.axis(out_dim), 1, 1, win, wout, groups,
         )
     )  # fmt: skip
     return Value(shape, along(shape, 1, wout))
-
-
-@rule(aten.batch_norm.default)
-def batch_norm(ties: Ties, call: Call) -> Value:
-    x, *scales = call.args[:5]
-    atoms = ties.vector(x, 1, call.where)
-    ties.pin_others(x, (1,), f"{call.where} averages over positions")
-    for scale in scales:
-        if scale is not None:
-            ties.tie(
-                ties.vector(scale, 0, call.where), atoms, f"{call.where} norms channels that are not free"
-            )
-    return Value(x.shape, along(x.shape, 1, atoms))
 
 
 @rule(
@@ -243,35 +267,6 @@ def reduction(ties: Ties, call: Call) -> Value:
     stay = [d for d in range(rank) if d not in reduced]
     labels = [x_.reshape([x_.shape[d] for d in stay]) for x_ in ties.passing(x, tuple(reduced))]
     return Value(kept, tuple(labels))
-
-
-@rule(
-    aten.softmax.int,
-    aten.log_softmax.int,
-    aten._softmax.default,
-    aten._log_softmax.default,
-    aten.cumsum.default,
-)
-def along_one_dimension(ties: Ties, call: Call) -> Value:
-    """Operators that mix one dimension: labels of the others pass."""
-    x = call.args[0]
-    dim = call.args[1] % len(x.shape)
-    for label in x.labels:
-        if dim in varying(label):
-            ties.pin(label, f"{call.where} runs over it")
-    return Value(x.shape, tuple(ties.passing(x, (dim,))))
-
-
-@rule(aten.constant_pad_nd.default, aten.pad.default)
-def padding(ties: Ties, call: Call) -> Value:
-    """Padding of positions passes channels; padded channels are pinned."""
-    x, amounts = call.args[0], call.args[1]
-    rank = len(x.shape)
-    padded = tuple(rank - 1 - i // 2 for i, a in enumerate(amounts) if a)
-    for label in x.labels:
-        if set(varying(label)) & set(padded):
-            ties.pin(label, f"{call.where} pads it")
-    return Value(tuple(call.shape), tuple(ties.passing(x, padded)))
 
 
 def unknown(ties: Ties, call: Call) -> Any:

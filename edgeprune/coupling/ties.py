@@ -32,16 +32,57 @@ class LayerAtoms:
     groups: int
 
 
+@dataclass(frozen=True)
+class Choice:
+    """What to free where two factors share a dimension.
+
+    `heads`: "whole" removes attention heads, "width" the same positions in every head.
+    `groups`: "whole" removes groups of a grouped convolution, "position" the same positions in each.
+    """
+
+    heads: str = "whole"
+    groups: str = "whole"
+
+
+@dataclass(frozen=True)
+class Deferred:
+    """A label of several dimensions met one of fewer: resolve decides which factor is free."""
+
+    label: torch.Tensor
+    partner: torch.Tensor
+    reason: str
+
+
 class Ties:
     """Collects pairs, pins, layers and cost terms while the graph is walked."""
 
-    def __init__(self) -> None:
+    def __init__(self, batch: int = 1, choice: Choice | None = None) -> None:
+        self.batch = batch
+        self.choice = choice or Choice()
+        self.next_atom = 1  # 0 is never an atom
+        self.uniform: list[tuple[int, int]] = []  # ranges of atoms of content that is the same everywhere
+        self.reads: list[np.ndarray] = []
+        self.deferred: list[Deferred] = []
         self.left: list[np.ndarray] = []
         self.right: list[np.ndarray] = []
         self.pins: list[tuple[np.ndarray, str]] = []
         self.inexact: list[tuple[np.ndarray, str]] = []
+        self.contracted: list[tuple[np.ndarray, str]] = []
         self.layers: list[LayerAtoms] = []
         self.costs: list[tuple[str, float, tuple[torch.Tensor, ...]]] = []
+
+    def fresh(self, size: int, *, uniform: bool = False) -> torch.Tensor:
+        """New atoms, shape (size,); `uniform` ones stand for content without identity (zeros, padding)."""
+        start = self.next_atom
+        self.next_atom += size
+        if uniform:
+            self.uniform.append((start, start + size))
+        return torch.arange(start, start + size)
+
+    def read(self, atoms: torch.Tensor) -> None:
+        """These indices of a weight read channels: silencing them silences the channel."""
+        found = np.unique(atoms.reshape(-1).numpy())
+        self.reads.append(found[found != 0])
 
     def tie(self, a: torch.Tensor, b: torch.Tensor, reason: str) -> None:
         """Elementwise: a[i] and b[i] go together; a partner of 0 pins."""
@@ -65,6 +106,11 @@ class Ties:
         found = np.unique(atoms.reshape(-1).numpy())
         self.inexact.append((found[found != 0], reason))
 
+    def mark_contracted(self, atoms: torch.Tensor, reason: str) -> None:
+        """Two activations are multiplied over these: zeros are harmless, but no weight reads them."""
+        found = np.unique(atoms.reshape(-1).numpy())
+        self.contracted.append((found[found != 0], reason))
+
     def cost(self, node: str, coefficient: float, *factors: torch.Tensor) -> None:
         """MACs per sample: coefficient times the kept count of every factor."""
         self.costs.append((node, coefficient, factors))
@@ -76,19 +122,39 @@ class Ties:
             self.tie(rows[:, :1].expand(-1, rows.shape[1] - 1), rows[:, 1:], reason)
         return rows[:, 0]
 
+    def defer(self, label: torch.Tensor, partner: torch.Tensor, reason: str) -> None:
+        """An element of the label goes with the partner's at the same place; partner varies in fewer dims."""
+        self.deferred.append(Deferred(label, partner, reason))
+
+    def distinct(self, value: Value, reason: str) -> list[torch.Tensor]:
+        """Labels that share no dimension: of those that do, the preferred one stays free."""
+        kept: list[torch.Tensor] = []
+        for label in sorted(value.labels, key=self._preference):
+            if any(set(varying(label)) & set(varying(other)) for other in kept):
+                self.pin(label, f"{reason}: two free factors meet in one dimension")
+            else:
+                kept.append(label)
+        return kept
+
     def vector(self, value: Value, dim: int, reason: str) -> torch.Tensor:
         """The atoms along one dimension, shape (size,); 0 where nothing is free there.
 
         Several labels on the dimension (a flattened grid of two free factors) would merge
-        everything if an index could follow both: the one with most units stays.
+        everything if an index could follow both: the preferred one stays free.
         """
         here = [x for x in value.labels if dim in varying(x)]
         if not here or value.shape[dim] == 1:
             return torch.zeros(value.shape[dim], dtype=torch.int64)
-        here.sort(key=lambda x: -torch.unique(x).numel())
+        here.sort(key=self._preference)
         for other in here[1:]:
             self.pin(other, f"{reason}: two free factors meet in one dimension")
         return self.settle(here[0], dim, reason)
+
+    def _preference(self, label: torch.Tensor) -> tuple[bool, int]:
+        """Channels of a layer before copies of one channel, then what has most units."""
+        atoms = torch.unique(label)
+        some = int(atoms[-1])
+        return any(start <= some < stop for start, stop in self.uniform), -len(atoms)
 
     def pin_others(self, value: Value, dims: tuple[int, ...], reason: str) -> None:
         """Pin every label that depends on none of `dims`: the rule has no use for it."""

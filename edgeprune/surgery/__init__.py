@@ -6,6 +6,7 @@ Elsewhere: which components to remove (planning), folding dead channels (lossles
 
 from __future__ import annotations
 
-from edgeprune.surgery.cut import analyse, cut, retrace, zeroed
+from edgeprune.surgery.cut import analyse, cut, retrace
+from edgeprune.surgery.oracle import masked, zeroed
 
-__all__ = ["analyse", "cut", "retrace", "zeroed"]
+__all__ = ["analyse", "cut", "masked", "retrace", "zeroed"]

@@ -17,15 +17,19 @@ from torch import fx
 
 from edgeprune.coupling.components import BoolArray, Couplings
 from edgeprune.coupling.couple import couple
+from edgeprune.coupling.ties import Choice
 from edgeprune.errors import TraceError
 from edgeprune.model.graph import set_attribute, source_line, state_tensors
 from edgeprune.model.trace import Trace, reexport, trace
+from edgeprune.surgery import rewrite_more  # noqa: F401  # registers its rewriters
 from edgeprune.surgery.replay import REPLAYED, commutes
 from edgeprune.surgery.rewrite import rewrite
 from edgeprune.surgery.sizes import Sizes, compact
 
 
-def analyse(traced: Trace, *, keep: Sequence[str] = (), seed: int = 0) -> Couplings:
+def analyse(
+    traced: Trace, *, keep: Sequence[str] = (), seed: int = 0, choice: Choice | None = None
+) -> Couplings:
     """Couple a trace; movement that does not commute with removal is pinned.
 
     Two trial removals of a random half test every movement operator; each one that
@@ -33,17 +37,24 @@ def analyse(traced: Trace, *, keep: Sequence[str] = (), seed: int = 0) -> Coupli
     """
     frozen: dict[str, str] = {}
     while True:
-        couplings = couple(traced, keep=keep, frozen=frozen)
+        couplings = couple(traced, keep=keep, frozen=frozen, choice=choice)
         failed: dict[str, str] = {}
         for trial in range(2):
-            sizes = Sizes(couplings, _random_half(couplings, seed + trial))
+            sizes = Sizes(couplings, random_half(couplings, seed + trial))
             for node in traced.graph.graph.nodes:
                 moved = node.op == "call_function" and node.target in REPLAYED and sizes.changes(node)
-                if moved and not commutes(node, rewrite(node, sizes), sizes, traced.graph):
+                if moved and not _replays(node, sizes, traced):
                     failed[node.name] = f"{node.target} at {source_line(node)} does not commute with removal"
         if not failed:
             return couplings
         frozen.update(failed)
+
+
+def _replays(node: fx.Node, sizes: Sizes, traced: Trace) -> bool:
+    try:
+        return commutes(node, rewrite(node, sizes), sizes, traced.graph)
+    except TraceError:  # a size that cannot be written
+        return False
 
 
 def cut(traced: Trace, couplings: Couplings, removed: BoolArray) -> Trace:
@@ -82,26 +93,7 @@ def retrace(cut_trace: Trace) -> Trace:
     return trace(reexport(cut_trace.graph, cut_trace.inputs, cut_trace.dynamic))
 
 
-def zeroed(traced: Trace, couplings: Couplings, removed: BoolArray, *, readers_only: bool = True) -> Trace:
-    """The full-size trace with the removed components masked: the oracle of surgery.
-
-    With `readers_only` the weights that read a removed channel are zeroed, otherwise
-    every parameter slice of it.
-    """
-    graph = traced.copy()
-    reads = {(layer.weight, layer.in_dim) for layer in couplings.layers if layer.groups == 1}
-    sizes = Sizes(couplings, removed)
-    with torch.no_grad():
-        for name, tensor in state_tensors(graph).items():
-            if not isinstance(tensor, torch.nn.Parameter):
-                continue
-            for dim, mask in sizes.tensor_masks(name).items():
-                if not readers_only or (couplings.aliases[name], dim) in reads:
-                    tensor.index_fill_(dim, torch.from_numpy(np.flatnonzero(~mask)), 0.0)
-    return Trace(graph, traced.inputs, traced.dynamic)
-
-
-def _random_half(couplings: Couplings, seed: int) -> BoolArray:
+def random_half(couplings: Couplings, seed: int) -> BoolArray:
     """About half of every group, never all of an extent."""
     rng = np.random.default_rng(seed)
     removed = rng.random(couplings.count) < 0.5

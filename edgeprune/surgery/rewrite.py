@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from edgeprune.coupling.components import BoolArray
 from edgeprune.errors import TraceError
 from edgeprune.model.graph import shape_of, source_line
 from edgeprune.surgery.sizes import Sizes, normal_dim, prefix, replaced
@@ -49,6 +50,11 @@ def new_sizes(node: fx.Node, given: Any, old: tuple[int, ...], new: tuple[int, .
     if sum(1 for s in out if isinstance(s, int) and s == -1) > 1:
         raise TraceError(f"two sizes of {node.target} at {source_line(node)} shrink with a free batch")
     return out
+
+
+def groups_left(mask: BoolArray | None, groups: int) -> int:
+    """How many of equal groups of channels keep any; the mask says which channels stay."""
+    return groups if mask is None else int(mask.reshape(groups, -1).any(1).sum())
 
 
 @rewriter(aten.view.default, aten.reshape.default, aten._unsafe_view.default)
@@ -130,8 +136,7 @@ def _convolution(node: fx.Node, sizes: Sizes) -> New:
     groups = node.args[6] if len(node.args) > 6 else node.kwargs.get("groups", 1)
     if groups == 1:
         return node.target, node.args, node.kwargs
-    before, after = shape_of(node.meta["val"])[1], sizes.shape(node)[1]
-    new = groups * after // before
+    new = groups_left(sizes.masks(node).get(1), groups)
     if len(node.args) > 6:
         return node.target, replaced(node.args, 6, new), node.kwargs
     return node.target, node.args, {**node.kwargs, "groups": new}

@@ -1,0 +1,103 @@
+"""Indexing by data: gather, scatter, index, and writes into a part of a tensor.
+
+An index chooses positions; channels that lie in other dimensions pass. Channels along
+an indexed dimension stay, because which ones are read depends on the data.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from edgeprune.coupling.labels import Value, keep_alive, varying
+from edgeprune.coupling.movement import move
+from edgeprune.coupling.rules import Call, combine, rule
+from edgeprune.coupling.ties import Ties
+
+aten = torch.ops.aten
+
+
+@rule(aten.index.Tensor, aten.index_select.default)
+def index(ties: Ties, call: Call) -> Any:
+    """Observed like any movement; an index from data is replayed as zeros on what it leaves alone."""
+    moved = move(ties, call.node.target, call.args, call.kwargs, call.where, pin=False)
+    if moved is not None:
+        return moved
+    x = call.args[0]
+    if call.node.target is aten.index_select.default:
+        dims, chosen = {call.args[1] % len(x.shape)}, [call.args[2]]
+    else:
+        chosen = list(call.args[1])
+        dims = {d for d, i in enumerate(chosen) if i is not None}
+    for label in (t for v in chosen if isinstance(v, Value) for t in v.labels):
+        ties.pin(label, f"{call.where} uses it as an index")
+    passing = []
+    for label in x.labels:
+        if dims & set(varying(label)):
+            ties.pin(label, f"{call.where} moves channels by an index that depends on the data")
+        else:
+            passing.append(label)
+    zeros = [torch.zeros(v.shape, dtype=torch.int64) if isinstance(v, Value) else v for v in chosen]
+    args = (call.args[1], zeros[0]) if call.node.target is aten.index_select.default else (zeros,)
+    labels = [call.node.target(t.expand(x.shape).contiguous(), *args) for t in passing]
+    return Value(tuple(call.shape), keep_alive(labels))
+
+
+@rule(aten.gather.default)
+def gather(ties: Ties, call: Call) -> Value:
+    """Along `dim` positions are read; elsewhere source and index go together."""
+    x, dim, index_ = call.args[:3]
+    dim %= len(x.shape)
+    shape = tuple(call.shape)
+    _pin_along(ties, x, dim, f"{call.where} reads it by an index that depends on the data")
+    same = Value(shape, tuple(t for t in x.labels if dim not in varying(t)))
+    if any(a != b for d, (a, b) in enumerate(zip(x.shape, shape, strict=True)) if d != dim):
+        for t in same.labels:
+            ties.pin(t, f"{call.where} reads only a part of it")
+        same = Value(shape)
+    return combine(ties, shape, [same, index_], call.where)
+
+
+@rule(aten.scatter.src, aten.scatter.value, aten.scatter_add.default, aten.scatter_reduce.two)
+def scatter(ties: Ties, call: Call) -> Value:
+    """Along `dim` positions are written; elsewhere target, index and source go together."""
+    x, dim, index_, source = call.args[:4]
+    dim %= len(x.shape)
+    operands = [v for v in (x, index_, source) if isinstance(v, Value)]
+    for value in operands:
+        _pin_along(ties, value, dim, f"{call.where} writes it by an index that depends on the data")
+    partial = any(v.shape[d] != n for v in operands for d, n in enumerate(x.shape) if d != dim)
+    labels = []
+    for value in operands:
+        kept = tuple(t for t in value.labels if dim not in varying(t))
+        if partial:
+            for t in kept:
+                ties.pin(t, f"{call.where} writes only a part of it")
+            kept = ()
+        shape = tuple(1 if d == dim else n for d, n in enumerate(value.shape))
+        labels.append(Value(shape, kept))
+    shape = tuple(1 if d == dim else n for d, n in enumerate(x.shape))
+    return Value(x.shape, combine(ties, shape, labels, call.where).labels)
+
+
+@rule(aten.slice_scatter.default, aten.select_scatter.default)
+def write_part(ties: Ties, call: Call) -> Value:
+    """The part that is written over goes with its source; the rest of the target goes on its own."""
+    x, source, *rest = call.args
+    part_of = aten.slice.Tensor if call.node.target is aten.slice_scatter.default else aten.select.int
+    part = move(ties, part_of, (x, *rest), call.kwargs, call.where)
+    combine(ties, source.shape, [part, source], call.where)
+    return Value(x.shape, x.labels)
+
+
+@rule(aten.copy.default)
+def copy(ties: Ties, call: Call) -> Value:
+    """The source, expanded to the target's shape."""
+    return combine(ties, call.args[0].shape, list(call.args[:2]), call.where)
+
+
+def _pin_along(ties: Ties, value: Any, dim: int, reason: str) -> None:
+    for label in value.labels:
+        if dim in varying(label):
+            ties.pin(label, reason)

@@ -1,0 +1,95 @@
+"""Norms and softmax: what they average over is free but not exact; what they do not, passes.
+
+Removing a channel from a layer norm, an RMS norm or a softmax changes the others even
+where the channel carried zeros, so such components are marked and lossless steps avoid
+them. Batch and instance norm treat each channel alone and stay exact.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from edgeprune.coupling.labels import Value, along, varying
+from edgeprune.coupling.rules import Call, combine, rule, unknown
+from edgeprune.coupling.ties import Ties
+
+aten = torch.ops.aten
+
+
+@rule(aten.batch_norm.default, aten.instance_norm.default)
+def per_channel_norm(ties: Ties, call: Call) -> Value:
+    x, *scales = call.args[:5]
+    atoms = ties.vector(x, 1, call.where)
+    ties.pin_others(x, (1,), f"{call.where} averages over positions")
+    for scale in scales:
+        if scale is not None:
+            ties.tie(
+                ties.vector(scale, 0, call.where), atoms, f"{call.where} norms channels that are not free"
+            )
+    return Value(x.shape, along(x.shape, 1, atoms))
+
+
+@rule(aten.layer_norm.default, aten.rms_norm.default, aten.native_layer_norm.default)
+def layer_norm(ties: Ties, call: Call) -> Any:
+    """Scale and shift are elementwise over the normed dimensions; labels there stay free, not exact."""
+    x, normed = call.args[:2]
+    first = len(x.shape) - len(normed)
+    _inexact_over(ties, x, range(first, len(x.shape)), call.where)
+    scales = [v for v in call.args[2:4] if isinstance(v, Value)]
+    several = isinstance(call.shape, list)
+    out = combine(ties, x.shape, [x, *scales], call.where)
+    if not several:
+        return out
+    statistics = [x_ for x_ in out.labels if not any(d >= first for d in varying(x_))]
+    return [out, *(Value(tuple(s), tuple(statistics)) for s in call.shape[1:])]
+
+
+@rule(aten.group_norm.default, aten.native_group_norm.default)
+def group_norm(ties: Ties, call: Call) -> Any:
+    """Whole groups go and nothing else changes; with few large groups, the same positions of each."""
+    if isinstance(call.shape, list):
+        return unknown(ties, call)
+    x, groups = call.args[:2]
+    atoms = ties.vector(x, 1, call.where)
+    ties.pin_others(x, (1,), f"{call.where} averages over positions")
+    for scale in call.args[2:4]:
+        if isinstance(scale, Value):
+            ties.tie(
+                ties.vector(scale, 0, call.where), atoms, f"{call.where} norms channels that are not free"
+            )
+    rows = atoms.reshape(groups, -1)
+    if groups >= rows.shape[1]:
+        ties.tie(rows[:, :1].expand_as(rows), rows, f"{call.where} norms whole groups")
+    else:
+        ties.tie(rows[:1].expand_as(rows), rows, f"{call.where} keeps its groups equal")
+        ties.mark_inexact(atoms, f"{call.where} averages over it")
+    return Value(x.shape, along(x.shape, 1, atoms))
+
+
+@rule(
+    aten.softmax.int, aten.log_softmax.int, aten._softmax.default, aten._log_softmax.default,
+    aten._safe_softmax.default,
+)  # fmt: skip
+def softmax(ties: Ties, call: Call) -> Value:
+    x = call.args[0]
+    _inexact_over(ties, x, [call.arg(1, "dim") % len(x.shape)], call.where)
+    return Value(x.shape, x.labels)
+
+
+@rule(aten.cumsum.default)
+def cumulative(ties: Ties, call: Call) -> Value:
+    """What runs along a dimension keeps it whole."""
+    x = call.args[0]
+    dim = call.arg(1, "dim") % len(x.shape)
+    for label in x.labels:
+        if dim in varying(label):
+            ties.pin(label, f"{call.where} runs over it")
+    return Value(x.shape, tuple(ties.passing(x, (dim,))))
+
+
+def _inexact_over(ties: Ties, x: Value, dims: Any, where: str) -> None:
+    for label in x.labels:
+        if set(varying(label)) & set(dims):
+            ties.mark_inexact(label, f"{where} averages over it")

@@ -1,0 +1,68 @@
+"""The oracle of surgery: the full-size network with the removed components silenced.
+
+Two independent ways. `zeroed` silences parameters and so knows nothing of labels inside
+the graph; `masked` silences every value where the coupling says that it is removed, which
+also covers products of two activations that no weight reads. Where a component is exact,
+both give what the cut graph gives.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import fx
+
+from edgeprune.coupling.components import BoolArray, Couplings
+from edgeprune.model.graph import state_tensors
+from edgeprune.model.trace import Trace
+from edgeprune.surgery.sizes import Sizes
+
+
+def zeroed(traced: Trace, couplings: Couplings, removed: BoolArray, *, readers_only: bool = True) -> Trace:
+    """The full-size trace with parameters of removed components set to zero.
+
+    With `readers_only` the weights that read a removed channel are zeroed, otherwise
+    every parameter slice of it.
+    """
+    graph = traced.copy()
+    sizes = Sizes(couplings, removed)
+    with torch.no_grad():
+        for name, tensor in state_tensors(graph).items():
+            if not isinstance(tensor, torch.nn.Parameter):
+                continue
+            for dim, mask in sizes.tensor_masks(name).items():
+                if not readers_only or (couplings.aliases[name], dim) in couplings.reads:
+                    tensor.index_fill_(dim, torch.from_numpy(np.flatnonzero(~mask)), 0.0)
+    return Trace(graph, traced.inputs, traced.dynamic)
+
+
+def masked(
+    traced: Trace, couplings: Couplings, removed: BoolArray, inputs: tuple[torch.Tensor, ...] | None = None
+) -> tuple[torch.Tensor, ...]:
+    """Run the full-size graph with every value zeroed where it is removed; gives its flat outputs."""
+    sizes = Sizes(couplings, removed)
+
+    class Silencer(fx.Interpreter):  # type: ignore[misc]  # torch is untyped here
+        def run_node(self, n: fx.Node) -> Any:
+            out = super().run_node(n)
+            if isinstance(out, torch.Tensor):
+                return _silence(out, sizes, n, 0)
+            if isinstance(out, list | tuple):
+                return [_silence(o, sizes, n, i) for i, o in enumerate(out)]
+            return out
+
+    with torch.no_grad():
+        out = Silencer(traced.graph, garbage_collect_values=True).run(
+            *(traced.inputs if inputs is None else inputs), enable_io_processing=False
+        )
+    return tuple(x for x in torch.utils._pytree.tree_flatten(out)[0] if isinstance(x, torch.Tensor))
+
+
+def _silence(value: Any, sizes: Sizes, node: fx.Node, output: int) -> Any:
+    if not isinstance(value, torch.Tensor) or not value.is_floating_point():
+        return value
+    for dim, mask in sizes.masks(node, output).items():
+        value = value.index_fill(dim, torch.from_numpy(np.flatnonzero(~mask)), 0.0)
+    return value
