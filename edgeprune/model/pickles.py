@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from edgeprune.errors import ModelError
-from edgeprune.model.sniff import LEGACY_MAGIC
+from edgeprune.model.sniff import LEGACY_MAGIC, UNREADABLE_ZIP
 
 PLUMBING = ("collections", "copyreg", "copy_reg", "builtins", "__builtin__", "torch._utils", "torch.storage")
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "weights", "params")
@@ -164,8 +164,11 @@ def _is_storage(name: str) -> bool:
 def _bodies(content: bytes) -> list[bytes]:
     if not content.startswith(b"PK"):
         return [content]
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        return [archive.read(name) for name in archive.namelist() if name.endswith("data.pkl")]
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            return [archive.read(name) for name in archive.namelist() if name.endswith("data.pkl")]
+    except UNREADABLE_ZIP:
+        return []  # damaged; nothing can be named
 
 
 def _globals(body: bytes) -> list[str]:

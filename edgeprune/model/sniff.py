@@ -15,6 +15,7 @@ from edgeprune.errors import ModelError
 
 Kind = Literal["exported", "exported-legacy", "torchscript", "torch-zip", "pickle", "safetensors"]
 
+UNREADABLE_ZIP = (zipfile.BadZipFile, ValueError, EOFError, OSError, RuntimeError, NotImplementedError)
 LEGACY_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # torch.save before 1.6: its magic number, pickled
 SEVERAL = "give the PyTorch model that it came from: .pt2, or a state dict with --model"
 OTHERS: tuple[tuple[int, bytes, str, str], ...] = (
@@ -63,7 +64,7 @@ def _zip_kind(content: bytes, source: str) -> Kind:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             full = archive.namelist()
-    except (zipfile.BadZipFile, ValueError, EOFError, NotImplementedError) as exc:
+    except UNREADABLE_ZIP as exc:
         raise ModelError(
             f"{source}: truncated or damaged: {len(content)} bytes without a readable table of contents",
             tip="copy or download it again",

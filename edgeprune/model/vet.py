@@ -23,6 +23,7 @@ import torch
 
 from edgeprune.errors import ModelError, UnsafeModelError
 from edgeprune.model.program import TIP, clean_program
+from edgeprune.model.sniff import UNREADABLE_ZIP
 
 CONTROL = {"archive_format", "archive_version", "byteorder", "version"}
 WEIGHT = re.compile(r"data/weights/(weight_[0-9]+)")
@@ -89,7 +90,7 @@ def vet(content: bytes, source: str) -> Vetted:
         }
     except RecursionError as exc:
         raise ModelError(f"{source}: its model JSON is nested too deeply") from exc
-    except (ValueError, KeyError, TypeError, AttributeError) as exc:
+    except (*UNREADABLE_ZIP, KeyError, TypeError, AttributeError, OverflowError) as exc:
         raise ModelError(f"{source}: damaged exported program: {exc}", tip="export it again") from exc
     notes = ("tensors and devices were moved to the CPU",) if moved else ()
     return Vetted(_write(parts), extra, notes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import random
 import sys
 import zipfile
 from collections.abc import Callable, Iterator
@@ -153,6 +154,23 @@ def test_damage_is_one_clear_line(name: str, body: bytes, text: str, good: bytes
     with pytest.raises(ModelError, match=text) as caught:
         load_model(path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_damaged_bytes_are_model_errors(seed: int, good: bytes, tmp_path: Path):
+    """Whatever bytes change, the outcome is a loaded program or a ModelError of one line."""
+    rng = random.Random(seed)
+    content = bytearray(good)
+    for _ in range(rng.randint(1, 4)):
+        content[rng.randrange(len(content))] = rng.randrange(256)
+    path = tmp_path / "model.pt2"
+    path.write_bytes(content)
+    try:
+        load_model(path)
+        said = ""
+    except ModelError as error:
+        said = str(error)
+    assert "\n" not in said
 
 
 def test_tensor_may_not_reach_beyond_its_bytes(good: bytes):
