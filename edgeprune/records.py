@@ -279,3 +279,28 @@ class VerifyResult:
     emulated: bool
     parity: ParityResult
     instructions: InstructionCount | None
+
+
+@dataclass(frozen=True)
+class Shipment:
+    """A release that is current on a device, after its files and its outputs were proven there."""
+
+    name: str
+    identity: str
+    destination: str
+    path: str
+    previous: str | None
+    bytes: int
+    uploaded: bool
+    smoke_max_abs: float
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of `edgeprune doctor`: what was looked at, whether it is well, what is there, what to do."""
+
+    what: str
+    ok: bool
+    found: str
+    tip: str
+    needed: bool = True

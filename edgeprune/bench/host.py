@@ -160,7 +160,7 @@ def result_of(
         device=device,
         before=before,
         after=after,
-        warnings=timings.trust_warnings(before, after, machine["cores"] or 1, threads),
+        warnings=timings.trust_warnings(before, after, machine["cores"] or 1, threads) if samples else (),
         rate_hz=settings["rate"],
         deadline_ms=deadline_ms,
     )

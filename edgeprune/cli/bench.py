@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from edgeprune.cli.device import device_options, open_device
 
 if TYPE_CHECKING:
     from edgeprune.records import BenchResult, Interval
@@ -24,7 +26,9 @@ if TYPE_CHECKING:
 @click.option("--shape", "shapes", multiple=True, help="NAME=1,3,224,224 for inputs with free dimensions.")
 @click.option("--rate", type=float, help="Also feed inputs at this many a second, ready or not.")
 @click.option("--deadline-ms", type=float, help="With --rate: an answer later than this is missed.")
+@click.option("--device", "destination", help="Time on a board instead, as for ssh: pi@raspberrypi.")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable result on stdout.")
+@device_options
 def bench(
     models: tuple[Path, ...],
     threads: int,
@@ -35,26 +39,29 @@ def bench(
     shapes: tuple[str, ...],
     rate: float | None,
     deadline_ms: float | None,
+    destination: str | None,
     as_json: bool,
+    device_python: str,
+    ssh_config: Path | None,
+    accept_new_host_key: bool,
 ) -> None:
-    """Time ONNX files on this machine and compare each to the first.
+    """Time ONNX files on this machine or a device and compare each to the first.
 
     The files take turns in one process, in an order shuffled each round; intervals are 95%.
     """
     from edgeprune.bench import run_bench
     from edgeprune.records import to_json
 
-    result = run_bench(
-        models,
-        threads=threads,
-        seconds=seconds,
-        batch=batch,
-        seed=seed,
-        inputs=inputs,
-        shapes=shapes,
-        rate=rate,
-        deadline_ms=deadline_ms,
-    )
+    settings: dict[str, Any] = {"threads": threads, "seconds": seconds, "batch": batch, "seed": seed}
+    settings |= {"inputs": inputs, "shapes": shapes, "rate": rate, "deadline_ms": deadline_ms}
+    if destination is None:
+        result = run_bench(models, **settings)
+    else:
+        from edgeprune.device.remote import device_bench
+
+        device = open_device(destination, device_python, ssh_config, accept_new_host_key)
+        with device.remote:
+            result = device_bench(device, models, **settings)
     click.echo(json.dumps(to_json(result), indent=1) if as_json else "\n".join(lines_of(result)))
 
 

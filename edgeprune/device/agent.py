@@ -278,6 +278,12 @@ def release(request: dict[str, Any], stream: BinaryIO) -> dict[str, Any]:
         return {"current": identity, "previous": before, "smoke": verdict, "path": str(base)}
 
 
+def has(request: dict[str, Any], stream: BinaryIO) -> dict[str, Any]:
+    """Whether a release is there already."""
+    base = Path(os.path.expanduser("~")) / os.path.expanduser(str(request["path"]))
+    return {"there": (base / "releases" / str(request["id"]) / MANIFEST).is_file()}
+
+
 def rollback(request: dict[str, Any], stream: BinaryIO) -> dict[str, Any]:
     """Make the release before the current one current again, after proving it anew."""
     base = base_of(request)
@@ -291,7 +297,8 @@ def rollback(request: dict[str, Any], stream: BinaryIO) -> dict[str, Any]:
         verdict = prove(base / "releases" / target, target)
         switch(base, target)
         write_history(base, lines[: earlier[-1] + 1])  # what was rolled back is not come back to
-        return {"current": target, "previous": now, "smoke": verdict, "path": str(base)}
+        name = json.loads((base / "releases" / target / MANIFEST).read_text())["name"]
+        return {"current": target, "previous": now, "smoke": verdict, "path": str(base), "name": name}
 
 
 def listing(request: dict[str, Any], stream: BinaryIO) -> dict[str, Any]:
@@ -333,6 +340,7 @@ def environment(request: dict[str, Any], stream: BinaryIO) -> dict[str, Any]:
 JOBS: dict[str, Callable[[dict[str, Any], BinaryIO], dict[str, Any]]] = {
     "run": run,
     "release": release,
+    "has": has,
     "rollback": rollback,
     "list": listing,
     "environment": environment,

@@ -37,7 +37,9 @@ class Device:
     facts: dict[str, Any] = field(default_factory=dict)
 
     def preflight(self) -> dict[str, Any]:
-        """Look at the device; `problems` in the answer is empty when it is fit."""
+        """Look at the device, once; `problems` in the answer is empty when it is fit."""
+        if self.facts:
+            return self.facts
         script = PREFLIGHT.read_bytes()
         done = self.remote.run([self.python, "-c", BOOT, str(len(script))], send=[script], timeout=300)
         if done.code in (126, 127):
@@ -170,7 +172,9 @@ def make_environment(device: Device, wheels: Path | None = None) -> str:
             raise DeviceError(f"no wheels in {wheels}", tip="fill it with: pip download --platform ...")
     device.preflight()
     request = {"do": "environment", "folder": ENVIRONMENT}
-    return str(device.call(request, files, timeout=3600)["python"])
+    made = str(device.call(request, files, timeout=3600)["python"])
+    device.facts = {}  # what was found holds for the Python before
+    return made
 
 
 def _family(architecture: str) -> str:

@@ -1,0 +1,225 @@
+"""`edgeprune verify`, `ship` and `doctor`: outputs elsewhere, delivery, and what is missing."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from edgeprune.device.remote import Device
+    from edgeprune.records import Finding, VerifyResult
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def device_options(command: Command) -> Command:
+    """The options of every command that talks to a device."""
+    for option in (
+        click.option("--device-python", default="python3", show_default=True, help="Python on the device."),
+        click.option("--ssh-config", type=click.Path(path_type=Path), help="Another ssh_config than yours."),
+        click.option("--accept-new-host-key", is_flag=True, help="Trust an unknown host key once."),
+    ):
+        command = option(command)
+    return command
+
+
+def open_device(name: str, python: str, config: Path | None, accept_new: bool) -> Device:
+    """The device behind an ssh name; leaving its `remote` ends the connection."""
+    from edgeprune.device.remote import Device
+    from edgeprune.device.ssh import Remote
+
+    return Device(Remote(name, config=config, accept_new=accept_new), python)
+
+
+@click.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--emulate", "cpus", multiple=True, metavar="CORE", help="cortex-a53, -a72, -a76; repeatable.")
+@click.option("--device", "destination", help="A board, as for ssh: pi@raspberrypi.")
+@click.option("--inputs", type=click.Path(path_type=Path), help="Recorded inputs (npz), such as golden.npz.")
+@click.option("--samples", default=4, show_default=True, help="Random inputs to compare without --inputs.")
+@click.option("--seed", default=0, show_default=True)
+@click.option("--shape", "shapes", multiple=True, help="NAME=1,3,224,224 for inputs with free dimensions.")
+@click.option("--count/--no-count", default=True, help="Count emulated instructions of an inference.")
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable result on stdout.")
+@device_options
+def verify(
+    model: Path,
+    cpus: tuple[str, ...],
+    destination: str | None,
+    inputs: Path | None,
+    samples: int,
+    seed: int,
+    shapes: tuple[str, ...],
+    count: bool,
+    as_json: bool,
+    device_python: str,
+    ssh_config: Path | None,
+    accept_new_host_key: bool,
+) -> None:
+    """Prove that an ONNX file computes on ARM what it computes here.
+
+    --emulate runs the real aarch64 onnxruntime under QEMU and counts instructions; it never shows
+    a time. --device compares with a board over ssh.
+    """
+    from edgeprune.device.verify import verify_emulated, verify_on_device
+    from edgeprune.records import to_json
+
+    if not cpus and destination is None:
+        raise click.UsageError("give --emulate cortex-a72 or --device pi@host")
+    settings: dict[str, Any] = {"inputs": inputs, "samples": samples, "seed": seed, "shapes": shapes}
+    found = [verify_emulated(model, cpu, count=count, **settings) for cpu in cpus]
+    if destination is not None:
+        device = open_device(destination, device_python, ssh_config, accept_new_host_key)
+        with device.remote:
+            found.append(verify_on_device(model, device, **settings))
+    click.echo(json.dumps(to_json(found), indent=1) if as_json else "\n".join(map(_verified, found)))
+
+
+@click.command()
+@click.argument("folder", required=False, type=click.Path(path_type=Path))
+@click.argument("destination", required=False, metavar="[USER@HOST:/PATH]")
+@click.option("--keep", default=3, show_default=True, help="Releases to keep on the device.")
+@click.option("--rollback", "back", is_flag=True, help="Make the previous release current again.")
+@click.option("--list", "listing", is_flag=True, help="Show the releases on the device.")
+@click.option("--bundle", type=click.Path(path_type=Path), help="Only write the bundle, to this new folder.")
+@click.option("--name", help="What to call the model; otherwise the report's or the folder's name.")
+@click.option("--architecture", help="Refuse a device of another one: aarch64 or x86_64.")
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable result on stdout.")
+@device_options
+def ship(
+    folder: Path | None,
+    destination: str | None,
+    keep: int,
+    back: bool,
+    listing: bool,
+    bundle: Path | None,
+    name: str | None,
+    architecture: str | None,
+    as_json: bool,
+    device_python: str,
+    ssh_config: Path | None,
+    accept_new_host_key: bool,
+) -> None:
+    """Deliver a run to a device over ssh: upload, prove there, switch in one step.
+
+    \b
+    edgeprune ship RUN pi@host:/srv/model             ship
+    edgeprune ship --rollback pi@host:/srv/model      the release before
+    edgeprune ship --list pi@host:/srv/model          what is there
+    edgeprune ship RUN --bundle FOLDER                only write the bundle
+    """
+    from edgeprune.records import to_json
+    from edgeprune.ship import list_releases, open_bundle, rollback, write_bundle
+    from edgeprune.ship import ship as deliver
+
+    if (back or listing) and destination is None and folder is not None:
+        folder, destination = None, str(folder)
+    if bundle is not None and folder is not None and destination is None:
+        made = open_bundle(folder, name=name, architecture=architecture)
+        write_bundle(made, bundle)
+        done: Any = {"name": made.name, "identity": made.identity, "path": str(bundle), "bytes": made.bytes}
+        text = f"{bundle}: {made.name}, {made.bytes:,} bytes, release {made.identity[:12]}"
+        click.echo(json.dumps(done, indent=1) if as_json else text)
+        return
+    if destination is None or (folder is None) != (back or listing) or (back and listing):
+        raise click.UsageError("give RUN and user@host:/path, or --rollback or --list with user@host:/path")
+    opened = None if folder is None else open_bundle(folder, name=name, architecture=architecture)
+    host, path = split_destination(destination)
+    device = open_device(host, device_python, ssh_config, accept_new_host_key)
+    with device.remote:
+        if listing:
+            found = list_releases(device, path)
+            click.echo(json.dumps(found, indent=1) if as_json else "\n".join(_releases(found)))
+            return
+        done = rollback(device, path) if opened is None else deliver(opened, device, path, keep=keep)
+    if as_json:
+        click.echo(json.dumps(to_json(done), indent=1))
+        return
+    how = "rolled back to" if back else "shipped" if done.uploaded else "was there already, proven again:"
+    click.echo(f"{done.destination}:{done.path}/current: {how} {done.name}, release {done.identity[:12]}")
+    click.echo(
+        f"recorded outputs there within {done.smoke_max_abs:.3g}; before: {(done.previous or 'none')[:12]}"
+    )
+
+
+@click.command()
+@click.option("--device", "destination", help="Also look at a board, as for ssh: pi@raspberrypi.")
+@click.option("--make-venv", is_flag=True, help="Make an environment with onnxruntime on the device.")
+@click.option("--wheels", type=click.Path(path_type=Path), help="Wheels for a device without network.")
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable result on stdout.")
+@device_options
+def doctor(
+    destination: str | None,
+    make_venv: bool,
+    wheels: Path | None,
+    as_json: bool,
+    device_python: str,
+    ssh_config: Path | None,
+    accept_new_host_key: bool,
+) -> int:
+    """Say what is installed, what is missing and what to do; exit code 1 when something needed is missing."""
+    from edgeprune.device.doctor import diagnose_device, diagnose_host
+    from edgeprune.device.remote import make_environment
+    from edgeprune.records import to_json
+
+    if (make_venv or wheels) and destination is None:
+        raise click.UsageError("--make-venv and --wheels need --device")
+    found = diagnose_host()
+    if destination is not None:
+        device = open_device(destination, device_python, ssh_config, accept_new_host_key)
+        with device.remote:
+            if make_venv:
+                device.python = make_environment(device, wheels)
+                click.echo(f"made; use it with --device-python {device.python}", err=True)
+            found += diagnose_device(device)
+    click.echo(json.dumps(to_json(found), indent=1) if as_json else "\n".join(_findings(found)))
+    return 1 if any(finding.needed and not finding.ok for finding in found) else 0
+
+
+def split_destination(text: str) -> tuple[str, str]:
+    """user@host:/path as scp takes it, or ssh://user@host:port/path."""
+    from edgeprune.errors import ShipError
+
+    if text.startswith("ssh://"):
+        host, slash, path = text[len("ssh://") :].partition("/")
+        host, path = f"ssh://{host}", slash + path
+    else:
+        host, _, path = text.partition(":")
+    if not host or not path.strip("/"):
+        raise ShipError(f"not a folder on a device: {text!r}", tip="write it as user@host:/path")
+    return host, path
+
+
+def _verified(found: VerifyResult) -> str:
+    parity = found.parity
+    agreement = "" if parity.top1_agreement is None else f", top-1 {parity.top1_agreement:.0%}"
+    line = f"{found.model.name} on {found.where}: outputs agree within {parity.max_abs:.3g}"
+    line += f" (allowed {parity.atol:.3g}, {parity.samples} samples{agreement})"
+    if found.instructions is not None:
+        line += f"; {found.instructions.per_inference / 1e6:.3f} M emulated instructions an inference"
+    return line
+
+
+def _releases(found: dict[str, Any]) -> list[str]:
+    lines = [f"{found['path']}"]
+    for entry in found["releases"]:
+        mark = "*" if entry["id"] == found["current"] else " "
+        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry["time"]))
+        lines.append(f"{mark} {entry['id'][:12]}  {when}  {entry['bytes']:>12,} bytes  {entry['name']}")
+    return [*lines, "* is current"] if found["current"] else lines
+
+
+def _findings(found: list[Finding]) -> list[str]:
+    width = max(len(finding.what) for finding in found)
+    marks = {(True, True): "ok", (True, False): "ok", (False, True): "MISSING", (False, False): "-"}
+    lines = []
+    for finding in found:
+        tip = f"  → {finding.tip}" if finding.tip else ""
+        mark = marks[finding.ok, finding.needed]
+        lines.append(f"{mark:8}{finding.what:{width}}  {finding.found}{tip}")
+    return lines

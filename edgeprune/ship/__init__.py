@@ -1,0 +1,12 @@
+"""Deliver a finished run to a device: a bundle, checked there, switched in one step, rolled back at will.
+
+open_bundle(RUN_DIR)                     the files and their manifest; refuses what is hostile or damaged
+ship(bundle, device, path)               upload, prove on the device, make current
+rollback(device, path)                   the release before is current again
+list_releases(device, path)              what is there
+"""
+
+from edgeprune.ship.bundle import Bundle, open_bundle, write_bundle
+from edgeprune.ship.delivery import list_releases, rollback, ship
+
+__all__ = ["Bundle", "list_releases", "open_bundle", "rollback", "ship", "write_bundle"]
