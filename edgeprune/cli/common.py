@@ -44,18 +44,11 @@ def data_options(command: Command) -> Command:
 
 def load(model: Path, factory: str | None, input_shapes: tuple[str, ...], trust_pickle: bool) -> LoadedModel:
     """Load a model as the options say."""
+    from edgeprune.model.examples import parse_input_shape
     from edgeprune.model.load import load_model
 
-    shapes, dtypes = [], []
-    for text in input_shapes:
-        dtype, _, sizes = text.rpartition(":")
-        try:
-            shapes.append([int(s) for s in sizes.split(",") if s])
-        except ValueError:
-            raise click.BadParameter(
-                f"{text}: expected numbers, as in 3,224,224", param_hint="--input-shape"
-            ) from None
-        dtypes.append(dtype or None)
+    parsed = [parse_input_shape(text) for text in input_shapes]
+    shapes, dtypes = [shape for shape, _ in parsed], [dtype for _, dtype in parsed]
     return load_model(
         model,
         factory=factory,

@@ -27,7 +27,7 @@ def patch_rows(
         flat = x.reshape(-1, x.shape[-1])
         return lambda rows: flat[rows]
     windows = _windows(node, x.movedim(-1, 1), weight)
-    count = windows[0, :, 0].numel()
+    count = windows.shape[1]
     return lambda rows: windows[rows // count, rows % count].reshape(len(rows), -1)
 
 
