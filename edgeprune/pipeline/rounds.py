@@ -23,6 +23,7 @@ from edgeprune.masks import evidence, honoured, mask_from_scores
 from edgeprune.model.load import load_model
 from edgeprune.model.run import outputs
 from edgeprune.model.trace import Trace, save, trace
+from edgeprune.pipeline.lossless import free_of_charge, summary
 from edgeprune.pipeline.options import Clock, Options
 from edgeprune.pipeline.prepare import BATCH, Prepared, parameters
 from edgeprune.planning import Curve, allocate, uniform
@@ -54,11 +55,18 @@ class Target:
     share: float  # of the dense network
 
 
-def start(prepared: Prepared) -> State:
-    """The dense network as the first state."""
+def start(prepared: Prepared, options: Options, clock: Clock) -> State:
+    """The dense network after the lossless rounds."""
     count = prepared.couplings.count
-    record = {"round": 0, "macs": prepared.couplings.macs(), "params": parameters(prepared.trace)}
-    return State(prepared.trace, prepared.couplings, np.arange(count), np.zeros(count, bool), record)
+    found = free_of_charge(prepared, clock)
+    record: dict[str, Any] = {"round": 0, "lossless": summary(found)}
+    dense = State(prepared.trace, prepared.couplings, np.arange(count), np.zeros(count, bool), record)
+    if not len(found.removed):
+        return dense
+    clock.progress.note(f"lossless: {len(found.removed)} channels removed, certified to {found.max_abs:.1e}")
+    # The full-size network with folded biases couples as the dense one, plus the new biases.
+    folded = State(found.full, found.couplings, dense.origin, dense.removed, record)
+    return _next(prepared, folded, found.trace, found.removed_mask, record, options)
 
 
 def cost_of(state: State, kind: str) -> Cost:

@@ -30,7 +30,7 @@ def search(
     Raises:
         BudgetError: the budget cannot be met: by structure (before any work), or by accuracy.
     """
-    state = start(prepared)
+    state = start(prepared, options, clock)
     if not prepared.couplings.count:
         reasons = ", ".join(f"{p.reason} ({p.channels})" for p in prepared.couplings.pins[:3])
         raise BudgetError(

@@ -1,0 +1,35 @@
+# make demo: from nothing to a compressed, parity-checked, benchmarked model.
+# make test: everything that must hold. Both make .venv if it is missing.
+PY := .venv/bin/python
+PYTEST := $(PY) -m pytest
+READY := .venv/.ready
+
+.PHONY: demo test lint format examples bench-fashion clean
+
+demo: $(READY)
+	.venv/bin/edgeprune compress examples/demo/demo_cnn.safetensors --model examples.nets:demo_cnn \
+	  --input-shape 1,28,28 --data examples/demo/fashion-small --max-drop 3 --epochs 4 \
+	  --output demo-edgeprune --force
+
+test: lint
+	$(PYTEST) tests -m "not device"
+
+lint: $(READY)
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+format: $(READY)
+	.venv/bin/ruff format .
+	.venv/bin/ruff check --fix .
+
+$(READY): pyproject.toml constraints.txt CMakeLists.txt $(shell find cpp -name '*.?pp' 2>/dev/null)
+	test -x $(PY) || python3 -m venv .venv
+	.venv/bin/pip install --quiet --disable-pip-version-check -c constraints.txt torch torchvision
+	.venv/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	touch $@
+
+include $(wildcard cpp/*.mk tools/*.mk benchmarks/*.mk)
+
+clean:
+	rm -rf build dist *-edgeprune .pytest_cache .mypy_cache .ruff_cache
