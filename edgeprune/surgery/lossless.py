@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -41,15 +42,16 @@ ATTEMPTS = 64  # certificates per step that halving may spend
 class LosslessResult:
     """What lossless rounds gave; component numbers are those of the couplings given.
 
-    `trace` is the small network, exported again. `full` is the same function at full size,
-    with the folded biases and merged weights in place, and `couplings` knows its new biases:
-    `cut(full, couplings, removed | more)` removes further components in one go. `max_abs` is
-    the largest output difference to the masked network over the inputs; `lossy` lists
-    components removed on request although a border would notice, `lossy_max_abs` what that
-    changed. `kept_reasons` says for each dead, constant or doubled component why it stays.
+    `small` is the cut network as it runs; `trace` is the same exported again, which the next
+    analysis needs. `full` is the same function at full size, with the folded biases and merged
+    weights in place, and `couplings` knows its new biases:
+    `cut(full, couplings, removed_mask | more)` removes further components in one go. `max_abs`
+    is the largest output difference of `small` to the masked network over the inputs; `lossy`
+    lists components removed on request although a border would notice, `lossy_max_abs` what
+    that changed. `kept_reasons` says for each dead, constant or doubled component why it stays.
     """
 
-    trace: Trace
+    small: Trace
     full: Trace
     couplings: Couplings
     removed: npt.NDArray[np.int64]
@@ -62,6 +64,11 @@ class LosslessResult:
     max_abs: float
     lossy_max_abs: float
     kept_reasons: dict[int, str]
+
+    @cached_property
+    def trace(self) -> Trace:
+        """The small network, exported again on first use (seconds for a large one)."""
+        return retrace(self.small)
 
     @property
     def removed_mask(self) -> BoolArray:
@@ -255,7 +262,7 @@ class _Work:
         for unit, reason in _kept(state, self.facts).items():
             self.reasons.setdefault(unit, reason)
         gone = np.flatnonzero(state.removed)
-        small = retrace(cut(state.traced, state.couplings, state.removed)) if gone.size else state.traced
+        small = cut(state.traced, state.couplings, state.removed) if gone.size else state.traced
         self.max_abs = certify(self.reference, small, self.inputs)
 
         def ids(kind: str) -> npt.NDArray[np.int64]:
