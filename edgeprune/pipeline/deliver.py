@@ -12,14 +12,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from edgeprune.bench import run_bench
 from edgeprune.data import Dataset
 from edgeprune.errors import ParityError
-from edgeprune.model.run import outputs, reference
-from edgeprune.model.trace import Trace, reexport
-from edgeprune.onnxfile import produce
+from edgeprune.model.run import outputs
+from edgeprune.pipeline.exporting import export_trace, parity_inputs
 from edgeprune.pipeline.options import Clock, Options
 from edgeprune.pipeline.prepare import BATCH, Prepared
 from edgeprune.pipeline.rounds import State
@@ -28,7 +26,7 @@ from edgeprune.recovery import compensate, recalibrate
 from edgeprune.store import RunFolder, write_json, write_npz
 from edgeprune.surgery import cut
 
-PARITY_CALLS, PARITY_BATCH, GOLDEN = 4, 8, 4
+GOLDEN = 4
 
 
 @dataclass(frozen=True)
@@ -48,10 +46,13 @@ def deliver(prepared: Prepared, final: State, options: Options, folder: RunFolde
     Raises:
         ParityError: a file does not compute what its graph computes.
     """
-    calls = _parity_inputs(prepared, options)
+    real = None if prepared.splits is None else prepared.splits.validation
+    made: dict[str, Any] = {"fixed_batch": options.fixed_batch}
+    calls = parity_inputs(prepared.trace, prepared.dataset, real, seed=options.seed, **made)
+    made["opset"] = options.opset
     with clock.stage("export"):
-        dense = _export(prepared.trace, calls, folder.path / "dense.onnx", options)
-        shipped = _export(final.trace, calls, folder.path / "model.onnx", options)
+        dense = export_trace(prepared.trace, calls, folder.path / "dense.onnx", **made)
+        shipped = export_trace(final.trace, calls, folder.path / "model.onnx", **made)
     with clock.stage("bench"):
         bench = run_bench(
             [dense.path, shipped.path],
@@ -93,45 +94,6 @@ def file_outputs(
         found.append(out[: len(part)])
         clock.progress.step(start + len(part), len(indices))
     return np.concatenate(found).astype(np.float32)
-
-
-def _export(
-    traced: Trace, calls: list[tuple[npt.NDArray[Any], ...]], path: Path, options: Options
-) -> OnnxArtifact:
-    inputs, dynamic = traced.inputs, traced.dynamic
-    if options.fixed_batch is not None:
-        inputs = tuple(
-            _sized(x, options.fixed_batch) if d else x for x, d in zip(inputs, dynamic, strict=True)
-        )
-        dynamic = (False,) * len(dynamic)
-    program = reexport(traced.graph, inputs, dynamic)
-    return produce(program, reference(traced.graph), calls, path, opset=options.opset)
-
-
-def _sized(x: torch.Tensor, batch: int) -> torch.Tensor:
-    return x.repeat(-(-batch // len(x)), *[1] * (x.dim() - 1))[:batch].contiguous()
-
-
-def _parity_inputs(prepared: Prepared, options: Options) -> list[tuple[npt.NDArray[Any], ...]]:
-    """Real inputs where there are some, else seeded noise of the example's scale."""
-    dynamic = all(prepared.trace.dynamic)
-    size = options.fixed_batch or (PARITY_BATCH if dynamic else len(prepared.trace.inputs[0]))
-    if prepared.dataset is not None and prepared.splits is not None:
-        pool = np.resize(prepared.splits.validation, PARITY_CALLS * size)
-        return [prepared.dataset.batch(pool[i * size : (i + 1) * size]) for i in range(PARITY_CALLS)]
-    rng = np.random.default_rng(options.seed)
-    calls = []
-    for _ in range(PARITY_CALLS):
-        call = []
-        for x, d in zip(prepared.trace.inputs, prepared.trace.dynamic, strict=True):
-            shape = (size, *x.shape[1:]) if d else tuple(x.shape)
-            if x.is_floating_point():
-                call.append(rng.standard_normal(shape).astype(np.float32))
-            else:
-                top = int(x.max()) + 1 if x.numel() else 1
-                call.append(rng.integers(0, max(top, 1), shape).astype(x.numpy().dtype))
-        calls.append(tuple(call))
-    return calls
 
 
 def _steps(prepared: Prepared, final: State) -> dict[str, npt.NDArray[np.float32]]:
