@@ -33,6 +33,9 @@ from edgeprune.cli.common import data_options, load, model_options, open_for
 @click.option("--metric", "metrics", multiple=True, help="accuracy, top5, MODULE:FUNCTION; first decides.")
 @click.option("--eval-data", multiple=True, metavar="NAME=DATA", help="Further sets, reported too.")
 @click.option("--keep", multiple=True, help="Layers whose channels all stay.")
+@click.option(
+    "--align", type=click.IntRange(min=1), help="Multiple that widths are kept to [measured on the host]."
+)
 @click.option("--threads", default=1, show_default=True, help="Threads when timing.")
 @click.option("--bench-seconds", default=5.0, show_default=True)
 @click.option("--opset", default=18, show_default=True)

@@ -30,6 +30,7 @@ class Options:
     validation: float = 0.15
     metrics: tuple[str, ...] = ()
     keep: tuple[str, ...] = ()
+    align: int | None = None  # None: from the measured staircase
     target: str = "host"
     threads: int = 1
     bench_seconds: float = 5.0

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from edgeprune.bench.staircase import staircase
 from edgeprune.coupling.components import Couplings
 from edgeprune.data import Dataset, Metric, check_labels, resolve_metric, split
 from edgeprune.errors import DataError
@@ -22,6 +23,7 @@ from edgeprune.planning import paired_drop
 from edgeprune.records import Interval, Splits
 from edgeprune.store import RunFolder
 from edgeprune.surgery import analyse
+from edgeprune.targets import load_target
 
 BATCH = 128
 ACTIVATION_BYTES = 1 << 30  # the most that one value may take over all calibration samples
@@ -60,6 +62,7 @@ class Prepared:
     extra_metrics: tuple[Metric, ...]
     evaluation: dict[str, Dataset]
     dense: dict[str, npt.NDArray[np.float32]]
+    align: int
     notes: tuple[str, ...] = field(default=())
 
     def calibration(self) -> list[tuple[torch.Tensor, ...]]:
@@ -127,8 +130,25 @@ def prepare(
     return Prepared(
         traced, couplings, dataset, splits,
         Measure(first.name if first else "agreement with the dense model", first),
-        metrics[1:], dict(evaluation), dense, loaded.notes,
+        metrics[1:], dict(evaluation), dense, _alignment(options, folder, clock), loaded.notes,
     )  # fmt: skip
+
+
+def _alignment(options: Options, folder: RunFolder, clock: Clock) -> int:
+    """Widths that onnxruntime runs without waste: measured here for the host, 1 for other targets.
+
+    The measurement is a record of the run, so that a resumed run plans as it began.
+    """
+    if options.align is not None:
+        return options.align
+    if not load_target(options.target).local:
+        return 1
+    found = folder.load("staircase")
+    if found is None:
+        with clock.stage("staircase"):
+            folder.save("staircase", staircase(threads=options.threads))
+        found = folder.load("staircase")
+    return int(found["alignment"]) if found else 1
 
 
 def parameters(traced: Trace) -> int:

@@ -216,12 +216,13 @@ def _plan(
     if cost(np.zeros(state.couplings.count, bool)) <= goal:
         return np.zeros(state.couplings.count, bool), {}
     if statistics is None or options.allocation == "uniform":
-        return uniform(state.couplings, scores.rank, cost, goal), {}
+        return uniform(state.couplings, scores.rank, cost, goal, align=prepared.align), {}
     samples = prepared.calibration()[: max(1, SENSITIVITY_SAMPLES // BATCH)]
     curves = sensitivity(
         state.trace, state.couplings, statistics, scores.rank, samples, progress=clock.progress.step
     )
-    return allocate(state.couplings, scores.rank, curves, cost, goal), curves
+    removed = allocate(state.couplings, scores.rank, curves, cost, goal, align=prepared.align)
+    return removed, curves
 
 
 def _finetune(

@@ -47,7 +47,7 @@ def allocate(
     cost: Cost,
     target: float,
     *,
-    fixed: BoolArray | None = None,
+    align: int = 1,
     steps: int = 32,
 ) -> BoolArray:
     """Components to remove so that `cost` falls to `target`, or as far as it can.
@@ -56,23 +56,26 @@ def allocate(
         rank: removal order within each group.
         curves: group -> its measured loss; a group without one stays whole.
         cost: of a removal, monotone (MACs, parameters, milliseconds).
-        fixed: components that are removed already.
+        align: kept channels of a group are a multiple of this, or all; from a measured staircase.
         steps: a group is walked in at most this many steps.
     """
-    removed = np.zeros(couplings.count, bool) if fixed is None else fixed.copy()
+    removed = np.zeros(couplings.count, bool)
     members = {g: _in_order(couplings, rank, g) for g in curves}
     hulls = {g: c.hull() for g, c in curves.items()}
-    taken = {g: int(removed[m].sum()) for g, m in members.items()}
+    taken = dict.fromkeys(members, 0)
+    block = {g: _block(couplings, g, align) for g in members}
     now = cost(removed)
     scale = max(now, 1e-12)
 
     def offer(g: int) -> tuple[float, int, BoolArray, float] | None:
         """Loss per relative saving of the next step of a group; None when it has none left."""
         total = len(members[g])
-        count = taken[g] + max(1, total // steps)
+        count = total - _aligned_down(total - taken[g] - max(1, total // steps), block[g])
+        if count >= total:
+            return None
         trial = removed.copy()
         trial[members[g][:count]] = True
-        if count >= total + 1 or couplings.emptied(trial):
+        if couplings.emptied(trial):
             return None
         after = cost(trial)
         x, y = hulls[g]
@@ -98,14 +101,17 @@ def allocate(
     return removed
 
 
-def uniform(couplings: Couplings, rank: npt.NDArray[np.int64], cost: Cost, target: float) -> BoolArray:
+def uniform(
+    couplings: Couplings, rank: npt.NDArray[np.int64], cost: Cost, target: float, *, align: int = 1
+) -> BoolArray:
     """The same share out of every group, as large as the target needs: the control."""
     members = {g: _in_order(couplings, rank, g) for g in range(len(couplings.group_names))}
 
     def take(share: float) -> BoolArray:
         removed = np.zeros(couplings.count, bool)
-        for rows in members.values():
-            removed[rows[: min(round(share * len(rows)), len(rows) - 1)]] = True
+        for g, rows in members.items():
+            kept = _aligned_up(max(round((1 - share) * len(rows)), 1), _block(couplings, g, align))
+            removed[rows[: max(len(rows) - kept, 0)]] = True
         return _refill(couplings, removed)
 
     low, high = 0.0, 1.0
@@ -123,6 +129,27 @@ def largest(couplings: Couplings, rank: npt.NDArray[np.int64]) -> BoolArray:
     for g in range(len(couplings.group_names)):
         removed[_in_order(couplings, rank, g)[-1:]] = False
     return _refill(couplings, removed)
+
+
+def _block(couplings: Couplings, group: int, align: int) -> int:
+    """How many components make `align` channels of the layers that the group writes."""
+    for layer in couplings.layers:
+        vector = couplings.extents[layer.outputs]
+        mine = vector[vector >= 0]
+        mine = mine[couplings.group[mine] == group]
+        if len(mine):
+            channels = len(mine) // len(np.unique(mine))
+            return max(1, align // math.gcd(align, channels))
+    return 1
+
+
+def _aligned_down(kept: int, block: int) -> int:
+    """The largest multiple of the block; below one block, whatever is left (0 or less: nothing)."""
+    return kept // block * block
+
+
+def _aligned_up(kept: int, block: int) -> int:
+    return -(-kept // block) * block
 
 
 def _refill(couplings: Couplings, removed: BoolArray) -> BoolArray:
