@@ -292,7 +292,7 @@ def responses(run: Callable[[], Any], rate: float, seconds: float) -> list[int]:
 def bench(args: argparse.Namespace) -> dict[str, Any]:
     """Time every file of the command line, the first one twice: its twin is the A/A row."""
     emulated, paths = emulator(), [Path(m) for m in args.models]
-    probes = [[] if emulated else [_fresh(path, args) for _ in range(3)] for path in paths]
+    probes = [[] if emulated else [_fresh(path, args) for _ in range(args.probes)] for path in paths]
     before, cores, rows, runs = state(), pin(args.threads), [], []
     for path in [*paths, paths[0]]:
         session = open_session(path, args.threads)
