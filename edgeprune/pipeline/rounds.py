@@ -66,7 +66,7 @@ def start(prepared: Prepared, options: Options, clock: Clock) -> State:
     clock.progress.note(f"lossless: {len(found.removed)} channels removed, certified to {found.max_abs:.1e}")
     # The full-size network with folded biases couples as the dense one, plus the new biases.
     folded = State(found.full, found.couplings, dense.origin, dense.removed, record)
-    return _next(prepared, folded, found.trace, found.removed_mask, record, options)
+    return advance(prepared, folded, found.trace, found.removed_mask, record, options)
 
 
 def cost_of(state: State, kind: str) -> Cost:
@@ -110,15 +110,15 @@ def run_round(
         clock.progress.note(f"round {number}: taken from {folder.path}")
         arrays = folder.arrays(stage)
         loaded = load_model(folder.path / f"{stage}.pt2")
-        return _next(prepared, state, trace(loaded.program), arrays["now"], found, options)
+        return advance(prepared, state, trace(loaded.program), arrays["now"], found, options)
     label = f"round {number}"
     with clock.stage(f"{label}: capture"):
-        statistics = _capture(prepared, state, options, clock)
+        statistics = capture_for(prepared, state, options, clock)
     with clock.stage(f"{label}: score"):
         context = Context(state.trace, state.couplings, statistics, options.seed, options.theta)
         scores = score(options.criterion, context)
     with clock.stage(f"{label}: plan"):
-        removed, curves = _plan(prepared, state, scores, statistics, target, options, clock)
+        removed, curves = plan(prepared, state, scores, statistics, target, options, clock)
     if not removed.any():
         return state
     with clock.stage(f"{label}: remove and compensate"):
@@ -157,12 +157,13 @@ def run_round(
     (folder.path / "rounds").mkdir(exist_ok=True)
     save(again, folder.path / f"{stage}.pt2")
     folder.save(stage, record, arrays=arrays, files=(f"{stage}.pt2",))
-    return _next(prepared, state, again, removed, folder.load(stage) or {}, options)
+    return advance(prepared, state, again, removed, folder.load(stage) or {}, options)
 
 
-def _next(
+def advance(
     prepared: Prepared, state: State, again: Trace, now: BoolArray, record: dict[str, Any], options: Options
 ) -> State:
+    """The state after `now` (components of `state`) went and the rest was traced as `again`."""
     couplings = analyse(again, keep=options.keep, seed=options.seed)
     origin = _origins(state, couplings, now)
     removed = state.removed.copy()
@@ -188,7 +189,8 @@ def _origins(state: State, couplings: Couplings, now: BoolArray) -> npt.NDArray[
     return origin
 
 
-def _capture(prepared: Prepared, state: State, options: Options, clock: Clock) -> Statistics | None:
+def capture_for(prepared: Prepared, state: State, options: Options, clock: Clock) -> Statistics | None:
+    """Statistics of a state on the calibration samples; None without data."""
     if prepared.dataset is None or prepared.splits is None:
         return None
     return capture(
@@ -201,7 +203,7 @@ def _capture(prepared: Prepared, state: State, options: Options, clock: Clock) -
     )
 
 
-def _plan(
+def plan(
     prepared: Prepared,
     state: State,
     scores: Scores,
@@ -210,6 +212,7 @@ def _plan(
     options: Options,
     clock: Clock,
 ) -> tuple[BoolArray, dict[int, Curve]]:
+    """Components to remove so that a state reaches a target, and the curves that decided it."""
     cost = cost_of(state, target.kind)
     dense = prepared.couplings.macs() if target.kind == "macs" else parameters(prepared.trace)
     goal = target.share * dense

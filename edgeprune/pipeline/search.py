@@ -39,7 +39,7 @@ def search(
     budget = options.budget
     targets = [Target(k, s) for k, s in (("macs", budget.macs), ("params", budget.params)) if s is not None]
     for target in targets:
-        _refuse_impossible(prepared, state, target)
+        refuse_unreachable(prepared, state, target)
     tried: list[State] = []
     if targets:
         return _descend(prepared, state, targets, options, folder, clock, tried), tried
@@ -123,7 +123,8 @@ def _tell(state: State, prepared: Prepared, options: Options, clock: Clock) -> N
     clock.progress.note(text)
 
 
-def _refuse_impossible(prepared: Prepared, state: State, target: Target) -> None:
+def refuse_unreachable(prepared: Prepared, state: State, target: Target) -> None:
+    """Raise BudgetError when a target lies below what structure allows."""
     cost = cost_of(state, target.kind)
     rank = np.arange(prepared.couplings.count)
     whole = prepared.couplings.macs() if target.kind == "macs" else parameters(prepared.trace)
