@@ -35,6 +35,7 @@ def run_bench(
     shapes: Sequence[str] = (),
     rate: float | None = None,
     deadline_ms: float | None = None,
+    probes: int = 3,
 ) -> BenchResult:
     """Let the files take turns on pinned cores of this machine for `seconds`, and compare them to the first.
 
@@ -44,6 +45,7 @@ def run_bench(
         batch: size of a dynamic leading dimension.
         inputs: npz of recorded inputs, named as the model's or input_0, input_1, ...
         shapes: "NAME=1,3,224,224" for inputs with further free dimensions.
+        probes: fresh processes per file that measure load time, first inference and memory; 0 for none.
         rate, deadline_ms: also feed inputs at `rate` a second and give the share answered too late.
 
     Raises:
@@ -54,6 +56,7 @@ def run_bench(
     command = [sys.executable, "-P", str(RUNNER), "--json"]
     command += runner_arguments(threads, seconds, batch, seed, shapes, rate)
     command += [f"--inputs={inputs}"] if inputs else []
+    command += [f"--probes={probes}"]
     command += ["--", *(str(path.absolute()) for path in paths)]
     done = subprocess.run(command, capture_output=True, text=True)
     answer = read_answer(done.stdout, done.returncode, done.stderr, "bench")

@@ -378,6 +378,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--save", metavar="PREFIX")
     parser.add_argument("--tolerance", type=float, default=1e-4)
     parser.add_argument("--repeat", type=int)
+    parser.add_argument("--probes", type=int, default=3)
     return parser.parse_args(argv)
 
 

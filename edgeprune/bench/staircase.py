@@ -59,7 +59,7 @@ def staircase(*, threads: int = 1, seconds: float = 6.0, cache: Path | None = No
         return found
     with tempfile.TemporaryDirectory() as made:
         paths = [_write_stack(Path(made) / f"w{w}.onnx", w) for w in WIDTHS]
-        result = run_bench(paths, threads=threads, seconds=seconds)
+        result = run_bench(paths, threads=threads, seconds=seconds, probes=0)
     relative = {WIDTHS[0]: (1.0, 1.0, 1.0)}
     for width, row in zip(WIDTHS[1:], result.ratios, strict=True):
         relative[width] = (row.ratio.value, row.ratio.low, row.ratio.high)
