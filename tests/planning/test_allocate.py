@@ -1,0 +1,129 @@
+"""Allocation: budgets are met, cheap groups give first, alignment and the last channel hold."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from edgeprune.coupling.components import Cost, Couplings, Layer
+from edgeprune.planning import Curve, allocate, uniform
+from edgeprune.planning.allocate import largest
+
+
+def chain(*widths: int) -> Couplings:
+    """Linear layers 4 -> widths... -> 4; every hidden channel is a component of its own."""
+    starts = np.cumsum([0, *widths])
+    hidden = [np.arange(a, b, dtype=np.int32) for a, b in itertools.pairwise(starts)]
+    ends = np.full(4, -1, dtype=np.int32)
+    extents = (ends, *hidden)
+    order = [0, *range(1, len(widths) + 1), 0]
+    layers = tuple(
+        Layer(f"n{i}", "linear", f"s{i}", f"l{i}.weight", None, 1, 0, 1, 1, a, b, 1)
+        for i, (a, b) in enumerate(itertools.pairwise(order))
+    )
+    costs = tuple(Cost(layer.node, 1.0, (layer.inputs, layer.outputs)) for layer in layers)
+    tensors = {str(layer.weight): (layer.outputs, layer.inputs) for layer in layers}
+    group = np.concatenate([np.full(w, i, np.int32) for i, w in enumerate(widths)])
+    return Couplings(
+        int(starts[-1]), extents, tensors, {n: n for n in tensors}, {}, layers, costs,
+        np.ones(int(starts[-1]), bool), (), (), group, tuple(f"l{i}" for i in range(len(widths))),
+    )  # fmt: skip
+
+
+def ranks(couplings: Couplings) -> np.ndarray:
+    """The order of the components within their groups."""
+    first = np.searchsorted(couplings.group, couplings.group)
+    return np.arange(couplings.count) - first
+
+
+def line(slope: float) -> Curve:
+    return Curve((0.0, 0.5, 1.0), (0.0, slope / 2, slope))
+
+
+def test_macs_are_the_products_of_kept_widths():
+    """A chain 4-8-6-4 costs 32 + 48 + 24; removing two of eight takes a quarter of two terms."""
+    couplings = chain(8, 6)
+    removed = np.zeros(14, bool)
+    removed[:2] = True
+    assert couplings.macs() == 104
+    assert couplings.macs(removed) == 4 * 6 + 6 * 6 + 6 * 4
+
+
+@pytest.mark.parametrize("target", [0.9, 0.6, 0.3])
+def test_the_target_is_met_and_barely_overshot(target):
+    """The cost lands at or below the target, and one step before it was above."""
+    couplings = chain(64, 64, 64)
+    goal = target * couplings.macs()
+    curves = {g: line(1.0) for g in range(3)}
+    removed = allocate(couplings, ranks(couplings), curves, couplings.macs, goal, steps=64)
+    assert couplings.macs(removed) <= goal
+    assert couplings.macs(removed) > goal * 0.93
+
+
+def test_the_insensitive_group_gives_more():
+    """Of two equal groups the one whose curve is ten times flatter loses more channels."""
+    couplings = chain(32, 32)
+    curves = {0: line(10.0), 1: line(1.0)}
+    removed = allocate(couplings, ranks(couplings), curves, couplings.macs, 0.5 * couplings.macs())
+    assert removed[32:].sum() > 2 * removed[:32].sum()
+
+
+def test_removal_follows_the_rank():
+    """Within a group nothing of higher rank goes before something of lower rank."""
+    couplings = chain(16, 16)
+    rank = np.concatenate([np.arange(16)[::-1], np.arange(16)])
+    curves = {g: Curve((0.0, 0.25, 0.5, 0.75, 1.0), (0.0, 0.1, 0.4, 0.9, 1.6)) for g in range(2)}
+    removed = allocate(couplings, rank, curves, couplings.macs, 0.4 * couplings.macs())
+    for rows in (slice(0, 16), slice(16, 32)):
+        assert rank[rows][removed[rows]].max() < rank[rows][~removed[rows]].min()
+
+
+@pytest.mark.parametrize("align", [2, 4, 8])
+def test_kept_widths_are_multiples_of_the_measured_block(align):
+    """Every group keeps all of its channels or a multiple of the block."""
+    couplings = chain(40, 24, 56)
+    curves = {g: line(g + 1.0) for g in range(3)}
+    for removed in (
+        allocate(couplings, ranks(couplings), curves, couplings.macs, 0.4 * couplings.macs(), align=align),
+        uniform(couplings, ranks(couplings), couplings.macs, 0.4 * couplings.macs(), align=align),
+    ):
+        for g, width in enumerate((40, 24, 56)):
+            kept = int((~removed[couplings.group == g]).sum())
+            assert kept == width or kept % align == 0
+            assert kept > 0
+
+
+def test_a_group_without_a_curve_stays_whole():
+    """What was not measured is not guessed."""
+    couplings = chain(16, 16)
+    removed = allocate(couplings, ranks(couplings), {1: line(1.0)}, couplings.macs, 0.6 * couplings.macs())
+    assert not removed[:16].any()
+    assert removed[16:].any()
+
+
+def test_largest_removal_keeps_one_channel_everywhere():
+    """The floor of a budget leaves one component per group."""
+    couplings = chain(9, 7)
+    removed = largest(couplings, ranks(couplings))
+    assert removed.sum() == 14
+    assert not couplings.emptied(removed)
+
+
+def test_uniform_takes_the_same_share_of_every_group():
+    """Shares differ by at most one channel."""
+    couplings = chain(40, 80)
+    removed = uniform(couplings, ranks(couplings), couplings.macs, 0.5 * couplings.macs())
+    assert abs(removed[:40].mean() - removed[40:].mean()) <= 1 / 40
+    assert couplings.macs(removed) <= 0.5 * couplings.macs()
+
+
+def test_a_dip_in_a_curve_does_not_reward_removing_more():
+    """Measured curves are noisy: the hull is convex and never falls."""
+    x, y = Curve((0.0, 0.25, 0.5, 1.0), (0.0, 0.4, 0.1, 2.0)).hull()
+    slopes = np.diff(y) / np.diff(x)
+    assert (slopes >= 0).all()
+    assert (np.diff(slopes) >= -1e-12).all()
+    assert y[0] == 0.0
+    assert y[-1] == 2.0
