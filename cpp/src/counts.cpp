@@ -12,16 +12,74 @@
 namespace edgeprune {
 namespace {
 
-// Two cache lines of a float32 row; 32 tables of 65 x 10 counters stay in the second-level cache.
-constexpr std::size_t block_channels = 32;
+// Four cache lines of a float32 row; tile, tables and 64 x 65 x 10 counters stay in the second-level cache.
+constexpr std::size_t block_channels = 64;
 constexpr std::size_t block_samples = 256;
 // A pitch that is no power of two keeps the tile's rows out of each other's cache sets.
 constexpr std::size_t block_pitch = block_samples + 16;
 
+using Key = std::int16_t;
+
+// One thread's tile and tables for a block of channels.
 struct alignas(64) Scratch {
-    float tile[block_channels * block_pitch];
-    std::uint32_t base[block_samples];
-    std::uint32_t index[block_samples];
+    float floats[block_channels * block_pitch];
+    Key keys[block_channels * block_pitch];
+    std::uint8_t codes[block_samples];
+    std::uint16_t base[block_samples];
+    std::uint16_t index[block_samples];
+    std::vector<SearchTable<float>> float_tables;
+    std::vector<SearchTable<Key>> key_tables;
+    std::vector<std::size_t> slot;  // of each channel in its list of tables
+    std::vector<char> by_key;
+
+    void take_edges(const float* thresholds, std::size_t count, std::size_t width) {
+        float_tables.clear();
+        key_tables.clear();
+        slot.clear();
+        by_key.clear();
+        for (std::size_t c = 0; c < width; ++c) {
+            const float* own = thresholds + c * count;
+            by_key.push_back(on_grid(own, count));
+            slot.push_back(by_key.back() ? key_tables.size() : float_tables.size());
+            if (by_key.back()) key_tables.push_back(make_table<Key>(own, count));
+            else float_tables.push_back(make_table<float>(own, count));
+        }
+    }
+
+    bool load(const View& view, std::size_t first, std::size_t count, std::size_t channel, std::size_t width) {
+        bool finite = true;
+        if (!key_tables.empty())
+            finite &= load_tile(view, nullptr, first, count, channel, width, keys, block_pitch);
+        if (!float_tables.empty())
+            finite &= load_tile(view, nullptr, first, count, channel, width, floats, block_pitch);
+        return finite;
+    }
+
+    void search(std::size_t c, std::size_t count, std::uint8_t* out) const {
+        if (by_key[c]) kernels().keys.search(key_tables[slot[c]], keys + c * block_pitch, count, out);
+        else kernels().floats.search(float_tables[slot[c]], floats + c * block_pitch, count, out);
+    }
+
+    void search_index(std::size_t c, std::size_t count) {
+        if (by_key[c])
+            kernels().keys.search_index(key_tables[slot[c]], keys + c * block_pitch, count, base, index);
+        else
+            kernels().floats.search_index(float_tables[slot[c]], floats + c * block_pitch, count, base, index);
+    }
+
+    // For every tile of samples: start(first, count), then visit(c, first, count) for each channel of
+    // the block. False: a value was not finite.
+    template <class Start, class Visit>
+    bool walk(const View& view, std::size_t channel, std::size_t width, Start&& start, Visit&& visit) {
+        bool finite = true;
+        for (std::size_t first = 0; first < view.samples; first += block_samples) {
+            const std::size_t count = std::min(block_samples, view.samples - first);
+            finite &= load(view, first, count, channel, width);
+            start(first, count);
+            for (std::size_t c = 0; c < width; ++c) visit(c, first, count);
+        }
+        return finite;
+    }
 };
 
 void check_sizes(std::size_t bins, const Labels& labels) {
@@ -45,19 +103,13 @@ bool encode(const View& view, const float* thresholds, std::size_t threshold_cou
     std::atomic<bool> finite{true};
     parallel_for(view.channels, block_channels, threads, [&](std::size_t begin, std::size_t end, std::size_t worker) {
         Scratch& own = scratch[worker];
-        std::vector<SearchTable> tables;
         for (std::size_t channel = begin; channel < end; channel += block_channels) {
             const std::size_t width = std::min(block_channels, end - channel);
-            tables.clear();
-            for (std::size_t c = 0; c < width; ++c)
-                tables.emplace_back(thresholds + (channel + c) * threshold_count, threshold_count);
-            for (std::size_t first = 0; first < view.samples; first += block_samples) {
-                const std::size_t count = std::min(block_samples, view.samples - first);
-                if (!load_tile(view, nullptr, first, count, channel, width, own.tile, block_pitch)) finite = false;
-                for (std::size_t c = 0; c < width; ++c)
-                    kernels().search(tables[c], own.tile + c * block_pitch, count,
-                                     codes + (channel + c) * view.samples + first);
-            }
+            own.take_edges(thresholds + channel * threshold_count, threshold_count, width);
+            const auto search = [&](std::size_t c, std::size_t first, std::size_t count) {
+                own.search(c, count, codes + (channel + c) * view.samples + first);
+            };
+            if (!own.walk(view, channel, width, [](std::size_t, std::size_t) {}, search)) finite = false;
         }
     });
     return finite;
@@ -68,28 +120,31 @@ bool add_counts(const View& view, const float* thresholds, std::size_t threshold
     const std::size_t bins = threshold_count + 1;
     check_sizes(bins, labels);
     const std::size_t table_size = labels.classes * bins;
+    const bool short_index = table_size <= 65536;
     threads = resolve_threads(threads);
     std::vector<Scratch> scratch(threads);
     std::atomic<bool> finite{true};
     parallel_for(view.channels, block_channels, threads, [&](std::size_t begin, std::size_t end, std::size_t worker) {
         Scratch& own = scratch[worker];
-        std::vector<SearchTable> tables;
         for (std::size_t channel = begin; channel < end; channel += block_channels) {
             const std::size_t width = std::min(block_channels, end - channel);
-            tables.clear();
-            for (std::size_t c = 0; c < width; ++c)
-                tables.emplace_back(thresholds + (channel + c) * threshold_count, threshold_count);
-            for (std::size_t first = 0; first < view.samples; first += block_samples) {
-                const std::size_t count = std::min(block_samples, view.samples - first);
-                if (!load_tile(view, nullptr, first, count, channel, width, own.tile, block_pitch)) finite = false;
-                for (std::size_t i = 0; i < count; ++i)
-                    own.base[i] = static_cast<std::uint32_t>(labels.data[first + i]) * static_cast<std::uint32_t>(bins);
-                for (std::size_t c = 0; c < width; ++c) {
-                    kernels().search_index(tables[c], own.tile + c * block_pitch, count, own.base, own.index);
-                    std::uint32_t* table = counts + (channel + c) * table_size;
+            own.take_edges(thresholds + channel * threshold_count, threshold_count, width);
+            const auto start = [&](std::size_t first, std::size_t count) {
+                for (std::size_t i = 0; short_index && i < count; ++i)
+                    own.base[i] = static_cast<std::uint16_t>(static_cast<std::size_t>(labels.data[first + i]) * bins);
+            };
+            const auto tally = [&](std::size_t c, std::size_t first, std::size_t count) {
+                std::uint32_t* table = counts + (channel + c) * table_size;
+                if (short_index) {
+                    own.search_index(c, count);
                     for (std::size_t i = 0; i < count; ++i) ++table[own.index[i]];
+                } else {
+                    own.search(c, count, own.codes);
+                    for (std::size_t i = 0; i < count; ++i)
+                        ++table[static_cast<std::size_t>(labels.data[first + i]) * bins + own.codes[i]];
                 }
-            }
+            };
+            if (!own.walk(view, channel, width, start, tally)) finite = false;
         }
     });
     return finite;

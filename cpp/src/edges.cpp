@@ -5,6 +5,7 @@
 #include <bit>
 #include <limits>
 #include <stdexcept>
+#include <type_traits>
 
 #include "edgeprune/parallel.hpp"
 
@@ -12,121 +13,169 @@ namespace edgeprune {
 namespace {
 
 constexpr float infinity = std::numeric_limits<float>::infinity();
-constexpr unsigned cell_shift = 16;
+
+template <class T>
+T entry_of(float threshold) {
+    if constexpr (std::is_same_v<T, float>) return threshold;
+    else return static_cast<T>(key_of(std::bit_cast<std::uint32_t>(threshold)) - 1);
+}
 
 }  // namespace
 
-SearchTable::SearchTable(const float* thresholds, std::size_t count) {
+template <class T>
+SearchTable<T> make_table(const float* thresholds, std::size_t count) {
     if (count > max_thresholds) throw std::invalid_argument("more than 255 thresholds");
-    depth = 0;
-    while (((std::size_t{1} << depth) - 1) + 1 < count) ++depth;
-    const std::size_t core = (std::size_t{1} << depth) - 1;
-    has_last = count > core;
-    last = has_last ? thresholds[count - 1] : infinity;
-    std::fill(std::begin(level), std::end(level), infinity);
-    for (std::uint32_t l = 0; l < depth; ++l)
+    SearchTable<T> table;
+    table.depth = 0;
+    while ((std::size_t{1} << table.depth) < count) ++table.depth;
+    const std::size_t core = (std::size_t{1} << table.depth) - 1;
+    table.last = entry_of<T>(count > core ? thresholds[count - 1] : infinity);
+    std::fill(std::begin(table.level), std::end(table.level), entry_of<T>(infinity));
+    for (std::uint32_t l = 0; l < table.depth; ++l)
         for (std::size_t i = 0; i < (std::size_t{1} << l); ++i) {
-            const std::size_t sorted = ((2 * i + 1) << (depth - l - 1)) - 1;
-            level[(std::size_t{1} << l) - 1 + i] = sorted < count ? thresholds[sorted] : infinity;
+            const std::size_t sorted = ((2 * i + 1) << (table.depth - l - 1)) - 1;
+            table.level[(std::size_t{1} << l) - 1 + i] = entry_of<T>(sorted < count ? thresholds[sorted] : infinity);
         }
+    return table;
 }
 
-QuantileEdges::QuantileEdges(std::size_t bins) : bins_(bins) {
-    if (bins < 2 || bins > max_thresholds) throw std::invalid_argument("bins must be 2..255");
-    counts_.assign(std::size_t{1} << (31 - cell_shift), 0);
+template SearchTable<float> make_table<float>(const float*, std::size_t);
+template SearchTable<std::int16_t> make_table<std::int16_t>(const float*, std::size_t);
+
+bool on_grid(const float* thresholds, std::size_t count) {
+    return std::all_of(thresholds, thresholds + count, [](float threshold) {
+        const std::uint32_t bits = std::bit_cast<std::uint32_t>(threshold);
+        return (bits & 0xffffu) == (bits >> 31 ? 0xffffu : 0u);
+    });
 }
 
-// Cut the magnitudes `keys` into `cells` parts of equal mass: cells - 1 picks, increasing.
-void QuantileEdges::half(std::vector<std::uint32_t>& keys, std::size_t cells,
-                         std::vector<std::uint32_t>& picks) {
-    picks.clear();
-    if (keys.empty() || cells < 2) return;
-    std::uint32_t low = std::numeric_limits<std::uint32_t>::max();
-    std::uint32_t high = 0;
-    for (const std::uint32_t key : keys) {
-        ++counts_[key >> cell_shift];
-        low = std::min(low, key);
-        high = std::max(high, key);
+namespace {
+
+using Key = std::int16_t;
+
+// The least float whose key is `key`.
+float cell_begin(int key) {
+    const std::uint32_t upper = static_cast<std::uint32_t>(key < 0 ? key ^ 0x7fff : key) & 0xffffu;
+    return std::bit_cast<float>(key < 0 ? upper << 16 | 0xffffu : upper << 16);
+}
+
+class QuantileEdges {
+public:
+    explicit QuantileEdges(std::size_t bins) : bins_(bins), counts_(cells, 0), seen_(cells / group, 0) {}
+
+    // values() gives the floats behind the keys; it is asked for only where a cell is too coarse.
+    template <class Values>
+    void find(const Key* keys, std::size_t count, Values&& values, float* thresholds) {
+        for (std::size_t i = 0; i < count; ++i) {
+            const std::size_t cell = static_cast<std::size_t>(keys[i] + middle);
+            ++counts_[cell];
+            seen_[cell / group] = 1;
+        }
+        const std::size_t zeros = counts_[middle - 1] + counts_[middle];
+        counts_[middle - 1] = counts_[middle] = 0;
+        std::size_t negative = 0;
+        for (int g = 0; g < middle / group; ++g)
+            if (seen_[static_cast<std::size_t>(g)])
+                for (int cell = g * group; cell < (g + 1) * group; ++cell)
+                    negative += counts_[static_cast<std::size_t>(cell)];
+        const std::size_t positive = count - zeros - negative;
+        const std::size_t either = negative + positive;
+        std::size_t below = 1;
+        if (either != 0) below = std::clamp<std::size_t>((bins_ * negative + either / 2) / either, 1, bins_ - 1);
+
+        out_ = thresholds;
+        cut(keys, count, values, 0, middle, negative, below);
+        *out_++ = std::bit_cast<float>(zero_begin_bits);
+        *out_++ = std::bit_cast<float>(zero_end_bits);
+        cut(keys, count, values, middle, cells, positive, bins_ - below);
+        out_ = std::unique(thresholds, out_);
+        std::fill(out_, thresholds + bins_, infinity);
     }
-    const std::size_t heavy = keys.size() / (4 * cells);  // more than a quarter of a bin
-    std::size_t below = 0;
-    std::size_t next = 1;
-    for (std::uint32_t cell = low >> cell_shift; cell <= high >> cell_shift; ++cell) {
-        const std::size_t inside = counts_[cell];
-        counts_[cell] = 0;
-        if (inside == 0) continue;
-        bool sorted = false;
-        while (next < cells && next * keys.size() / cells < below + inside) {
-            if (inside <= heavy) {
-                picks.push_back(cell << cell_shift);
-            } else {
-                if (!sorted) {
-                    members_.clear();
-                    for (const std::uint32_t key : keys)
-                        if (key >> cell_shift == cell) members_.push_back(key);
-                    std::sort(members_.begin(), members_.end());
-                    sorted = true;
+
+private:
+    static constexpr int cells = 1 << 16;
+    static constexpr int middle = 1 << 15;  // the cell of key 0
+    static constexpr int group = 64;        // cells that are skipped together where nothing was seen
+
+    // Cut the `total` values of cells begin..end-1 into `parts` of equal mass, and clear the cells.
+    template <class Values>
+    void cut(const Key* keys, std::size_t count, Values& values, int begin, int end, std::size_t total,
+             std::size_t parts) {
+        const std::size_t heavy = total / (2 * parts);  // more than half a bin
+        std::size_t below = 0;
+        std::size_t next = 1;
+        std::size_t rank = next < parts ? next * total / parts : count;
+        for (int first = begin; first < end; first += group) {
+            char& seen = seen_[static_cast<std::size_t>(first / group)];
+            if (!seen) continue;
+            seen = 0;
+            for (int cell = first; cell < first + group; ++cell) {
+                std::uint32_t& inside_count = counts_[static_cast<std::size_t>(cell)];
+                const std::size_t inside = inside_count;
+                inside_count = 0;
+                if (rank < below + inside) {
+                    if (inside > heavy) sort_cell(keys, count, values(), static_cast<Key>(cell - middle));
+                    do {
+                        *out_++ = inside > heavy ? members_[rank - below] : cell_begin(cell - middle);
+                        ++next;
+                        rank = next < parts ? next * total / parts : count;
+                    } while (rank < below + inside);
                 }
-                picks.push_back(members_[next * keys.size() / cells - below]);
+                below += inside;
             }
-            ++next;
         }
-        below += inside;
     }
-}
 
-void QuantileEdges::find(const float* values, std::size_t count, float* thresholds) {
-    negative_.clear();
-    positive_.clear();
-    for (std::size_t i = 0; i < count; ++i) {
-        const std::uint32_t bits = std::bit_cast<std::uint32_t>(values[i]);
-        const std::uint32_t magnitude = bits & 0x7fffffffu;
-        if (magnitude == 0) continue;
-        (bits >> 31 ? negative_ : positive_).push_back(magnitude);
+    void sort_cell(const Key* keys, std::size_t count, const float* values, Key key) {
+        members_.clear();
+        for (std::size_t i = 0; i < count; ++i)
+            if (keys[i] == key) members_.push_back(values[i]);
+        std::sort(members_.begin(), members_.end());
     }
-    const std::size_t signed_count = negative_.size() + positive_.size();
-    std::size_t below = 1;
-    if (signed_count != 0)
-        below = std::clamp<std::size_t>((bins_ * negative_.size() + signed_count / 2) / signed_count, 1, bins_ - 1);
 
-    float* out = thresholds;
-    half(negative_, below, picks_);
-    // x >= -m is |x| <= m: the smallest magnitude above the pick starts the next cell towards -inf.
-    for (auto pick = picks_.rbegin(); pick != picks_.rend(); ++pick)
-        *out++ = -std::bit_cast<float>(*pick);
-    *out++ = 0.0f;
-    *out++ = std::numeric_limits<float>::denorm_min();
-    half(positive_, bins_ - below, picks_);
-    for (const std::uint32_t pick : picks_) *out++ = std::bit_cast<float>(pick);
-    // Picks among the smallest floats may fall together with the atom's thresholds, or be -0.
-    std::transform(thresholds, out, thresholds, [](float threshold) { return threshold + 0.0f; });
-    std::sort(thresholds, out);
-    out = std::unique(thresholds, out);
-    std::fill(out, thresholds + bins_, infinity);
-}
+    std::size_t bins_;
+    std::vector<std::uint32_t> counts_;
+    std::vector<char> seen_;
+    std::vector<float> members_;
+    float* out_ = nullptr;
+};
+
+}  // namespace
 
 bool find_edges(const View& view, const std::uint32_t* rows, std::size_t row_count, std::size_t bins,
                 float* thresholds, std::size_t threads) {
-    constexpr std::size_t width = 16;
+    if (bins < 2 || bins > max_thresholds) throw std::invalid_argument("bins must be 2..255");
+    constexpr std::size_t width = 64;
     threads = resolve_threads(threads);
     struct Scratch {
         QuantileEdges edges;
-        std::vector<float> tile;
+        std::vector<Key> keys;
+        std::vector<float> floats;
     };
-    std::vector<Scratch> scratch(threads, Scratch{QuantileEdges(bins), {}});
+    std::vector<Scratch> scratch(threads, Scratch{QuantileEdges(bins), {}, {}});
     std::atomic<bool> finite{true};
-    const std::size_t pitch = row_count + 16;
+    const std::size_t pitch = row_count + 32;
     parallel_for(view.channels, width, threads, [&](std::size_t begin, std::size_t end, std::size_t worker) {
         Scratch& own = scratch[worker];
-        own.tile.resize(pitch * width);
+        own.keys.resize(pitch * width);
         for (std::size_t channel = begin; channel < end; channel += width) {
             const std::size_t here = std::min(width, end - channel);
-            if (!load_tile(view, rows, 0, row_count, channel, here, own.tile.data(), pitch)) {
+            if (!load_tile(view, rows, 0, row_count, channel, here, own.keys.data(), pitch)) {
                 finite = false;
                 return;
             }
-            for (std::size_t c = 0; c < here; ++c)
-                own.edges.find(own.tile.data() + c * pitch, row_count, thresholds + (channel + c) * bins);
+            bool have_floats = false;
+            for (std::size_t c = 0; c < here; ++c) {
+                const auto values = [&]() -> const float* {
+                    if (!have_floats) {
+                        own.floats.resize(pitch * width);
+                        load_tile(view, rows, 0, row_count, channel, here, own.floats.data(), pitch);
+                        have_floats = true;
+                    }
+                    return own.floats.data() + c * pitch;
+                };
+                own.edges.find(own.keys.data() + c * pitch, row_count, values, thresholds + (channel + c) * bins);
+            }
         }
     });
     return finite;

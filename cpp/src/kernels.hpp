@@ -6,19 +6,44 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 
 #include "edgeprune/edges.hpp"
 
 namespace edgeprune {
 
+constexpr std::size_t dtype_count = 4;
+
+// out[c * pitch + i] = element c of rows[i], as float32 or as its key; false where any of them is
+// not finite.
+template <class T>
+using TransposeEight = bool (*)(const char* const rows[8], std::size_t width, T* out, std::size_t pitch);
+// out[i] = element i, as float32 or as its key; false where any of them is not finite.
+template <class T>
+using Convert = bool (*)(const char* from, std::size_t count, T* out);
+
+// The loops over one kind of tile.
+template <class T>
+struct TileKernels {
+    TransposeEight<T> transpose_eight[dtype_count];  // by Dtype; elements of a row lie together
+    Convert<T> convert[dtype_count];                 // by Dtype; elements lie together
+    // code[i] = number of thresholds <= x[i]
+    void (*search)(const SearchTable<T>& table, const T* x, std::size_t count, std::uint8_t* code);
+    // index[i] = base[i] + number of thresholds <= x[i], which the caller knows to fit
+    void (*search_index)(const SearchTable<T>& table, const T* x, std::size_t count, const std::uint16_t* base,
+                         std::uint16_t* index);
+};
+
 struct Kernels {
     const char* name;
-    bool (*all_finite)(const float* x, std::size_t count);
-    // code[i] = number of thresholds <= x[i]
-    void (*search)(const SearchTable& table, const float* x, std::size_t count, std::uint8_t* code);
-    // index[i] = base[i] + number of thresholds <= x[i]
-    void (*search_index)(const SearchTable& table, const float* x, std::size_t count,
-                         const std::uint32_t* base, std::uint32_t* index);
+    TileKernels<float> floats;
+    TileKernels<std::int16_t> keys;
+
+    template <class T>
+    const TileKernels<T>& tile() const {
+        if constexpr (std::is_same_v<T, float>) return floats;
+        else return keys;
+    }
 };
 
 const Kernels& kernels();

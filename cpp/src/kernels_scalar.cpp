@@ -1,29 +1,41 @@
 // The plain loops: the definition that every instruction set must match bit for bit.
-#include <bit>
-
 #include "kernels_table.hpp"
 
 namespace edgeprune {
 namespace {
 
-bool all_finite(const float* x, std::size_t count) {
-    std::uint32_t bad = 0;
-    for (std::size_t i = 0; i < count; ++i)
-        bad |= static_cast<std::uint32_t>((std::bit_cast<std::uint32_t>(x[i]) & 0x7f800000u) == 0x7f800000u);
-    return bad == 0;
+template <Dtype dtype, class T>
+bool transpose_eight(const char* const rows[8], std::size_t width, T* out, std::size_t pitch) {
+    return transpose_plain<dtype, T>(rows, 0, width, out, pitch);
 }
 
-void search(const SearchTable& table, const float* x, std::size_t count, std::uint8_t* code) {
-    for (std::size_t i = 0; i < count; ++i) code[i] = static_cast<std::uint8_t>(code_of(table, x[i]));
+template <Dtype dtype, class T>
+bool convert(const char* from, std::size_t count, T* out) {
+    return convert_plain<dtype, T>(from, 0, count, out);
 }
 
-void search_index(const SearchTable& table, const float* x, std::size_t count, const std::uint32_t* base,
-                  std::uint32_t* index) {
-    for (std::size_t i = 0; i < count; ++i) index[i] = base[i] + code_of(table, x[i]);
+template <class T>
+void search(const SearchTable<T>& table, const T* x, std::size_t count, std::uint8_t* code) {
+    search_plain(table, x, 0, count, code);
 }
+
+template <class T>
+void search_index(const SearchTable<T>& table, const T* x, std::size_t count, const std::uint16_t* base,
+                  std::uint16_t* index) {
+    search_index_plain(table, x, 0, count, base, index);
+}
+
+template <class T>
+constexpr TileKernels<T> tile_kernels{
+    {transpose_eight<Dtype::float32, T>, transpose_eight<Dtype::float64, T>, transpose_eight<Dtype::float16, T>,
+     transpose_eight<Dtype::bfloat16, T>},
+    {convert<Dtype::float32, T>, convert<Dtype::float64, T>, convert<Dtype::float16, T>,
+     convert<Dtype::bfloat16, T>},
+    search<T>,
+    search_index<T>};
 
 }  // namespace
 
-const Kernels scalar_kernels{"scalar", all_finite, search, search_index};
+const Kernels scalar_kernels{"scalar", tile_kernels<float>, tile_kernels<std::int16_t>};
 
 }  // namespace edgeprune

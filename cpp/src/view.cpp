@@ -1,82 +1,107 @@
 #include "edgeprune/view.hpp"
 
-#include <bit>
-#include <cmath>
-#include <cstring>
+#include <algorithm>
 
-#include "kernels.hpp"
+#include "kernels_table.hpp"
 
 namespace edgeprune {
 namespace {
 
-template <class T>
-T read(const char* at) {
-    T value;
-    std::memcpy(&value, at, sizeof value);
-    return value;
-}
-
-float half_to_float(std::uint16_t half) {
-    const std::uint32_t sign = static_cast<std::uint32_t>(half & 0x8000u) << 16;
-    const std::uint32_t exponent = (half >> 10) & 0x1fu;
-    const std::uint32_t mantissa = half & 0x3ffu;
-    if (exponent == 31) return std::bit_cast<float>(sign | 0x7f800000u | (mantissa << 13));
-    if (exponent != 0) return std::bit_cast<float>(sign | ((exponent + 112) << 23) | (mantissa << 13));
-    const float tiny = static_cast<float>(mantissa) * 0x1p-24f;  // subnormal: exact in float32
-    return sign ? -tiny : tiny;
-}
-
-float load_as_float(const char* at, Dtype dtype) {
-    switch (dtype) {
-        case Dtype::float32: return read<float>(at);
-        case Dtype::float64: return static_cast<float>(read<double>(at));
-        case Dtype::float16: return half_to_float(read<std::uint16_t>(at));
-        case Dtype::bfloat16:
-            return std::bit_cast<float>(static_cast<std::uint32_t>(read<std::uint16_t>(at)) << 16);
-    }
-    return 0.0f;
-}
-
-template <Dtype dtype>
-void copy_tile(const View& view, const std::uint32_t* rows, std::size_t first, std::size_t count,
-               std::size_t channel, std::size_t width, float* out, std::size_t pitch) {
-    const char* base = static_cast<const char*>(view.data) +
-                       static_cast<std::ptrdiff_t>(channel) * view.channel_stride;
-    for (std::size_t i = 0; i < count; ++i) {
+struct Walk {
+    const View& view;
+    const std::uint32_t* rows;
+    std::size_t first;
+    const char* at(std::size_t i, std::size_t channel) const {
         const std::size_t sample = rows ? rows[i] : first + i;
-        const char* at = base + static_cast<std::ptrdiff_t>(sample) * view.sample_stride;
-        for (std::size_t c = 0; c < width; ++c, at += view.channel_stride)
-            out[c * pitch + i] = load_as_float(at, dtype);
+        return static_cast<const char*>(view.data) + static_cast<std::ptrdiff_t>(sample) * view.sample_stride +
+               static_cast<std::ptrdiff_t>(channel) * view.channel_stride;
     }
+};
+
+// Any strides, one element at a time.
+template <Dtype dtype, class T>
+bool copy_strided(const Walk& walk, std::size_t begin, std::size_t end, std::size_t channel, std::size_t width,
+                  T* out, std::size_t pitch) {
+    bool finite = true;
+    for (std::size_t i = begin; i < end; ++i) {
+        const char* at = walk.at(i, channel);
+        for (std::size_t c = 0; c < width; ++c, at += walk.view.channel_stride) {
+            const float x = Element<dtype>::load(at);
+            finite &= is_finite(x);
+            out[c * pitch + i] = tile_entry<T>(x);
+        }
+    }
+    return finite;
+}
+
+template <Dtype dtype, class T>
+bool copy_tile(const Walk& walk, std::size_t count, std::size_t channel, std::size_t width, T* out,
+               std::size_t pitch) {
+    constexpr std::ptrdiff_t item = sizeof(typename Element<dtype>::Stored);
+    constexpr std::size_t which = static_cast<std::size_t>(dtype);
+    const TileKernels<T>& use = kernels().tile<T>();
+    bool finite = true;
+    if (walk.view.sample_stride == item && walk.rows == nullptr) {
+        for (std::size_t c = 0; c < width; ++c)
+            finite &= use.convert[which](walk.at(0, channel + c), count, out + c * pitch);
+        return finite;
+    }
+    std::size_t i = 0;
+    if (walk.view.channel_stride == item) {
+        const std::size_t reach = walk.rows ? count : walk.view.samples - walk.first;
+        constexpr std::size_t ahead = 16;  // rows lie on other pages, where no hardware prefetch follows
+        for (; i + 8 <= count; i += 8) {
+            const char* eight[8];
+            for (std::size_t r = 0; r < 8; ++r) {
+                eight[r] = walk.at(i + r, channel);
+                // Beyond this tile's end, too: the next tile usually starts there.
+                if (i + r + ahead < reach) {
+                    const char* next = walk.at(i + r + ahead, channel);
+                    for (std::size_t line = 0; line < width * item; line += 64) __builtin_prefetch(next + line);
+                }
+            }
+            finite &= use.transpose_eight[which](eight, width, out + i, pitch);
+        }
+    }
+    return finite & copy_strided<dtype>(walk, i, count, channel, width, out, pitch);
 }
 
 }  // namespace
 
 float load_value(const View& view, std::size_t sample, std::size_t channel) {
-    return load_as_float(static_cast<const char*>(view.data) +
-                             static_cast<std::ptrdiff_t>(sample) * view.sample_stride +
-                             static_cast<std::ptrdiff_t>(channel) * view.channel_stride,
-                         view.dtype);
+    const char* at = Walk{view, nullptr, 0}.at(sample, channel);
+    switch (view.dtype) {
+        case Dtype::float32: return Element<Dtype::float32>::load(at);
+        case Dtype::float64: return Element<Dtype::float64>::load(at);
+        case Dtype::float16: return Element<Dtype::float16>::load(at);
+        case Dtype::bfloat16: return Element<Dtype::bfloat16>::load(at);
+    }
+    return 0.0f;
 }
 
+template <class T>
 bool load_tile(const View& view, const std::uint32_t* rows, std::size_t first, std::size_t count,
-               std::size_t channel, std::size_t width, float* out, std::size_t pitch) {
+               std::size_t channel, std::size_t width, T* out, std::size_t pitch) {
+    const Walk walk{view, rows, first};
     switch (view.dtype) {
-        case Dtype::float32: copy_tile<Dtype::float32>(view, rows, first, count, channel, width, out, pitch); break;
-        case Dtype::float64: copy_tile<Dtype::float64>(view, rows, first, count, channel, width, out, pitch); break;
-        case Dtype::float16: copy_tile<Dtype::float16>(view, rows, first, count, channel, width, out, pitch); break;
-        case Dtype::bfloat16: copy_tile<Dtype::bfloat16>(view, rows, first, count, channel, width, out, pitch); break;
+        case Dtype::float32: return copy_tile<Dtype::float32>(walk, count, channel, width, out, pitch);
+        case Dtype::float64: return copy_tile<Dtype::float64>(walk, count, channel, width, out, pitch);
+        case Dtype::float16: return copy_tile<Dtype::float16>(walk, count, channel, width, out, pitch);
+        case Dtype::bfloat16: return copy_tile<Dtype::bfloat16>(walk, count, channel, width, out, pitch);
     }
-    bool finite = true;
-    for (std::size_t c = 0; c < width; ++c) finite &= kernels().all_finite(out + c * pitch, count);
-    return finite;
+    return true;
 }
+
+template bool load_tile<float>(const View&, const std::uint32_t*, std::size_t, std::size_t, std::size_t, std::size_t,
+                               float*, std::size_t);
+template bool load_tile<std::int16_t>(const View&, const std::uint32_t*, std::size_t, std::size_t, std::size_t,
+                                      std::size_t, std::int16_t*, std::size_t);
 
 Position find_non_finite(const View& view) {
     for (std::size_t sample = 0; sample < view.samples; ++sample)
         for (std::size_t channel = 0; channel < view.channels; ++channel) {
             const float value = load_value(view, sample, channel);
-            if (!std::isfinite(value)) return {true, sample, channel, value};
+            if (!is_finite(value)) return {true, sample, channel, value};
         }
     return {};
 }

@@ -3,8 +3,8 @@
     activations ─ find_edges ─▶ Edges ─ encode ─▶ Codes
 
 A channel's edges are increasing float32 thresholds and a value's code is the
-number of thresholds that are not above it, compared exactly. Exact zero has a
-code of its own, because ReLU puts an atom there.
+number of thresholds that are not above it, compared exactly. Zero (|x| < 2^-133)
+has a code of its own, because ReLU puts an atom there.
 
 Guarantee: the edges depend on the set of sketched values alone, not on their
 order, threads, or instruction set; the same edges give the same codes anywhere.
@@ -112,7 +112,7 @@ def find_edges(x: Any, bins: int = 32, *, sketch: int = SKETCH, threads: int = 0
     each, so `bins` + 1 codes result. Quantiles are taken over at most `sketch`
     evenly spread samples, on the grid of float32's sign, exponent and leading
     seven mantissa bits, or exactly where one cell of that grid holds more than
-    a quarter of a bin.
+    half a bin.
 
     Args:
         x: floats, shape (samples, channels), any strides.
@@ -138,7 +138,7 @@ def fixed_edges(low: Any, high: Any, bins: int = 32, *, zero_atom: bool = True) 
     Args:
         low, high: float64, shape (channels,), low < high.
         bins: 2..255; 2..253 with the atom.
-        zero_atom: give exact zero a code of its own: two more thresholds.
+        zero_atom: give zero a code of its own: two more thresholds.
 
     Raises:
         DataError: lengths differ, or a range is empty or not finite.
@@ -157,7 +157,7 @@ def fixed_edges(low: Any, high: Any, bins: int = 32, *, zero_atom: bool = True) 
     inner = low[:, None] + (high - low)[:, None] * (np.arange(1, bins) / bins)
     thresholds = inner.astype(np.float32)
     if zero_atom:
-        atom = np.array([0.0, np.finfo(np.float32).smallest_subnormal], np.float32)
+        atom = np.array([0x8000FFFF, 0x00010000], np.uint32).view(np.float32)  # as the core's quantile edges
         thresholds = np.hstack([thresholds, np.broadcast_to(atom, (len(low), 2))])
     return Edges(np.sort(thresholds + np.float32(0), axis=1))
 

@@ -25,9 +25,11 @@ struct View {
 float load_value(const View& view, std::size_t sample, std::size_t channel);
 
 // Copy `count` samples (rows[i], or first + i where rows is null) of `width` channels from
-// `channel` on into out[c * pitch + i]. Returns false if any value is NaN or infinite.
+// `channel` on into out[c * pitch + i], as float32 or as keys (edges.hpp). Returns false if any value
+// is NaN or infinite.
+template <class T>
 bool load_tile(const View& view, const std::uint32_t* rows, std::size_t first, std::size_t count,
-               std::size_t channel, std::size_t width, float* out, std::size_t pitch);
+               std::size_t channel, std::size_t width, T* out, std::size_t pitch);
 
 struct Position {
     bool found = false;
