@@ -22,6 +22,9 @@ COMMANDS = {
     "bench": ("edgeprune.cli.bench", "Time ONNX files on this machine or a device, in paired rounds."),
     "explain": ("edgeprune.cli.explain", "Why a channel was removed or kept in a finished run."),
     "targets": ("edgeprune.cli.targets", "List and explain target devices."),
+    "verify": ("edgeprune.cli.device", "Prove that a file computes on ARM what it computes here."),
+    "ship": ("edgeprune.cli.device", "Deliver a finished run to a device, with rollback."),
+    "doctor": ("edgeprune.cli.device", "What is installed, what is missing, what to do."),
 }
 INTERRUPTED = 130
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import click
 
 from edgeprune.cli.common import data_options, load, model_options, open_for
+from edgeprune.cli.device import device_options, open_device
 
 
 @click.command()
@@ -44,6 +46,8 @@ from edgeprune.cli.common import data_options, load, model_options, open_for
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Run folder [./MODEL-edgeprune].")
 @click.option("--force", is_flag=True, help="Start over where a run of another request is in the folder.")
 @click.option("--json", "as_json", is_flag=True, help="The report as JSON on stdout.")
+@click.option("--device", "destination", help="Measure on this board, as for ssh: pi@raspberrypi.")
+@device_options
 def compress(
     model: Path,
     factory: str | None,
@@ -60,6 +64,10 @@ def compress(
     output: Path | None,
     force: bool,
     as_json: bool,
+    destination: str | None,
+    device_python: str,
+    ssh_config: Path | None,
+    accept_new_host_key: bool,
     **settings: Any,
 ) -> None:
     """Compress MODEL within a budget and write model.onnx with its proof.
@@ -86,10 +94,23 @@ def compress(
     progress = Terminal()
     folder = output or Path(f"{model.stem}-edgeprune")
     options = Options(budget=Budget(limit, **parsed), metrics=metrics, **settings)
-    try:
-        result = run(loaded, dataset, folder, options, evaluation=further, progress=progress, force=force)
-    finally:
-        progress.close()
+    device = None
+    with contextlib.ExitStack() as opened:
+        opened.callback(progress.close)
+        if destination is not None:
+            device = open_device(destination, device_python, ssh_config, accept_new_host_key)
+            opened.enter_context(device.remote)
+            device.require_fit()
+        result = run(
+            loaded,
+            dataset,
+            folder,
+            options,
+            evaluation=further,
+            progress=progress,
+            force=force,
+            device=device,
+        )
     if as_json:
         click.echo(json.dumps(result.report, indent=1))
         return

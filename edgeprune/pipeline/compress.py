@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeprune.data import Dataset
+from edgeprune.device.remote import Device
 from edgeprune.errors import BudgetError, DataError
 from edgeprune.model.load import LoadedModel
 from edgeprune.model.trace import save
@@ -45,6 +46,7 @@ def compress(
     evaluation: Mapping[str, Dataset] | None = None,
     progress: Progress | None = None,
     force: bool = False,
+    device: Device | None = None,
 ) -> Result:
     """Run the whole pipeline in `output`; a killed run resumes from its records.
 
@@ -61,6 +63,7 @@ def compress(
         "data": None if dataset is None else dataset.sha256,
         "evaluation": {name: d.sha256 for name, d in (evaluation or {}).items()},
         "options": options,
+        "device": None if device is None else device.remote.destination,
         "versions": versions(),
     }
     folder = RunFolder(output, request, force=force)
@@ -75,7 +78,7 @@ def compress(
         save(final.trace, output / "model.pt2")
         write_json(output / "recipe.json", recipe(prepared.trace, prepared.couplings, final.removed))
         write_json(output / "removed.json", removed_channels(prepared, final, tried, folder))
-    made = deliver(prepared, final, options, folder, clock)
+    made = deliver(prepared, final, options, folder, clock, device)
     content = to_json(report(loaded, prepared, final, tried, made, options, clock))
     validate_report(content)
     write_html(content, output / "report.html")

@@ -15,16 +15,19 @@ import numpy.typing as npt
 
 from edgeprune.bench import run_bench
 from edgeprune.data import Dataset
+from edgeprune.device.remote import Device, device_bench
+from edgeprune.device.verify import verify_for_target, verify_on_device
 from edgeprune.errors import ParityError
 from edgeprune.model.run import outputs
 from edgeprune.pipeline.exporting import export_trace, parity_inputs
 from edgeprune.pipeline.options import Clock, Options
 from edgeprune.pipeline.prepare import BATCH, Prepared
 from edgeprune.pipeline.rounds import State
-from edgeprune.records import BenchResult, OnnxArtifact
+from edgeprune.records import BenchResult, OnnxArtifact, VerifyResult
 from edgeprune.recovery import compensate, recalibrate
 from edgeprune.store import RunFolder, write_json, write_npz
 from edgeprune.surgery import cut
+from edgeprune.targets import load_target
 
 GOLDEN = 4
 
@@ -38,9 +41,19 @@ class Delivery:
     bench: BenchResult
     test: dict[str, npt.NDArray[np.float32]]  # step -> outputs on the test split
     evaluation: dict[str, npt.NDArray[np.float32]]  # set -> outputs of the shipped file
+    verified: (
+        VerifyResult | str | None
+    )  # on the target's processor; the reason where it was not, None for the host
 
 
-def deliver(prepared: Prepared, final: State, options: Options, folder: RunFolder, clock: Clock) -> Delivery:
+def deliver(
+    prepared: Prepared,
+    final: State,
+    options: Options,
+    folder: RunFolder,
+    clock: Clock,
+    device: Device | None = None,
+) -> Delivery:
     """Write dense.onnx, model.onnx, golden.npz and preprocess.json, and measure them.
 
     Raises:
@@ -53,13 +66,27 @@ def deliver(prepared: Prepared, final: State, options: Options, folder: RunFolde
     with clock.stage("export"):
         dense = export_trace(prepared.trace, calls, folder.path / "dense.onnx", **made)
         shipped = export_trace(final.trace, calls, folder.path / "model.onnx", **made)
+    target = load_target(options.target)
     with clock.stage("bench"):
-        bench = run_bench(
-            [dense.path, shipped.path],
-            threads=options.threads,
-            seconds=options.bench_seconds,
-            seed=options.seed,
-        )
+        timing: dict[str, Any] = {
+            "threads": options.threads,
+            "seconds": options.bench_seconds,
+            "seed": options.seed,
+        }
+        pair = [dense.path, shipped.path]
+        if device is None:
+            bench = run_bench(pair, **timing)
+        else:
+            arch = None if target.local else target.arch
+            bench = device_bench(device, pair, architecture=arch, **timing)
+    verified: VerifyResult | str | None = None
+    if not target.local:
+        with clock.stage("verify"):
+            verified = (
+                verify_for_target(shipped.path, target)
+                if device is None
+                else verify_on_device(shipped.path, device)
+            )
     test: dict[str, npt.NDArray[np.float32]] = {}
     evaluation: dict[str, npt.NDArray[np.float32]] = {}
     if prepared.dataset is not None and prepared.splits is not None:
@@ -71,7 +98,7 @@ def deliver(prepared: Prepared, final: State, options: Options, folder: RunFolde
             for name, other in prepared.evaluation.items():
                 evaluation[name] = file_outputs(shipped.path, other, np.arange(len(other)), clock)
     _golden(prepared, shipped, calls, folder.path)
-    return Delivery(dense, shipped, bench, test, evaluation)
+    return Delivery(dense, shipped, bench, test, evaluation, verified)
 
 
 def file_outputs(

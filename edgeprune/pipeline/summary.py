@@ -42,14 +42,12 @@ def report(
     clock: Clock,
 ) -> dict[str, Any]:
     """The content of report.json."""
-    ratio = made.bench.ratios[0].ratio
-    dense, shipped = made.bench.models
     target = load_target(options.target)
     parity = made.shipped.parity
     assert parity is not None
     notes = list(prepared.notes)
     if not target.local:
-        notes.append(f"latency was measured on this machine, not on {target.title}")
+        notes += _about_target(made, target.title)
     if not within(final, options):
         notes.append(f"over the budget: {options.budget.asked()}")
     notes += [text for text in (made.shipped.note, *made.bench.warnings) if text]
@@ -74,17 +72,8 @@ def report(
             "samples": parity.samples,
             "output_spread": parity.output_spread,
         },
-        "latency": {
-            "basis": "measured",
-            "where": str(made.bench.machine["processor"]),
-            "threads": made.bench.threads,
-            "batch": made.bench.batch,
-            "dense_p50_ms": dense.p50_ms.value if dense.p50_ms else None,
-            "shipped_p50_ms": shipped.p50_ms.value if shipped.p50_ms else None,
-            "ratio": ratio.value,
-            "ratio_low": ratio.low,
-            "ratio_high": ratio.high,
-        },
+        "latency": _latency(made),
+        "verified": to_json(made.verified),
         "layers": widths(prepared.couplings, final.removed),
         "pinned": [{"name": "", "channels": p.channels, "reason": p.reason} for p in prepared.couplings.pins],
         "stages": clock.stages,
@@ -99,6 +88,44 @@ def report(
         ],
         "notes": notes,
     }
+
+
+def _latency(made: Delivery) -> dict[str, Any] | None:
+    """Latency of both files where they were run; None where that was an emulator."""
+    if not made.bench.ratios:
+        return None
+    ratio = made.bench.ratios[0].ratio
+    dense, shipped = made.bench.models
+    machine = made.bench.machine
+    where = str(machine["board"] or machine["processor"])
+    return {
+        "basis": "measured",
+        "where": f"{made.bench.device} ({where})" if made.bench.device else where,
+        "threads": made.bench.threads,
+        "batch": made.bench.batch,
+        "dense_p50_ms": dense.p50_ms.value if dense.p50_ms else None,
+        "shipped_p50_ms": shipped.p50_ms.value if shipped.p50_ms else None,
+        "ratio": ratio.value,
+        "ratio_low": ratio.low,
+        "ratio_high": ratio.high,
+    }
+
+
+def _about_target(made: Delivery, title: str) -> list[str]:
+    """What was and was not seen on the target itself."""
+    notes = []
+    if made.bench.emulated:
+        notes.append(f"{made.bench.device} is an emulator: its times mean nothing and are not shown")
+    elif made.bench.device is None:
+        notes.append(f"latency was measured on this machine, not on {title}; --device measures there")
+    if isinstance(made.verified, str):
+        notes.append(made.verified)
+    elif made.verified is not None:
+        parity = made.verified.parity
+        notes.append(
+            f"checked on {made.verified.where}: differs from this machine by at most {parity.max_abs:.1e}"
+        )
+    return notes
 
 
 def widths(couplings: Couplings, removed: BoolArray) -> list[dict[str, Any]]:
