@@ -7,6 +7,7 @@ Gives a folder with
                  root/usr/bin is a wrapper that runs the real program under qemu-aarch64
     wheels/      the aarch64 wheels of onnxruntime, numpy and pip, as a device without network needs them
     libcount.so  the instruction counter (tools/count.c)
+    include/     onnxruntime's C and C++ headers, for the C++ usage example
     stamp.json   what was put there; written last, so a folder with a stamp is complete
 Guarantees: nothing outside the folder changes, except that QEMU and a C compiler are installed
 by apt-get when they are missing and this runs as root. Needs Debian's or Ubuntu's apt, pip and network.
@@ -19,6 +20,7 @@ import argparse
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -65,13 +67,20 @@ def main() -> int:
         folder.mkdir(parents=True)
         packages = unpack_packages(folder)
         wheels = unpack_wheels(folder)
+        headers = unpack_headers(folder)
         wrap_programs(folder / "root")
         build_counter(here / "count.c", folder / "libcount.so", folder / "root")
         version = try_out(folder)
     except SetupError as error:
         print(f"arm64 sandbox: {error}", file=sys.stderr)
         return 1
-    content = {"recipe": recipe, "onnxruntime": version, "packages": packages, "wheels": wheels}
+    content = {
+        "recipe": recipe,
+        "onnxruntime": version,
+        "packages": packages,
+        "wheels": wheels,
+        "headers": headers,
+    }
     temporary = stamp.with_suffix(".tmp")
     temporary.write_text(json.dumps(content, indent=1) + "\n")
     os.replace(temporary, stamp)
@@ -92,34 +101,63 @@ def host_tools() -> None:
 
 def unpack_packages(folder: Path) -> list[str]:
     """Let apt resolve the arm64 packages in private folders, then unpack them into root/."""
-    system = Path("/etc/apt/sources.list.d/debian.sources")
-    sources = system if system.is_file() else Path("/etc/apt/sources.list")
     with tempfile.TemporaryDirectory() as scratch:
-        private = Path(scratch)
-        for name in ("state/lists/partial", "cache/archives/partial"):
-            (private / name).mkdir(parents=True)
-        (private / "status").touch()
-        settings = {
-            "Dir::State": private / "state",
-            "Dir::State::status": private / "status",
-            "Dir::Cache": private / "cache",
-            "Dir::Etc::sourcelist": sources,
-            "Dir::Etc::sourceparts": "/dev/null",
-            "APT::Architecture": "arm64",
-            "APT::Architectures": "arm64",
-            "APT::Install-Recommends": "0",
-            "APT::Sandbox::User": "root",
-            "Debug::NoLocking": "1",
-        }
-        options = [part for key, value in settings.items() for part in ("-o", f"{key}={value}")]
-        run(["apt-get", *options, "update", "-qq"])
-        run(["apt-get", *options, "install", "-y", "-qq", "--download-only", *PACKAGES])
-        found = sorted((private / "cache/archives").glob("*.deb"))
+        apt = private_apt(Path(scratch), "arm64", system_sources())
+        run([*apt, "install", "-y", "-qq", "--download-only", *PACKAGES])
+        found = sorted((Path(scratch) / "cache/archives").glob("*.deb"))
         for package in found:
             run(["dpkg", "-x", str(package), str(folder / "root")])
-        (folder / "root/proc").mkdir()
-        (folder / "root/proc/cpuinfo").write_text(CPUINFO)
-        return [package.stem for package in found]
+    (folder / "root/proc").mkdir()
+    (folder / "root/proc/cpuinfo").write_text(CPUINFO)
+    return [package.stem for package in found]
+
+
+def unpack_headers(folder: Path) -> str:
+    """Fetch onnxruntime's C and C++ headers, which Debian has since trixie, for the C++ usage example."""
+    text = system_sources().read_text()
+    stanzas = [s for s in text.split("\n\n") if re.search(r"(?m)^Suites:(.*\s)?bookworm(\s|$)", s)]
+    newer = "\n\n".join(re.sub(r"(?m)^Suites:.*", "Suites: trixie", stanza) for stanza in stanzas) or text
+    with tempfile.TemporaryDirectory() as scratch:
+        sources = Path(scratch) / "newer.sources"
+        sources.write_text(newer)
+        package = "libonnxruntime-dev"
+        try:
+            apt = private_apt(Path(scratch), run(["dpkg", "--print-architecture"]).strip(), sources)
+            run([*apt, "download", package], folder=Path(scratch))
+        except SetupError as error:
+            return f"none: {error}"  # only the C++ example's test needs them, and it skips
+        (found,) = Path(scratch).glob(f"{package}_*.deb")
+        run(["dpkg", "-x", str(found), str(Path(scratch) / "dev")])
+        shutil.copytree(Path(scratch) / "dev/usr/include/onnxruntime", folder / "include")
+        return found.stem
+
+
+def system_sources() -> Path:
+    """Where this machine's apt knows Debian from."""
+    modern = Path("/etc/apt/sources.list.d/debian.sources")
+    return modern if modern.is_file() else Path("/etc/apt/sources.list")
+
+
+def private_apt(scratch: Path, architecture: str, sources: Path) -> list[str]:
+    """An apt-get for one architecture that takes nothing as installed and leaves the system alone."""
+    for name in ("state/lists/partial", "cache/archives/partial"):
+        (scratch / name).mkdir(parents=True)
+    (scratch / "status").touch()
+    settings = {
+        "Dir::State": scratch / "state",
+        "Dir::State::status": scratch / "status",
+        "Dir::Cache": scratch / "cache",
+        "Dir::Etc::sourcelist": sources,
+        "Dir::Etc::sourceparts": "/dev/null",
+        "APT::Architecture": architecture,
+        "APT::Architectures": architecture,
+        "APT::Install-Recommends": "0",
+        "APT::Sandbox::User": "root",
+        "Debug::NoLocking": "1",
+    }
+    apt = ["apt-get", *(part for key, value in settings.items() for part in ("-o", f"{key}={value}"))]
+    run([*apt, "update", "-qq"])
+    return apt
 
 
 def unpack_wheels(folder: Path) -> list[str]:
@@ -183,9 +221,10 @@ def try_out(folder: Path) -> str:
     return version
 
 
-def run(command: list[str]) -> str:
+def run(command: list[str], folder: Path | None = None) -> str:
     """Run a program and give its output; a failure is one line with the program's last words."""
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "LC_ALL": "C.UTF-8"})
+    environment = {**os.environ, "LC_ALL": "C.UTF-8"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=folder)
     if done.returncode:
         last = ((done.stderr.strip() or done.stdout.strip()).splitlines() or ["no message"])[-1]
         raise SetupError(f"{' '.join(command[:2])} failed (exit {done.returncode}): {last}")

@@ -10,7 +10,7 @@ arm64:
 # Everything that needs the sandbox or an OpenSSH server; installs the server where it is missing.
 test-device: arm64
 	command -v sshd >/dev/null || test -x /usr/sbin/sshd || (apt-get update -qq && apt-get install -y -qq --no-install-recommends openssh-server)
-	$(PY) -m pytest tests/device tests/bench -m "device or not device" --no-header
+	$(PY) -m pytest tests/device tests/bench --no-header
 
 # Instructions per inference of the ONNX files in MODELS on the three cores, as a table and as JSON.
 bench-arm64: arm64

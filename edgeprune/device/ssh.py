@@ -161,7 +161,10 @@ class Remote:
             if re.search(pattern, said, re.IGNORECASE):
                 names = {"host": self.destination, "name": name}
                 return DeviceError(what.format(**names), tip=tip.format(**names))
-        last = (said.strip().splitlines() or ["the connection ended without a word"])[-1]
+        if not said.strip():  # the shared connection went away under this one
+            said = "lost connection"
+            return self._trouble(said)
+        last = said.strip().splitlines()[-1]
         return DeviceError(f"{self.destination}: {last}", tip=f"try by hand: ssh {self.destination}")
 
 

@@ -112,7 +112,7 @@ def _build(folder: Path, name: str | None, architecture: str | None) -> Bundle:
     outputs = [_tensor(item.name, golden, f"output_{n}") for n, item in enumerate(session.get_outputs())]
     tolerance = INTEGER_TOLERANCE if is_quantised(model) else FLOAT_TOLERANCE
     classes = [str(label) for label in facts.get("class_names") or []]
-    files: dict[str, Path | bytes] = {"model.onnx": model, "runner.py": RUNNER}
+    files: dict[str, Path | bytes] = {"model.onnx": model, "runner.py": RUNNER.read_bytes()}
     files |= {file.relative_to(folder).as_posix(): file for file in external}
     files[GOLDEN] = _npz(golden)
     files |= {f"golden/{key}.bin": _raw(value) for key, value in golden.items()}

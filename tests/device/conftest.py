@@ -5,13 +5,14 @@ Each kind of device is a key: the server runs that key's forced command with the
 purpose. Tests that need the sandbox or the server skip with the reason where it is absent.
 """
 
+import json
 import os
 import shutil
 import socket
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +47,7 @@ class Server:
     config: Path
     folder: Path
     port: int
-    logins: list[str] = field(default_factory=list)
+    process: subprocess.Popen
 
     def home(self, name: str) -> Path:
         """A folder for one test on the `device`; it is this machine's disk, of course."""
@@ -131,8 +132,7 @@ def server(tmp_path_factory):
         if process.poll() is not None:
             pytest.skip(f"sshd does not start here: {process.stderr.read().decode()}")
         time.sleep(0.05)
-    logins = [name for name in LOGINS if name != "arm" or places["arm"]]
-    yield Server(config, folder, port, logins)
+    yield Server(config, folder, port, process)
     process.terminate()
     process.wait(10)
     process.stderr.close()
@@ -206,21 +206,25 @@ def cnn(tmp_path):
     return write_cnn(tmp_path / "cnn.onnx", 8)
 
 
-def write_run(folder: Path, *, seed: int = 0, external: bool = False, rows: int = 3, batch="batch") -> Path:
-    """A run folder as compress leaves it: model, report, preprocessing, recorded inputs and outputs."""
-    import json
+def write_run(folder: Path, *, seed: int = 0, external: bool = False, ballast_mb: int = 0) -> Path:
+    """A run folder as compress leaves it: model, report, preprocessing, recorded inputs and outputs.
 
+    `ballast_mb` adds an unused weight of that size, to give an upload some length.
+    """
     folder.mkdir(parents=True)
-    model = write_cnn(folder / "model.onnx", 8, seed=seed, batch=batch)
+    model = write_cnn(folder / "model.onnx", 8, seed=seed)
+    if ballast_mb:
+        weight = np.random.default_rng(seed).standard_normal(ballast_mb * 2**18).astype(np.float32)
+        heavy = onnx.load(model)
+        heavy.graph.initializer.append(numpy_helper.from_array(weight, "ballast"))
+        onnx.save(heavy, model)
     if external:
         settings = {"save_as_external_data": True, "location": "model.onnx.data", "size_threshold": 0}
         onnx.save(onnx.load(model), model, **settings)
-    x = np.random.default_rng(seed).standard_normal((rows, 1, 12, 12)).astype(np.float32)
+    x = np.random.default_rng(seed).standard_normal((3, 1, 12, 12)).astype(np.float32)
     session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
-    step = rows if batch == "batch" else batch
-    y = np.concatenate([session.run(None, {"image": x[n : n + step]})[0] for n in range(0, rows, step)])
-    np.savez(folder / "golden.npz", input_0=x, output_0=y)
-    facts = {"inputs": [{"name": "image", "shape": [1, 1, 12, 12], "dtype": "float32", "scale": 1 / 255}]}
+    np.savez(folder / "golden.npz", input_0=x, output_0=session.run(None, {"image": x})[0])
+    facts = {"preprocessing": {"dtype": "float32", "scale": 1 / 255, "mean": [0.5], "std": [0.25]}}
     facts |= {"class_names": [f"class {n}" for n in range(10)]}
     (folder / "preprocess.json").write_text(json.dumps(facts))
     (folder / "report.json").write_text(json.dumps({"model": "cnn", "seed": seed, "versions": {}}))
