@@ -1,5 +1,31 @@
-"""edgeprune: compress a trained PyTorch model for a small computer, with proof."""
+"""edgeprune: compress a trained PyTorch model for a small computer, with proof.
+
+    import edgeprune
+    result = edgeprune.compress(model, (x, y), max_drop=0.5)
+
+Importing the package imports neither torch nor NumPy; `compress` and `information` load on use.
+"""
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from edgeprune import information
+    from edgeprune.api import compress
+
+__all__ = ["__version__", "compress", "information"]
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name == "compress":
+        return importlib.import_module("edgeprune.api").compress
+    if name == "information":
+        return importlib.import_module("edgeprune.information")
+    raise AttributeError(f"module 'edgeprune' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

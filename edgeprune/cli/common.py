@@ -10,6 +10,7 @@ import click
 
 if TYPE_CHECKING:
     from edgeprune.data import Dataset
+    from edgeprune.masks import Mask
     from edgeprune.model.load import LoadedModel
 
 Command = Callable[..., Any]
@@ -44,12 +45,19 @@ def data_options(command: Command) -> Command:
 
 def load(model: Path, factory: str | None, input_shapes: tuple[str, ...], trust_pickle: bool) -> LoadedModel:
     """Load a model as the options say."""
+    return load_with_mask(model, factory, input_shapes, trust_pickle)[0]
+
+
+def load_with_mask(
+    model: Path, factory: str | None, input_shapes: tuple[str, ...], trust_pickle: bool
+) -> tuple[LoadedModel, Mask | None]:
+    """Load a model as the options say, with the mask that torch.nn.utils.prune left in it."""
     from edgeprune.model.examples import parse_input_shape
-    from edgeprune.model.load import load_model
+    from edgeprune.pipeline.hooked import load_hooked
 
     parsed = [parse_input_shape(text) for text in input_shapes]
     shapes, dtypes = [shape for shape, _ in parsed], [dtype for _, dtype in parsed]
-    return load_model(
+    return load_hooked(
         model,
         factory=factory,
         input_shapes=shapes or None,
@@ -64,6 +72,27 @@ def open_for(spec: str, loaded: LoadedModel, mean: str | None, std: str | None) 
 
     shapes = [tuple(x.shape[1:]) for x in loaded.example_inputs]
     return open_data(spec, input_shapes=shapes, mean=_numbers(mean, "--mean"), std=_numbers(std, "--std"))
+
+
+def writable(path: Path, option: str = "--output") -> None:
+    """Refuse an output file that cannot be written, before any work is done for it.
+
+    Raises:
+        OutputError: a folder is in the way, or its own folder cannot be made or written.
+    """
+    from edgeprune.errors import OutputError
+
+    if path.is_dir():
+        raise OutputError(f"{option} {path}: is a folder", tip="name a file")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        probe = path.with_name(f".{path.name}.probe")
+        probe.write_bytes(b"0")
+        probe.unlink()
+    except OSError as error:
+        raise OutputError(
+            f"{option} {path}: {error.strerror or error}", tip="choose a place that can be written"
+        ) from error
 
 
 def _numbers(text: str | None, option: str) -> list[float] | None:

@@ -3,10 +3,11 @@
 An entry of a channel:
     layer, channel, removed             "features.3", 17, true
     criterion, score_nats               null where a lossless rule needed no score
+    score, unit                         instead of score_nats, by a criterion that does not score in nats
     estimator, samples                  how the score was estimated and on how many samples
     p_value or interval                 {low, high, level}; either may be missing
     rank, of                            1 is the first to go
-    random                              {value, low, high}: nats that a random choice would have lost
+    random                              {value, low, high}: what chance would have lost, in the score's unit
     coupled                             [{name, indices}]: what could only be removed together
     step                                {index, of, budget, macs_saved}: the budget step that took it
     reason                              of a lossless removal, or why it is pinned
@@ -51,13 +52,13 @@ def _layer(entry: Mapping[str, Any]) -> str:
     head = f"{entry['layer']}: {entry.get('before', UNKNOWN)} → {entry.get('after', UNKNOWN)} channels"
     rows = [("channel", "fate", "score", "step")]
     # Scored channels from the first to go to the last; those without a score, which went losslessly, lead.
-    for c in sorted(channels, key=lambda c: (c.get("score_nats") is not None, c.get("score_nats") or 0.0)):
+    for c in sorted(channels, key=lambda c: (_value(c)[0] is not None, _value(c)[0] or 0.0)):
         step = (c.get("step") or {}).get("index")
         rows.append(
             (
                 str(c["channel"]),
                 "removed" if c.get("removed") else "kept",
-                _nats(c.get("score_nats")),
+                _amount(*_value(c)),
                 c.get("reason") or ("" if step is None else str(step)),
             )
         )
@@ -71,9 +72,10 @@ def _layer(entry: Mapping[str, Any]) -> str:
 
 
 def _score(entry: Mapping[str, Any]) -> str:
-    if entry.get("score_nats") is None:
+    value, unit = _value(entry)
+    if value is None:
         return "none needed" if entry.get("reason") else UNKNOWN
-    text = _nats(entry["score_nats"])
+    text = _amount(value, unit)
     if entry.get("criterion"):
         text += f" by {entry['criterion']}"
     if entry.get("rank") is not None and entry.get("of") is not None:
@@ -105,10 +107,10 @@ def _random(entry: Mapping[str, Any]) -> str:
     random = entry.get("random")
     if not random:
         return UNKNOWN
-    text = f"would have lost {_nats(random['value'])}"
+    score, unit = _value(entry)
+    text = f"would have lost {_amount(random['value'], unit)}"
     if random.get("low") is not None and random.get("high") is not None:
         text += f" ({random['low']:.4g} to {random['high']:.4g})"
-    score = entry.get("score_nats")
     if score is None or not entry.get("removed"):
         return text
     if random.get("low") is not None and score < random["low"]:
@@ -143,8 +145,16 @@ def _step(step: Mapping[str, Any] | None) -> str:
     return text
 
 
-def _nats(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4g} nats"
+def _value(entry: Mapping[str, Any]) -> tuple[float | None, str]:
+    """The score and its unit; a unit of "1" is a plain number."""
+    if entry.get("score_nats") is not None:
+        return entry["score_nats"], "nats"
+    unit = str(entry.get("unit", "nats"))
+    return entry.get("score"), "" if unit == "1" else unit
+
+
+def _amount(value: float | None, unit: str = "nats") -> str:
+    return "–" if value is None else f"{value:.4g} {unit}".rstrip()
 
 
 def _ordinal(n: int) -> str:

@@ -1,0 +1,147 @@
+"""`edgeprune.compress` from Python: a module, program or file and data in, the run's Result out.
+
+    result = edgeprune.compress(model, (x, y), max_drop=0.5)
+    print(result.onnx, result.report["latency"]["ratio"])
+
+The caller's module stays as it is. Everything is written to one run folder; calling again
+with the same model, data and options returns at once.
+Elsewhere: what happens in between (pipeline), the command line (cli).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from edgeprune.data import open_data
+from edgeprune.errors import BudgetError, DataError, ModelError
+from edgeprune.masks import fuse_pruned
+from edgeprune.model.examples import examples_of_program, fixed_batch_note
+from edgeprune.model.load import LoadedModel
+from edgeprune.model.loaded import from_module, total_bytes
+from edgeprune.pipeline import Options, Progress, Result
+from edgeprune.pipeline import compress as run
+from edgeprune.pipeline.hooked import NOTE, has_hooks, load_hooked
+from edgeprune.planning import Budget, parse_share
+
+Examples = torch.Tensor | Sequence[torch.Tensor]
+
+
+def compress(
+    model: torch.nn.Module | torch.export.ExportedProgram | str | Path,
+    data: Any = None,
+    *,
+    example_inputs: Examples | None = None,
+    output: str | Path | None = None,
+    max_drop: float | None = None,
+    macs: float | str | None = None,
+    params: float | str | None = None,
+    criterion: str = "ib-gauss",
+    metrics: Sequence[str | Callable[..., Any]] = (),
+    eval_data: Mapping[str, Any] | None = None,
+    mean: float | Sequence[float] | None = None,
+    std: float | Sequence[float] | None = None,
+    factory: str | None = None,
+    input_shapes: Sequence[Sequence[int]] | None = None,
+    trust_pickle: bool = False,
+    progress: Progress | None = None,
+    force: bool = False,
+    **settings: Any,
+) -> Result:
+    """Compress a trained model and write the ONNX file with its proof.
+
+    Args:
+        model: a module, an exported program, or a file that `edgeprune compress` takes.
+        data: anything that `edgeprune.data.open_data` takes: a path, (x, y) arrays or tensors, a
+            mapping with x and y, an indexable dataset. None only with criterion l2 or random.
+        example_inputs: one tensor or several with a batch of at least 2; a module without them
+            is traced on the first samples of the data.
+        output: the run folder, by default NAME-edgeprune in the current one.
+        max_drop: points of accuracy that may be lost; 1 where no other budget is given.
+        macs, params: share kept (0.5) or factor ("3x").
+        metrics: names, "module:function" or functions; the first decides.
+        settings: further fields of `edgeprune.pipeline.Options` (rounds, epochs, seed, …).
+
+    Raises:
+        EdgepruneError: as the command line would print it; `BudgetError` when the budget cannot be met.
+        TypeError: a setting that does not exist.
+    """
+    shares = {"macs": _share(macs, "macs"), "params": _share(params, "params")}
+    limit = 1.0 if max_drop is None and not any(shares.values()) else max_drop
+    statistics = {"mean": mean, "std": std}
+    if isinstance(model, str | Path):
+        loaded, _ = load_hooked(model, factory=factory, input_shapes=input_shapes, trust_pickle=trust_pickle)
+        name = Path(model).stem
+    else:
+        loaded, name = _from_memory(model, data, example_inputs, statistics)
+    shapes = [tuple(x.shape[1:]) for x in loaded.example_inputs]
+    dataset = None if data is None else open_data(data, input_shapes=shapes, **statistics)
+    further = {k: open_data(v, input_shapes=shapes, **statistics) for k, v in (eval_data or {}).items()}
+    options = Options(budget=Budget(limit, **shares), criterion=criterion, metrics=tuple(metrics), **settings)
+    return run(
+        loaded,
+        dataset,
+        Path(output or f"{name}-edgeprune"),
+        options,
+        evaluation=further,
+        progress=progress,
+        force=force,
+    )
+
+
+def _from_memory(
+    model: Any, data: Any, example_inputs: Examples | None, statistics: dict[str, Any]
+) -> tuple[LoadedModel, str]:
+    if isinstance(model, torch.export.ExportedProgram):
+        return _from_program(model), "model"
+    if not isinstance(model, torch.nn.Module):
+        raise ModelError(
+            f"cannot compress a {type(model).__name__}",
+            tip="give a torch.nn.Module, an exported program or the path of a model file",
+        )
+    if example_inputs is None:
+        if data is None:
+            raise DataError(
+                f"{type(model).__name__}: without data its inputs are not known", tip="give example_inputs"
+            )
+        dataset = open_data(data, **statistics)
+        # Two samples: a batch of 1 would be fixed by torch.export.
+        example_inputs = tuple(torch.from_numpy(x) for x in dataset.batch([0, min(1, len(dataset) - 1)]))
+    hooked = has_hooks(model.state_dict())
+    loaded = from_module(fuse_pruned(model)[0] if hooked else model, example_inputs)
+    if hooked:
+        loaded = replace(loaded, notes=(*loaded.notes, NOTE))
+    return loaded, type(model).__name__
+
+
+def _from_program(program: torch.export.ExportedProgram) -> LoadedModel:
+    inputs = examples_of_program(program, "the program")
+    digest = hashlib.sha256(str(program.graph).encode())
+    tensors = {**program.state_dict, **program.constants}
+    held = {k: t for k, t in tensors.items() if isinstance(t, torch.Tensor)}
+    for name, tensor in held.items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return LoadedModel(
+        kind="exported",
+        program=program,
+        module=None,
+        example_inputs=inputs,
+        sha256=digest.hexdigest(),
+        source="exported program",
+        parameters_bytes=total_bytes(list(held.values())),
+        notes=fixed_batch_note(inputs, program),
+    )
+
+
+def _share(value: float | str | None, name: str) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise BudgetError(f"{name}={value!r}: not a share", tip='give the share kept, as 0.5, or "3x"')
+    return parse_share(str(value), name)

@@ -1,0 +1,92 @@
+"""`edgeprune inspect`: what can be removed from a model, and what cannot."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from edgeprune.cli.common import load, model_options
+from edgeprune.cli.text import aligned, shortened
+
+if TYPE_CHECKING:
+    from edgeprune.pipeline.stages import Inspection
+
+
+@click.command("inspect")
+@model_options
+@click.option("--keep", multiple=True, help="Layers whose channels all stay.")
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable result on stdout.")
+def inspect(
+    model: Path,
+    factory: str | None,
+    input_shapes: tuple[str, ...],
+    trust_pickle: bool,
+    keep: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Show what can be removed from MODEL, and what cannot, with reasons. Needs no data."""
+    from edgeprune.pipeline.stages import analyse_model, inspect_model
+    from edgeprune.records import to_json
+
+    found = inspect_model(analyse_model(load(model, factory, input_shapes, trust_pickle), keep=keep))
+    click.echo(json.dumps(to_json(found), indent=1) if as_json else "\n".join(lines_of(found)))
+
+
+def lines_of(found: Inspection) -> list[str]:
+    """The result as a person reads it."""
+    from edgeprune.report.words import count
+
+    inputs = ", ".join(
+        f"{i['dtype']} {'×'.join(map(str, i['shape'])) or 'scalar'}"
+        f" (batch {'free' if i['batch'] is None else 'fixed at ' + str(i['batch'])})"
+        for i in found.inputs
+    )
+    lines = [
+        f"{found.model['path']}: takes {inputs}",
+        f"{count(found.macs)} MACs, {count(found.params)} parameters, {len(found.layers)} layers;"
+        f" {found.free_share:.1%} of the channels are free, in {found.components} components",
+    ]
+    if found.components:
+        lines.append(
+            f"at least {found.floor_macs / max(found.macs, 1):.1%} of the MACs"
+            f" and {found.floor_params / max(found.params, 1):.1%} of the parameters have to stay"
+        )
+    else:
+        lines.append("nothing can be removed from this model")
+    rows = [("layer", "kind", "in", "out", "free", "MACs", "group")]
+    rows += [
+        (
+            r.name,
+            r.kind,
+            str(r.inputs),
+            str(r.outputs),
+            str(r.free),
+            count(r.macs),
+            shortened(r.groups) or "-",
+        )
+        for r in found.layers
+    ]
+    lines += ["", *aligned(rows, right=(2, 3, 4, 5))]
+    if found.groups:
+        groups = [("group", "components", "exact", "MACs removable", "layers")]
+        groups += [
+            (
+                g.name,
+                str(g.components),
+                str(g.exact),
+                f"{g.macs_removable / max(found.macs, 1):.1%}",
+                shortened(g.layers),
+            )
+            for g in found.groups
+        ]
+        lines += ["", *aligned(groups, right=(1, 2, 3))]
+    if found.pinned:
+        lines += ["", "pinned:"]
+        lines += aligned([(str(p.channels), p.reason) for p in found.pinned], right=(0,), indent="  ")
+    if found.inexact:
+        why = shortened(found.inexact_reasons)
+        lines += ["", f"{found.inexact} components change a mean or a norm when they go: {why}"]
+    return lines + [f"note: {text}" for text in found.notes]

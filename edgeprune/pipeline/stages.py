@@ -1,0 +1,323 @@
+"""Single stages of the pipeline over one model: what can go, what it scores, an ONNX file.
+
+    found = analyse_model(loaded)          trace and coupling, no data needed
+    inspect_model(found)                   what can be removed, and what cannot
+    score_model(found, dataset, "l2")      keep scores of every component and connection
+    export_model(found, dataset, path)     ONNX, proven
+
+Guarantee: the same seed and sizes give the calibration samples that `compress` takes.
+Elsewhere: removal alone (pruning), the loop over rounds (search), printing (cli).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from edgeprune.capture import Statistics, capture
+from edgeprune.coupling.components import BoolArray, Couplings, Pin
+from edgeprune.criteria import Context, Scores, score
+from edgeprune.criteria.label import label_information
+from edgeprune.data import Dataset, check_labels, split
+from edgeprune.model.load import LoadedModel
+from edgeprune.model.trace import Trace, run, trace
+from edgeprune.pipeline.exporting import export_trace, parity_inputs
+from edgeprune.pipeline.options import Clock, Progress
+from edgeprune.pipeline.prepare import parameters
+from edgeprune.pipeline.rounds import State, cost_of
+from edgeprune.planning.allocate import largest
+from edgeprune.records import OnnxArtifact, Splits
+from edgeprune.store import write_npz
+from edgeprune.surgery import analyse
+
+PARITY_SAMPLES = 256
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """A model that was traced and coupled."""
+
+    loaded: LoadedModel
+    trace: Trace
+    couplings: Couplings
+
+
+@dataclass(frozen=True)
+class LayerRow:
+    """A weighted layer: channels in and out, how many of the latter are free, MACs per sample."""
+
+    name: str
+    kind: str
+    inputs: int
+    outputs: int
+    free: int
+    groups: tuple[str, ...]
+    macs: int
+
+
+@dataclass(frozen=True)
+class GroupRow:
+    """Components that touch the same dimensions; `macs_removable` if all of them but one went."""
+
+    name: str
+    components: int
+    exact: int
+    layers: tuple[str, ...]
+    macs_removable: int
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What can be removed from a model. The floors are what stays when everything removable is gone."""
+
+    model: dict[str, Any]
+    inputs: tuple[dict[str, Any], ...]
+    macs: int
+    params: int
+    components: int
+    free_share: float
+    floor_macs: int
+    floor_params: int
+    layers: tuple[LayerRow, ...]
+    groups: tuple[GroupRow, ...]
+    pinned: tuple[Pin, ...]
+    inexact: int
+    inexact_reasons: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ScoreRow:
+    """Scores within one group; `first` and `last` name a channel that goes first or stays longest."""
+
+    group: str
+    components: int
+    lowest: float
+    median: float
+    highest: float
+    first: str
+    last: str
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Keep scores of a model, a row per group, and what each channel says of the label by itself."""
+
+    scores: Scores
+    rows: tuple[ScoreRow, ...]
+    couplings: Couplings
+    label_source: str | None
+    label_nats: npt.NDArray[np.float64] | None
+    p_value: npt.NDArray[np.float64] | None
+
+
+def analyse_model(
+    loaded: LoadedModel, *, keep: Sequence[str] = (), seed: int = 0, clock: Clock | None = None
+) -> Analysis:
+    """Trace and couple a loaded model.
+
+    Raises:
+        TraceError: torch.export refused it.
+    """
+    clock = clock or Clock(Progress())
+    with clock.stage("trace"):
+        model = loaded.program if loaded.kind == "exported" else loaded.module
+        traced = trace(model, loaded.example_inputs)
+    with clock.stage("coupling"):
+        couplings = analyse(traced, keep=keep, seed=seed)
+    return Analysis(loaded, traced, couplings)
+
+
+def inspect_model(found: Analysis) -> Inspection:
+    """Layers, groups, MACs, floors and pins of an analysed model."""
+    couplings, traced = found.couplings, found.trace
+    nothing = np.zeros(couplings.count, bool)
+    state = State(traced, couplings, np.arange(couplings.count), nothing, {})
+    everything = largest(couplings, np.arange(couplings.count))
+    macs = {cost.node: 0.0 for cost in couplings.costs}
+    kept = couplings.kept(nothing)
+    for cost in couplings.costs:
+        macs[cost.node] += cost.coefficient * float(np.prod(kept[list(cost.factors)]))
+    layers = tuple(
+        LayerRow(
+            layer_name(couplings, i),
+            "depthwise" if layer.groups > 1 else layer.kind,
+            len(couplings.extents[layer.inputs]),
+            len(couplings.extents[layer.outputs]),
+            int((couplings.extents[layer.outputs] >= 0).sum()),
+            _groups_of(couplings, layer.outputs),
+            round(macs.get(layer.node, 0.0)),
+        )
+        for i, layer in enumerate(couplings.layers)
+    )
+    inputs = tuple(
+        {"shape": list(x.shape[1:]), "dtype": str(x.dtype).removeprefix("torch."), "batch": batch(x, d)}
+        for x, d in zip(traced.inputs, traced.dynamic, strict=True)
+    )
+    return Inspection(
+        {"path": found.loaded.source, "sha256": found.loaded.sha256, "kind": found.loaded.kind},
+        inputs, round(couplings.macs()), parameters(traced), couplings.count, couplings.share_free(),
+        round(couplings.macs(everything)), round(cost_of(state, "params")(everything)), layers,
+        _group_rows(couplings, layers), couplings.pins, int((~couplings.exact).sum()),
+        couplings.inexact_reasons, found.loaded.notes,
+    )  # fmt: skip
+
+
+def score_model(
+    found: Analysis,
+    dataset: Dataset | None,
+    criterion: str,
+    *,
+    theta: float = 0.0,
+    calibration: int = 1024,
+    validation: float = 0.15,
+    seed: int = 0,
+    clock: Clock | None = None,
+) -> Scored:
+    """Score every component and connection of an analysed model.
+
+    Raises:
+        CriterionError: unknown, or it needs data.
+        DataError: data that this model cannot have been trained on, or too little of it.
+    """
+    clock = clock or Clock(Progress())
+    couplings = found.couplings
+    statistics: Statistics | None = None
+    if dataset is not None:
+        parts = checked_split(found.trace, dataset, calibration=calibration, validation=validation, seed=seed)
+        with clock.stage("capture"):
+            statistics = capture(
+                found.trace, couplings, dataset, parts.calibration, seed=seed, progress=clock.progress.step
+            )
+    with clock.stage("score"):
+        context = Context(found.trace, couplings, statistics, seed, theta)
+        scores = score(criterion, context)
+        nats, p_value = label_information(context) if statistics is not None else (None, None)
+    source = statistics.label_source if statistics is not None else None
+    return Scored(scores, _score_rows(couplings, scores), couplings, source, nats, p_value)
+
+
+def write_scores(scored: Scored, path: Path) -> None:
+    """Write scores as npz: component, rank, group, group_names, connections/…, channels/…, detail/….
+
+    `channels/LAYER` holds the component of each output channel, −1 where it stays.
+    """
+    couplings, scores = scored.couplings, scored.scores
+    arrays: dict[str, np.ndarray] = {
+        "component": scores.component,
+        "rank": scores.rank,
+        "group": couplings.group,
+        "group_names": np.array(couplings.group_names, dtype=np.str_),
+    }
+    if scored.label_nats is not None and scored.p_value is not None:
+        arrays |= {"label_nats": scored.label_nats, "p_value": scored.p_value}
+    arrays |= {f"connections/{name}": values for name, values in scores.connections.items()}
+    arrays |= {f"detail/{name}": values for name, values in scores.details.items()}
+    for i, layer in enumerate(couplings.layers):
+        arrays[f"channels/{layer_name(couplings, i)}"] = couplings.extents[layer.outputs]
+    write_npz(path, arrays)
+
+
+def export_model(
+    found: Analysis,
+    dataset: Dataset | None,
+    path: Path,
+    *,
+    opset: int = 18,
+    fixed_batch: int | None = None,
+    simplify: bool = True,
+    seed: int = 0,
+    clock: Clock | None = None,
+) -> OnnxArtifact:
+    """Export an analysed model to ONNX and prove it on real inputs, or on seeded noise without data.
+
+    Raises:
+        ExportError, ParityError, OutputError: as `export_trace`.
+    """
+    real = None
+    if dataset is not None:
+        count = min(PARITY_SAMPLES, len(dataset))
+        real = np.random.default_rng(seed).permutation(len(dataset))[:count]
+    calls = parity_inputs(found.trace, dataset, real, fixed_batch=fixed_batch, seed=seed)
+    with (clock or Clock(Progress())).stage("export"):
+        return export_trace(found.trace, calls, path, opset=opset, fixed_batch=fixed_batch, simplify=simplify)
+
+
+def checked_split(
+    traced: Trace, dataset: Dataset, *, calibration: int = 1024, validation: float = 0.15, seed: int = 0
+) -> Splits:
+    """The parts of a dataset, after its labels were checked against the model's first output.
+
+    Raises:
+        DataError: labels out of range, one class, or too few samples.
+    """
+    with torch.no_grad():
+        out = run(traced.graph, traced.inputs)[0]
+    if out.dim() == 2:
+        check_labels(dataset, out.shape[1])
+    return split(dataset, seed=seed, calibration=calibration, validation=validation)
+
+
+def layer_name(couplings: Couplings, index: int) -> str:
+    """What a layer is called: its weight's name without `.weight`, or its node."""
+    layer = couplings.layers[index]
+    return (layer.weight or layer.node).removesuffix(".weight")
+
+
+def channel_names(couplings: Couplings) -> dict[int, str]:
+    """Component -> the first output channel that it holds, as LAYER:CHANNEL."""
+    names: dict[int, str] = {}
+    for i, layer in enumerate(couplings.layers):
+        for channel, component in enumerate(couplings.extents[layer.outputs].tolist()):
+            if component >= 0:
+                names.setdefault(component, f"{layer_name(couplings, i)}:{channel}")
+    return names
+
+
+def batch(example: torch.Tensor, dynamic: bool) -> int | None:
+    """The fixed batch of an input; None where it is free."""
+    return None if dynamic or not example.dim() else len(example)
+
+
+def _groups_of(couplings: Couplings, extent: int) -> tuple[str, ...]:
+    vector = couplings.extents[extent]
+    found = np.unique(couplings.group[vector[vector >= 0]])
+    return tuple(couplings.group_names[g] for g in found)
+
+
+def _group_rows(couplings: Couplings, layers: tuple[LayerRow, ...]) -> tuple[GroupRow, ...]:
+    rows = []
+    whole = couplings.macs()
+    for g, name in enumerate(couplings.group_names):
+        members = np.flatnonzero(couplings.group == g)
+        gone: BoolArray = np.zeros(couplings.count, bool)
+        gone[members[1:]] = True
+        rows.append(
+            GroupRow(
+                name,
+                len(members),
+                int(couplings.exact[members].sum()),
+                tuple(layer.name for layer in layers if name in layer.groups),
+                round(whole - couplings.macs(gone)),
+            )
+        )
+    return tuple(rows)
+
+
+def _score_rows(couplings: Couplings, scores: Scores) -> tuple[ScoreRow, ...]:
+    names = channel_names(couplings)
+    rows = []
+    for g, name in enumerate(couplings.group_names):
+        members = np.flatnonzero(couplings.group == g)
+        order = members[np.argsort(scores.rank[members], kind="stable")]
+        values = scores.component[members]
+        first, last = (names.get(int(c), f"component {c}") for c in (order[0], order[-1]))
+        low, middle, high = values.min(), np.median(values), values.max()
+        rows.append(ScoreRow(name, len(members), float(low), float(middle), float(high), first, last))
+    return tuple(rows)
