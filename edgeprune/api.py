@@ -11,10 +11,10 @@ Elsewhere: what happens in between (pipeline), the command line (cli).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 
@@ -29,7 +29,7 @@ from edgeprune.pipeline import compress as run
 from edgeprune.pipeline.hooked import NOTE, has_hooks, load_hooked
 from edgeprune.planning import Budget, parse_share
 
-Examples = torch.Tensor | Sequence[torch.Tensor]
+Examples: TypeAlias = torch.Tensor | Sequence[torch.Tensor]
 
 
 def compress(
@@ -42,7 +42,7 @@ def compress(
     macs: float | str | None = None,
     params: float | str | None = None,
     criterion: str = "ib-gauss",
-    metrics: Sequence[str | Callable[..., Any]] = (),
+    metrics: Sequence[str] = (),
     eval_data: Mapping[str, Any] | None = None,
     mean: float | Sequence[float] | None = None,
     std: float | Sequence[float] | None = None,
@@ -64,7 +64,7 @@ def compress(
         output: the run folder, by default NAME-edgeprune in the current one.
         max_drop: points of accuracy that may be lost; 1 where no other budget is given.
         macs, params: share kept (0.5) or factor ("3x").
-        metrics: names, "module:function" or functions; the first decides.
+        metrics: names or "module:function"; the first decides.
         settings: further fields of `edgeprune.pipeline.Options` (rounds, epochs, seed, …).
 
     Raises:

@@ -12,7 +12,7 @@ from edgeprune.cli.common import load, model_options
 from edgeprune.cli.text import aligned, shortened
 
 if TYPE_CHECKING:
-    from edgeprune.pipeline.stages import Inspection
+    from edgeprune.pipeline.inspection import Inspection
 
 
 @click.command("inspect")
@@ -28,7 +28,8 @@ def inspect(
     as_json: bool,
 ) -> None:
     """Show what can be removed from MODEL, and what cannot, with reasons. Needs no data."""
-    from edgeprune.pipeline.stages import analyse_model, inspect_model
+    from edgeprune.pipeline.inspection import inspect_model
+    from edgeprune.pipeline.stages import analyse_model
     from edgeprune.records import to_json
 
     found = inspect_model(analyse_model(load(model, factory, input_shapes, trust_pickle), keep=keep))

@@ -12,6 +12,7 @@ Elsewhere: loading and vetting (load), graph helpers (graph), slicing (surgery).
 from __future__ import annotations
 
 import copy as copying
+import io
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,12 +124,23 @@ def reexport(
 
 
 def save(traced: Trace, path: Path) -> None:
-    """Write a Trace as `.pt2`; it loads without the user's class and without pickle."""
+    """Write a Trace as `.pt2`; it loads without the user's class and without pickle.
+
+    Written through memory: torch's own writer turns a full disk into a RuntimeError that names no file.
+
+    Raises:
+        OSError: the file cannot be written; then nothing of it is left.
+    """
     program = reexport(traced.graph, traced.inputs, traced.dynamic)
-    partial = path.with_name(path.stem + ".partial.pt2")
+    buffer = io.BytesIO()
     with quiet():
-        torch.export.save(program, partial)
-    partial.replace(path)
+        torch.export.save(program, buffer)
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_bytes(buffer.getbuffer())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _by_name(graph: fx.GraphModule, args: Any, kwargs: Any) -> Any:

@@ -1,12 +1,12 @@
 """Single stages of the pipeline over one model: what can go, what it scores, an ONNX file.
 
     found = analyse_model(loaded)          trace and coupling, no data needed
-    inspect_model(found)                   what can be removed, and what cannot
     score_model(found, dataset, "l2")      keep scores of every component and connection
     export_model(found, dataset, path)     ONNX, proven
 
 Guarantee: the same seed and sizes give the calibration samples that `compress` takes.
-Elsewhere: removal alone (pruning), the loop over rounds (search), printing (cli).
+Elsewhere: what can be removed at all (inspection), removal alone (pruning), the loop over
+rounds (search), printing (cli).
 """
 
 from __future__ import annotations
@@ -14,14 +14,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from edgeprune.capture import Statistics, capture
-from edgeprune.coupling.components import BoolArray, Couplings, Pin
+from edgeprune.coupling.components import Couplings
 from edgeprune.criteria import Context, Scores, score
 from edgeprune.criteria.label import label_information
 from edgeprune.data import Dataset, check_labels, split
@@ -29,9 +28,6 @@ from edgeprune.model.load import LoadedModel
 from edgeprune.model.trace import Trace, run, trace
 from edgeprune.pipeline.exporting import export_trace, parity_inputs
 from edgeprune.pipeline.options import Clock, Progress
-from edgeprune.pipeline.prepare import parameters
-from edgeprune.pipeline.rounds import State, cost_of
-from edgeprune.planning.allocate import largest
 from edgeprune.records import OnnxArtifact, Splits
 from edgeprune.store import write_npz
 from edgeprune.surgery import analyse
@@ -46,50 +42,6 @@ class Analysis:
     loaded: LoadedModel
     trace: Trace
     couplings: Couplings
-
-
-@dataclass(frozen=True)
-class LayerRow:
-    """A weighted layer: channels in and out, how many of the latter are free, MACs per sample."""
-
-    name: str
-    kind: str
-    inputs: int
-    outputs: int
-    free: int
-    groups: tuple[str, ...]
-    macs: int
-
-
-@dataclass(frozen=True)
-class GroupRow:
-    """Components that touch the same dimensions; `macs_removable` if all of them but one went."""
-
-    name: str
-    components: int
-    exact: int
-    layers: tuple[str, ...]
-    macs_removable: int
-
-
-@dataclass(frozen=True)
-class Inspection:
-    """What can be removed from a model. The floors are what stays when everything removable is gone."""
-
-    model: dict[str, Any]
-    inputs: tuple[dict[str, Any], ...]
-    macs: int
-    params: int
-    components: int
-    free_share: float
-    floor_macs: int
-    floor_params: int
-    layers: tuple[LayerRow, ...]
-    groups: tuple[GroupRow, ...]
-    pinned: tuple[Pin, ...]
-    inexact: int
-    inexact_reasons: tuple[str, ...]
-    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -132,41 +84,6 @@ def analyse_model(
     with clock.stage("coupling"):
         couplings = analyse(traced, keep=keep, seed=seed)
     return Analysis(loaded, traced, couplings)
-
-
-def inspect_model(found: Analysis) -> Inspection:
-    """Layers, groups, MACs, floors and pins of an analysed model."""
-    couplings, traced = found.couplings, found.trace
-    nothing = np.zeros(couplings.count, bool)
-    state = State(traced, couplings, np.arange(couplings.count), nothing, {})
-    everything = largest(couplings, np.arange(couplings.count))
-    macs = {cost.node: 0.0 for cost in couplings.costs}
-    kept = couplings.kept(nothing)
-    for cost in couplings.costs:
-        macs[cost.node] += cost.coefficient * float(np.prod(kept[list(cost.factors)]))
-    layers = tuple(
-        LayerRow(
-            layer_name(couplings, i),
-            "depthwise" if layer.groups > 1 else layer.kind,
-            len(couplings.extents[layer.inputs]),
-            len(couplings.extents[layer.outputs]),
-            int((couplings.extents[layer.outputs] >= 0).sum()),
-            _groups_of(couplings, layer.outputs),
-            round(macs.get(layer.node, 0.0)),
-        )
-        for i, layer in enumerate(couplings.layers)
-    )
-    inputs = tuple(
-        {"shape": list(x.shape[1:]), "dtype": str(x.dtype).removeprefix("torch."), "batch": batch(x, d)}
-        for x, d in zip(traced.inputs, traced.dynamic, strict=True)
-    )
-    return Inspection(
-        {"path": found.loaded.source, "sha256": found.loaded.sha256, "kind": found.loaded.kind},
-        inputs, round(couplings.macs()), parameters(traced), couplings.count, couplings.share_free(),
-        round(couplings.macs(everything)), round(cost_of(state, "params")(everything)), layers,
-        _group_rows(couplings, layers), couplings.pins, int((~couplings.exact).sum()),
-        couplings.inexact_reasons, found.loaded.notes,
-    )  # fmt: skip
 
 
 def score_model(
@@ -278,36 +195,6 @@ def channel_names(couplings: Couplings) -> dict[int, str]:
             if component >= 0:
                 names.setdefault(component, f"{layer_name(couplings, i)}:{channel}")
     return names
-
-
-def batch(example: torch.Tensor, dynamic: bool) -> int | None:
-    """The fixed batch of an input; None where it is free."""
-    return None if dynamic or not example.dim() else len(example)
-
-
-def _groups_of(couplings: Couplings, extent: int) -> tuple[str, ...]:
-    vector = couplings.extents[extent]
-    found = np.unique(couplings.group[vector[vector >= 0]])
-    return tuple(couplings.group_names[g] for g in found)
-
-
-def _group_rows(couplings: Couplings, layers: tuple[LayerRow, ...]) -> tuple[GroupRow, ...]:
-    rows = []
-    whole = couplings.macs()
-    for g, name in enumerate(couplings.group_names):
-        members = np.flatnonzero(couplings.group == g)
-        gone: BoolArray = np.zeros(couplings.count, bool)
-        gone[members[1:]] = True
-        rows.append(
-            GroupRow(
-                name,
-                len(members),
-                int(couplings.exact[members].sum()),
-                tuple(layer.name for layer in layers if name in layer.groups),
-                round(whole - couplings.macs(gone)),
-            )
-        )
-    return tuple(rows)
 
 
 def _score_rows(couplings: Couplings, scores: Scores) -> tuple[ScoreRow, ...]:
