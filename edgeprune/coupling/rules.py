@@ -258,14 +258,15 @@ def reduction(ties: Ties, call: Call) -> Value:
     given = call.arg(at, "dim")
     dims = [given] if isinstance(given, int) else list(given or range(rank))
     reduced = {d % rank for d in dims}
-    for label in x.labels:
-        if set(varying(label)) & reduced:
-            ties.mark_inexact(label, f"{call.where} reduces over it")
-    kept = tuple(call.shape)
-    if len(kept) == rank:
-        return Value(kept, tuple(ties.passing(x, tuple(reduced))))
     stay = [d for d in range(rank) if d not in reduced]
-    labels = [x_.reshape([x_.shape[d] for d in stay]) for x_ in ties.passing(x, tuple(reduced))]
+    kept = tuple(call.shape)
+    labels = []
+    for label in x.labels:
+        left = ties.collapse(label, reduced, f"{call.where} reduces over a part of it")
+        if left is None:
+            ties.mark_inexact(label, f"{call.where} reduces over it")
+        else:
+            labels.append(left if len(kept) == rank else left.reshape([left.shape[d] for d in stay]))
     return Value(kept, tuple(labels))
 
 

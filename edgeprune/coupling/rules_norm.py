@@ -42,7 +42,9 @@ def layer_norm(ties: Ties, call: Call) -> Any:
     out = combine(ties, x.shape, [x, *scales], call.where)
     if not several:
         return out
-    statistics = [x_ for x_ in out.labels if not any(d >= first for d in varying(x_))]
+    normed_dims = set(range(first, len(x.shape)))
+    left = [ties.collapse(x_, normed_dims, f"{call.where} averages over a part of it") for x_ in out.labels]
+    statistics = [x_ for x_ in left if x_ is not None]
     return [out, *(Value(tuple(s), tuple(statistics)) for s in call.shape[1:])]
 
 

@@ -122,6 +122,18 @@ class Ties:
             self.tie(rows[:, :1].expand(-1, rows.shape[1] - 1), rows[:, 1:], reason)
         return rows[:, 0]
 
+    def collapse(self, label: torch.Tensor, dims: set[int], reason: str) -> torch.Tensor | None:
+        """Make a label independent of `dims`, which become size 1; None where nothing else is left."""
+        left = [d for d in varying(label) if d not in dims]
+        if not left:
+            return None
+        first = label
+        for d in dims:
+            first = first.narrow(d, 0, 1)
+        if first.shape != label.shape:
+            self.tie(first.expand_as(label), label, reason)
+        return first
+
     def defer(self, label: torch.Tensor, partner: torch.Tensor, reason: str) -> None:
         """An element of the label goes with the partner's at the same place; partner varies in fewer dims."""
         self.deferred.append(Deferred(label, partner, reason))

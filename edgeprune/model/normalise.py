@@ -32,6 +32,25 @@ def normalise(graph: fx.GraphModule) -> None:
     graph.recompile()
 
 
+def functional(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
+    """The program without in-place operators; one that has none is given back as it is.
+
+    `run_decompositions({})` keeps every operator and only functionalises, at the price of a
+    second trace.
+    """
+    graphs = [m for m in program.graph_module.modules() if isinstance(m, fx.GraphModule)]
+    if any(_mutates(node.target) for g in graphs for node in g.graph.nodes if node.op == "call_function"):
+        return program.run_decompositions({})
+    return program
+
+
+def _mutates(target: Any) -> bool:
+    """Operators that write to an operand, and higher-order ones, whose bodies may."""
+    if isinstance(target, torch._ops.OpOverload):
+        return bool(target._schema.is_mutable)
+    return isinstance(target, torch._ops.HigherOrderOperator)
+
+
 def drop_guards(graph: fx.GraphModule) -> None:
     for node in reversed(list(graph.graph.nodes)):
         asserts = node.op == "call_function" and any(k in str(node.target) for k in ASSERTIONS)

@@ -18,6 +18,7 @@ from edgeprune.surgery.rewrite import New
 from edgeprune.surgery.sizes import Sizes, compact
 
 aten = torch.ops.aten
+INDEXED = {aten.index.Tensor, aten.index_select.default}
 REPLAYED = MOVEMENT | CYCLIC | {aten.cat.default, aten.stack.default}
 
 
@@ -35,6 +36,10 @@ def commutes(node: fx.Node, new: New, sizes: Sizes, graph: fx.GraphModule) -> bo
             full[source] = small[source] = attribute(graph, str(source.target))
             continue
         shape = shape_of(val)
+        if node.target in INDEXED and source is not node.args[0]:  # which positions: any will do
+            full[source] = torch.zeros(shape, dtype=torch.int64)
+            small[source] = compact(full[source], sizes.masks(source))
+            continue
         ids = torch.arange(next_id, next_id + torch.Size(shape).numel()).reshape(shape)
         next_id += ids.numel()
         full[source], small[source] = ids, compact(ids, sizes.masks(source))
