@@ -1,24 +1,5 @@
 """Which tensor indices can only be removed together.
 
-Importing the package registers every operator rule; `couple` walks a Trace with them.
+`couple` (couple) walks a Trace with the operator rules; `Couplings` (components) is the
+result, which planning and masks read without torch: this file imports nothing.
 """
-
-from __future__ import annotations
-
-from edgeprune.coupling import (
-    rules_attention,
-    rules_index,
-    rules_norm,
-    rules_products,
-    rules_recurrent,
-    rules_shape,
-)
-
-__all__ = [
-    "rules_attention",
-    "rules_index",
-    "rules_norm",
-    "rules_products",
-    "rules_recurrent",
-    "rules_shape",
-]

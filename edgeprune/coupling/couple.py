@@ -16,6 +16,14 @@ from typing import Any
 import torch
 from torch import fx
 
+from edgeprune.coupling import (  # noqa: F401  # importing them registers their rules
+    rules_attention,
+    rules_index,
+    rules_norm,
+    rules_products,
+    rules_recurrent,
+    rules_shape,
+)
 from edgeprune.coupling.components import Couplings
 from edgeprune.coupling.labels import Value, along
 from edgeprune.coupling.movement import CYCLIC, MOVEMENT, join, move, roll
