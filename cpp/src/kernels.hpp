@@ -38,6 +38,10 @@ struct Kernels {
     const char* name;
     TileKernels<float> floats;
     TileKernels<std::int16_t> keys;
+    // See dense_kernels.hpp.
+    void (*product_tile)(const double* left, const double* right, std::size_t pitch, std::size_t terms,
+                         double (*out)[8]);
+    void (*add_scaled)(double a, const double* x, double* y, std::size_t count);
 
     template <class T>
     const TileKernels<T>& tile() const {

@@ -6,6 +6,7 @@
 // blends but take several times as long.
 #include <immintrin.h>
 
+#include "dense_kernels.hpp"
 #include "kernels_table.hpp"
 
 // The compiler leaves these as calls otherwise, and every call reloads the thresholds.
@@ -305,6 +306,15 @@ bool convert(const char* from, std::size_t count, Key* out) {
     return check.good() & convert_plain<dtype, Key>(from, i, count, out);
 }
 
+struct FourDoubles {
+    using Vector = __m256d;
+    static constexpr std::size_t lanes = 4;
+    static ALWAYS_INLINE Vector load(const double* x) { return _mm256_loadu_pd(x); }
+    static ALWAYS_INLINE void store(double* x, Vector v) { _mm256_storeu_pd(x, v); }
+    static ALWAYS_INLINE Vector all(double x) { return _mm256_set1_pd(x); }
+    static ALWAYS_INLINE Vector fma(Vector a, Vector b, Vector c) { return _mm256_fmadd_pd(a, b, c); }
+};
+
 template <class T>
 constexpr TileKernels<T> tile_kernels{
     {transpose_eight<Dtype::float32, T>, transpose_eight<Dtype::float64, T>, transpose_eight<Dtype::float16, T>,
@@ -315,6 +325,6 @@ constexpr TileKernels<T> tile_kernels{
 
 }  // namespace
 
-const Kernels avx2_kernels{"avx2", tile_kernels<float>, tile_kernels<Key>};
+const Kernels avx2_kernels{"avx2", tile_kernels<float>, tile_kernels<Key>, product_tile<FourDoubles>, add_scaled<FourDoubles>};
 
 }  // namespace edgeprune

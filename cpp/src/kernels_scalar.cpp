@@ -1,4 +1,5 @@
 // The plain loops: the definition that every instruction set must match bit for bit.
+#include "dense_kernels.hpp"
 #include "kernels_table.hpp"
 
 namespace edgeprune {
@@ -36,6 +37,7 @@ constexpr TileKernels<T> tile_kernels{
 
 }  // namespace
 
-const Kernels scalar_kernels{"scalar", tile_kernels<float>, tile_kernels<std::int16_t>};
+const Kernels scalar_kernels{"scalar", tile_kernels<float>, tile_kernels<std::int16_t>, 
+                             product_tile<ScalarDouble>, add_scaled<ScalarDouble>};
 
 }  // namespace edgeprune

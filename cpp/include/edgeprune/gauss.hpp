@@ -13,9 +13,6 @@
 
 namespace edgeprune {
 
-// A symmetric positive definite matrix becomes its inverse (row-major, both triangles). False: it is not.
-bool invert_spd(double* matrix, std::size_t size, std::size_t threads);
-
 struct Consumer {
     const double* covariance = nullptr;  // (size, size)
     const double* energy = nullptr;      // (size, size)
