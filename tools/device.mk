@@ -4,7 +4,7 @@ PY ?= .venv/bin/python
 .PHONY: arm64 test-device bench-arm64
 
 # A real aarch64 Python with onnxruntime under QEMU, in .arm64/ (about 250 MB).
-arm64:
+arm64: $(READY)
 	$(PY) tools/arm64.py
 
 # Everything that needs the sandbox or an OpenSSH server; installs the server where it is missing.
@@ -12,6 +12,7 @@ test-device: arm64
 	command -v sshd >/dev/null || test -x /usr/sbin/sshd || (apt-get update -qq && apt-get install -y -qq --no-install-recommends openssh-server)
 	$(PY) -m pytest tests/device tests/bench --no-header
 
-# Instructions per inference of the ONNX files in MODELS on the three cores, as a table and as JSON.
+# Instructions per inference on three cores of the runs (or ONNX files) in MODELS, as a table and as JSON.
+MODELS ?= $(wildcard *-edgeprune)
 bench-arm64: arm64
 	$(PY) benchmarks/arm64.py $(MODELS)

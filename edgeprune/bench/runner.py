@@ -368,7 +368,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="run and time ONNX files")
     parser.add_argument("models", nargs="+", metavar="MODEL.onnx")
     parser.add_argument("--json", action="store_true", help="the output is always JSON")
-    for name, number in (("threads", 1), ("seconds", 5.0), ("batch", 1), ("seed", 0)):
+    for name, number in (("threads", 1), ("seconds", 5.0), ("batch", 1), ("seed", 0), ("probes", 3)):
         parser.add_argument(f"--{name}", type=type(number), default=number)
     parser.add_argument("--inputs", metavar="FILE.npz", help="arrays named as the inputs, or input_0 ...")
     parser.add_argument("--shape", action="append", default=[], help="NAME=1,3,224,224 for free dimensions")
@@ -378,7 +378,6 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--save", metavar="PREFIX")
     parser.add_argument("--tolerance", type=float, default=1e-4)
     parser.add_argument("--repeat", type=int)
-    parser.add_argument("--probes", type=int, default=3)
     return parser.parse_args(argv)
 
 

@@ -88,7 +88,7 @@ def verify(
 @click.option("--list", "listing", is_flag=True, help="Show the releases on the device.")
 @click.option("--bundle", type=click.Path(path_type=Path), help="Only write the bundle, to this new folder.")
 @click.option("--name", help="What to call the model; otherwise the report's or the folder's name.")
-@click.option("--architecture", help="Refuse a device of another one: aarch64 or x86_64.")
+@click.option("--architecture", help="aarch64, x86_64 or any; else the target's.")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable result on stdout.")
 @device_options
 def ship(

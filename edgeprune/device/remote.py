@@ -128,6 +128,7 @@ def device_bench(
     shapes: Sequence[str] = (),
     rate: float | None = None,
     deadline_ms: float | None = None,
+    probes: int = 3,
     architecture: str | None = None,
 ) -> BenchResult:
     """As `run_bench`, on the device; an emulated one gives sizes and proof that the files run, no times.
@@ -139,7 +140,7 @@ def device_bench(
     sizes = check_request(paths, threads, seconds, batch, rate, deadline_ms)
     device.require_fit(architecture)
     names, files = packed(paths)
-    flags = ["--json", *runner_arguments(threads, seconds, batch, seed, shapes, rate)]
+    flags = ["--json", f"--probes={probes}", *runner_arguments(threads, seconds, batch, seed, shapes, rate)]
     if inputs is not None:
         files["inputs.npz"] = inputs
         flags.append("--inputs=inputs.npz")

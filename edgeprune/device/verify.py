@@ -1,7 +1,10 @@
 """Prove that a file computes elsewhere what it computes here: on an emulated core, or on a board.
 
+A quantised file is compared with its own graph run unoptimised here, that is with its integers
+simulated in floating point: x86 processors without VNNI saturate sums of products of bytes, so
+their optimised integer kernels are no reference for anybody.
 Guarantee: a VerifyResult is returned only when every output agrees and moves with the input
-(onnxfile/parity.py judges); it has no field for a time.
+(onnxfile/parity.py judges floating-point files); it has no field for a time.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from edgeprune.device.emulation import core_name, count_instructions, find_sandb
 from edgeprune.device.remote import Device, packed
 from edgeprune.errors import DeviceError, ParityError
 from edgeprune.onnxfile.parity import check_parity
-from edgeprune.records import Target, VerifyResult
+from edgeprune.records import OutputParity, ParityResult, Target, VerifyResult
 
 FLOAT_TOLERANCE, INTEGER_TOLERANCE = 1e-4, 0.05
 Call = tuple[np.ndarray, ...]
@@ -116,15 +119,83 @@ def _compare(
     seed: int,
     shapes: Sequence[str],
     execute: Callable[[Sequence[Call]], list[bytes]],
-) -> Any:
+) -> ParityResult:
     model_files(model)
     calls = _calls(model, inputs, samples, seed, shapes)
-    replies = iter([_arrays(reply) for reply in execute(calls)])
-    tolerance = INTEGER_TOLERANCE if is_quantised(model) else FLOAT_TOLERANCE
+    replies = [_arrays(reply) for reply in execute(calls)]
     try:
-        return check_parity(lambda _: next(replies), model, calls, rtol=tolerance)
+        if is_quantised(model):
+            return _quantised_parity(model, calls, replies)
+        turns = iter(replies)
+        return check_parity(lambda _: next(turns), model, calls, rtol=FLOAT_TOLERANCE)
     except ParityError as error:
         raise ParityError(f"{where}: {error.message}", tip=error.tip) from None
+
+
+def reference_session(model: Path) -> Any:
+    """The session whose outputs others are compared with; see the module's text.
+
+    Raises:
+        RunnerError: onnxruntime cannot load the file.
+    """
+    if not is_quantised(model):
+        return runner.open_session(model, 1)
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 4
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    try:
+        return onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises a dozen unrelated classes
+        raise runner.RunnerError(f"{model}: onnxruntime cannot load it: {error}") from None
+
+
+def _quantised_parity(model: Path, calls: Sequence[Call], replies: Sequence[Call]) -> ParityResult:
+    """Compare with the unoptimised graph; the tolerance allows for other rounding of halves."""
+    import onnxruntime
+
+    session = reference_session(model)
+    names = [item.name for item in session.get_inputs()]
+    wanted = [runner.run_once(model, session, dict(zip(names, call, strict=True))) for call in calls]
+    outputs = []
+    for n, item in enumerate(session.get_outputs()):
+        ours, theirs = ([np.asarray(each[n], np.float64) for each in side] for side in (wanted, replies))
+        if [a.shape for a in ours] != [a.shape for a in theirs] or not all(
+            map(np.all, map(np.isfinite, theirs))
+        ):
+            raise ParityError(
+                f"output {item.name!r} has another shape or is not finite", tip="report the model"
+            )
+        gap = max(float(np.abs(a - b).max(initial=0)) for a, b in zip(ours, theirs, strict=True))
+        largest = max(float(np.abs(a).max(initial=0)) for a in ours)
+        rows = np.concatenate([a.reshape(len(a), -1) if a.ndim else a.reshape(1, 1) for a in ours])
+        spread = float(np.sqrt(rows.var(axis=0).mean())) if rows.size else 0.0
+        classes = all(a.ndim == 2 and a.shape[1] > 1 for a in ours)
+        hits = [a.argmax(1) == b.argmax(1) for a, b in zip(ours, theirs, strict=True)] if classes else []
+        top1 = float(np.concatenate(hits).mean()) if hits else None
+        allowed, ratio = INTEGER_TOLERANCE * largest, spread / gap if gap else None
+        if gap > allowed:
+            why = (
+                f"output {item.name!r} differs from the unoptimised graph by {gap:.3g}; allowed {allowed:.3g}"
+            )
+            raise ParityError(why, tip="the integer kernels there saturate or round differently: ship float")
+        outputs.append(OutputParity(item.name, gap, allowed, largest, spread, ratio, top1))
+    if not any(output.spread > 0 for output in outputs):
+        raise ParityError(f"{model.name}: no output moves with the input", tip="give real inputs")
+    worst = max(outputs, key=lambda output: output.max_abs)
+    return ParityResult(
+        max_abs=worst.max_abs,
+        atol=worst.atol,
+        rtol=INTEGER_TOLERANCE,
+        top1_agreement=worst.top1_agreement,
+        output_spread=worst.spread,
+        spread_ratio=worst.spread_ratio,
+        samples=sum(len(call[0]) if call[0].ndim else 1 for call in calls),
+        runtime=f"onnxruntime {onnxruntime.__version__}, unoptimised",
+        outputs=tuple(outputs),
+    )
 
 
 def _calls(model: Path, inputs: Path | None, samples: int, seed: int, shapes: Sequence[str]) -> list[Call]:

@@ -31,9 +31,10 @@ from edgeprune.bench import runner
 from edgeprune.bench.files import model_files
 from edgeprune.bench.host import RUNNER
 from edgeprune.device.agent import MANIFEST, Refused, safe_name
-from edgeprune.device.verify import FLOAT_TOLERANCE, INTEGER_TOLERANCE, is_quantised
-from edgeprune.errors import OutputError, ShipError
+from edgeprune.device.verify import FLOAT_TOLERANCE, INTEGER_TOLERANCE, is_quantised, reference_session
+from edgeprune.errors import OutputError, ShipError, TargetError
 from edgeprune.ship.usage import usage_cpp, usage_python
+from edgeprune.targets import load_target
 
 SCHEMA, KIND, SEAL = 1, "edgeprune-bundle", "manifest.sha256"
 GOLDEN = "golden/call0.npz"
@@ -58,7 +59,8 @@ def open_bundle(folder: Path, *, name: str | None = None, architecture: str | No
 
     Args:
         name: what to call the model on the device; otherwise the report's or the folder's.
-        architecture: of the device it was made for (aarch64, x86_64), refused elsewhere; None: any.
+        architecture: of the device it was made for (aarch64, x86_64), refused elsewhere; "any" for
+            any. Otherwise that of the report's target.
 
     Raises:
         ShipError: something is missing, damaged, a link, of a hostile name, or not what the manifest says.
@@ -129,7 +131,7 @@ def _build(folder: Path, name: str | None, architecture: str | None) -> Bundle:
         "outputs": outputs,
         "preprocessing": facts.get("preprocessing") or {},
         "class_names": classes,
-        "architecture": architecture,
+        "architecture": _architecture(report, architecture),
         "versions": {"edgeprune": edgeprune.__version__, "onnxruntime": _runtime(), "opset": _opset(model)},
         "smoke": {"runner": "runner.py", "model": "model.onnx", "golden": [GOLDEN], "tolerance": tolerance},
         "files": {key: _entry(files[key]) for key in sorted(files)},
@@ -188,7 +190,7 @@ def _prove(bundle: Bundle) -> None:
     source: Any = io.BytesIO(recorded) if isinstance(recorded, bytes) else recorded
     golden = _arrays(source)
     try:
-        session = runner.open_session(model, 1)
+        session = reference_session(model)
         feeds = {item.name: golden[f"input_{n}"] for n, item in enumerate(session.get_inputs())}
         verdict = runner.compare(runner.run_once(model, session, feeds), golden, smoke["tolerance"])
     except (runner.RunnerError, KeyError) as error:
@@ -251,8 +253,25 @@ def _entry(content: Path | bytes) -> dict[str, Any]:
 
 
 def _name(report: dict[str, Any], folder: Path) -> str:
-    named = report.get("model")
-    return str(named) if isinstance(named, str) and named else folder.resolve().name
+    model = report.get("model")
+    named = model.get("name") if isinstance(model, dict) else model
+    return str(named) if named else folder.resolve().name
+
+
+def _architecture(report: dict[str, Any], asked: str | None) -> str | None:
+    """What was asked for, else that of the target in the report; None where any will do."""
+    if asked is not None:
+        return None if asked == "any" else asked
+    target = report.get("target")
+    named = target.get("name") if isinstance(target, dict) else None
+    if named in (None, "host"):
+        return None
+    try:
+        return load_target(str(named)).arch
+    except TargetError as error:
+        raise ShipError(
+            f"the report's target: {error.message}", tip="say it: --architecture aarch64"
+        ) from None
 
 
 def _runtime() -> str:

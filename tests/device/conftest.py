@@ -227,7 +227,7 @@ def write_run(folder: Path, *, seed: int = 0, external: bool = False, ballast_mb
     facts = {"preprocessing": {"dtype": "float32", "scale": 1 / 255, "mean": [0.5], "std": [0.25]}}
     facts |= {"class_names": [f"class {n}" for n in range(10)]}
     (folder / "preprocess.json").write_text(json.dumps(facts))
-    (folder / "report.json").write_text(json.dumps({"model": "cnn", "seed": seed, "versions": {}}))
+    (folder / "report.json").write_text(json.dumps({"model": {"name": "cnn"}, "seed": seed}))
     return folder
 
 

@@ -294,3 +294,16 @@ def test_the_command_writes_a_bundle(run_folder, tmp_path):
     )
     assert "release " in done.output
     assert os.path.isfile(tmp_path / "b" / MANIFEST)
+
+
+def test_the_target_of_the_run_decides_the_architecture(run_folder):
+    """A run for rpi4 is for aarch64 unless told otherwise; an unknown target asks; the host's is for any."""
+    assert open_bundle(run_folder).manifest["architecture"] is None
+    report = {"model": {"name": "cnn"}, "target": {"name": "rpi4"}}
+    (run_folder / "report.json").write_text(json.dumps(report))
+    assert open_bundle(run_folder).manifest["architecture"] == "aarch64"
+    assert open_bundle(run_folder, architecture="any").manifest["architecture"] is None
+    report["target"]["name"] = "no-such-board"
+    (run_folder / "report.json").write_text(json.dumps(report))
+    with pytest.raises(ShipError, match="the report's target"):
+        open_bundle(run_folder)

@@ -14,7 +14,13 @@ from edgeprune.device import emulation
 from edgeprune.device.emulation import CPUS, core_name, count_instructions
 from edgeprune.device.remote import Device
 from edgeprune.device.ssh import Remote
-from edgeprune.device.verify import is_quantised, verify_emulated, verify_for_target, verify_on_device
+from edgeprune.device.verify import (
+    is_quantised,
+    reference_session,
+    verify_emulated,
+    verify_for_target,
+    verify_on_device,
+)
 from edgeprune.errors import DeviceError, ParityError
 from edgeprune.targets import load_target
 
@@ -123,3 +129,51 @@ def test_an_emulator_that_hangs_is_given_up(sandbox):
     """A stuck guest becomes one error."""
     with pytest.raises(DeviceError, match="took more than"):
         emulation.need_sandbox().run("cortex-a72", ["-c", "import time; time.sleep(60)"], limit=3)
+
+
+def write_saturating(path):
+    """A quantised 1x1 convolution whose byte products sum beyond 16 bits: 127 * 255 + 127 * 255."""
+    from onnx import TensorProto, helper
+
+    rows = np.full((2, 16, 1, 1), 127, np.int8)
+    rows[1, ::2] = -127
+    constants = [
+        numpy_helper.from_array(np.float32(0.01), "s"),
+        numpy_helper.from_array(np.int8(0), "z"),
+        numpy_helper.from_array(np.float32(0.2), "t"),
+        numpy_helper.from_array(rows, "w"),
+    ]
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["xq"]),
+        helper.make_node("DequantizeLinear", ["xq", "s", "z"], ["xd"]),
+        helper.make_node("DequantizeLinear", ["w", "s", "z"], ["wd"]),
+        helper.make_node("Conv", ["xd", "wd"], ["c"]),
+        helper.make_node("QuantizeLinear", ["c", "t", "z"], ["cq"]),
+        helper.make_node("DequantizeLinear", ["cq", "t", "z"], ["y"]),
+    ]
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 16, 2, 2])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 2, 2, 2])
+    graph = helper.make_graph(nodes, "q", [x], [y], constants)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
+    return path
+
+
+def test_integer_kernels_are_judged_by_the_unoptimised_graph(sandbox, tmp_path):
+    """Sums that saturate in x86 byte kernels are right on ARM; the judge knows, and still finds a shift."""
+    model = write_saturating(tmp_path / "q.onnx")
+    x = np.full((1, 16, 2, 2), 1.2, np.float32) * np.float32([1, 0.9, 0.8, 0.7]).reshape(1, 1, 2, 2)
+    found = verify_emulated(model, "a72", samples=4, count=False)
+    assert found.parity.max_abs <= 0.2  # one step of the output's grid
+    session = reference_session(model)
+    (plain,) = session.run(None, {"x": x})
+    assert plain.max() == pytest.approx(16 * 1.27 * 1.2, abs=0.2)  # nothing saturates in the reference
+
+
+def test_a_quantised_file_that_differs_is_refused(sandbox, tmp_path, monkeypatch):
+    """More than 5% of the largest output is no rounding."""
+    from edgeprune.device import verify as module
+
+    model, honest = write_saturating(tmp_path / "q.onnx"), module._arrays
+    monkeypatch.setattr(module, "_arrays", lambda reply: tuple(a * 1.5 for a in honest(reply)))
+    with pytest.raises(ParityError, match="differs from the unoptimised graph"):
+        verify_emulated(model, "a72", count=False)
