@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgeprune.cli.device import device_options, open_device
+from edgeprune.cli.device import device_options, open_device, say
 
 if TYPE_CHECKING:
     from edgeprune.records import BenchResult, Interval
@@ -61,6 +61,7 @@ def bench(
 
         device = open_device(destination, device_python, ssh_config, accept_new_host_key)
         with device.remote:
+            say(f"looking at {destination} …")
             result = device_bench(device, models, **settings)
     click.echo(json.dumps(to_json(result), indent=1) if as_json else "\n".join(lines_of(result)))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -72,7 +73,10 @@ def verify(
     if not cpus and destination is None:
         raise click.UsageError("give --emulate cortex-a72 or --device pi@host")
     settings: dict[str, Any] = {"inputs": inputs, "samples": samples, "seed": seed, "shapes": shapes}
-    found = [verify_emulated(model, cpu, count=count, **settings) for cpu in cpus]
+    found = []
+    for cpu in cpus:
+        say(f"running {model.name} on the emulated {cpu} …")
+        found.append(verify_emulated(model, cpu, count=count, **settings))
     if destination is not None:
         device = open_device(destination, device_python, ssh_config, accept_new_host_key)
         with device.remote:
@@ -132,6 +136,7 @@ def ship(
     host, path = split_destination(destination)
     device = open_device(host, device_python, ssh_config, accept_new_host_key)
     with device.remote:
+        say(f"looking at {host} …")
         if listing:
             found = list_releases(device, path)
             click.echo(json.dumps(found, indent=1) if as_json else "\n".join(_releases(found)))
@@ -174,11 +179,18 @@ def doctor(
         device = open_device(destination, device_python, ssh_config, accept_new_host_key)
         with device.remote:
             if make_venv:
+                say(f"making an environment on {destination} …")
                 device.python = make_environment(device, wheels)
                 click.echo(f"made; use it with --device-python {device.python}", err=True)
             found += diagnose_device(device)
     click.echo(json.dumps(to_json(found), indent=1) if as_json else "\n".join(_findings(found)))
     return 1 if any(finding.needed and not finding.ok for finding in found) else 0
+
+
+def say(text: str) -> None:
+    """Tell a person at a terminal what takes so long; scripts and logs are spared."""
+    if sys.stderr.isatty():
+        click.echo(text, err=True)
 
 
 def split_destination(text: str) -> tuple[str, str]:
