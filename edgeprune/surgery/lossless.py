@@ -137,19 +137,18 @@ class _Work:
     refused: dict[str, set[int]] = field(default_factory=dict)
     biases: int = 0
     rounds: int = 0
-    max_abs: float = 0.0
     lossy_max_abs: float = 0.0
 
     def __post_init__(self) -> None:
         self.certificate = Certificate(self.reference, self.inputs)
+        self.small = self.state.traced
         self.facts = observe(self.state.graph, self.state.traced.inputs)
 
     def round(self) -> bool:
-        """One pass of every kind of step; False when none removed anything."""
+        """Folds as long as there are any, then one pass of merges; False when none merged."""
+        while self._fold_all():
+            pass
         before = int(self.state.removed.sum())
-        found = constants(self.state, self.facts)
-        dead = self._without(found.unused | found.even, "fold")
-        self._step(np.flatnonzero(dead), self._fold, found)
         found = constants(self.state, self.facts)
         uneven = self._without(found.constant & ~found.even & ~found.unused, "carry")
         self._merge(carried(self.state, self.facts, uneven), "carry")
@@ -158,6 +157,13 @@ class _Work:
             alive = ~self.state.removed
             self._merge([m for m in merges if alive[[m.gone, *m.into]].all()], "dependent")
         self.rounds += 1
+        return int(self.state.removed.sum()) > before
+
+    def _fold_all(self) -> bool:
+        before = int(self.state.removed.sum())
+        found = constants(self.state, self.facts)
+        dead = self._without(found.unused | found.even, "fold")
+        self._step(np.flatnonzero(dead), self._fold, found)
         return int(self.state.removed.sum()) > before
 
     def fold_borders(self) -> bool:
@@ -173,7 +179,7 @@ class _Work:
         if escaped:
             self._refuse("lossy", escaped)
             return True
-        small = cut(trial.traced, trial.couplings, trial.removed)
+        self.small = small = cut(trial.traced, trial.couplings, trial.removed)
         self.lossy += np.flatnonzero(chosen).tolist()
         self.lossy_max_abs += certify(self.reference, small, self.inputs)
         self.state, self.facts, self.reference = trial, facts, trial.traced
@@ -217,8 +223,7 @@ class _Work:
             trial, biases = apply(batch)
             verdict = self._judge(trial, batch)
             if isinstance(verdict, tuple):
-                gap, facts = verdict
-                self.state, self.facts, self.max_abs = trial, facts, gap
+                self.state, (self.small, self.facts) = trial, verdict
                 self.biases += biases
                 for unit in batch.tolist():
                     which = "merged" if found is None else "unused" if found.unused[unit] else "folded"
@@ -233,8 +238,8 @@ class _Work:
 
     def _judge(
         self, trial: State, batch: npt.NDArray[np.int64]
-    ) -> tuple[float, Facts] | dict[int, str] | str:
-        """Difference and facts of an accepted trial; reasons per component, or one for all."""
+    ) -> tuple[Trace, Facts] | dict[int, str] | str:
+        """The cut graph and the facts of an accepted trial; reasons per component, or one for all."""
         facts = observe(trial.graph, trial.traced.inputs)
         chosen = np.zeros(trial.couplings.count, dtype=bool)
         chosen[batch] = True
@@ -245,8 +250,8 @@ class _Work:
             small = cut(trial.traced, trial.couplings, trial.removed)
         except TraceError as error:
             return error.message
-        gap, trouble = self.certificate.verdict(small)
-        return trouble or (gap, facts)
+        trouble = self.certificate.verdict(small)[1]
+        return trouble or (small, facts)
 
     def _refuse(self, kind: str, reasons: dict[int, str]) -> None:
         self.reasons.update(reasons)
@@ -262,16 +267,14 @@ class _Work:
         for unit, reason in _kept(state, self.facts).items():
             self.reasons.setdefault(unit, reason)
         gone = np.flatnonzero(state.removed)
-        small = cut(state.traced, state.couplings, state.removed) if gone.size else state.traced
-        self.max_abs = certify(self.reference, small, self.inputs)
 
         def ids(kind: str) -> npt.NDArray[np.int64]:
             return np.array(sorted(self.kinds.get(kind, [])), dtype=np.int64)
 
         return LosslessResult(
-            small, state.traced, state.couplings, gone.astype(np.int64), ids("unused"), ids("folded"),
+            self.small, state.traced, state.couplings, gone.astype(np.int64), ids("unused"), ids("folded"),
             ids("merged"), np.array(sorted(self.lossy), dtype=np.int64), self.biases, self.rounds,
-            self.max_abs, self.lossy_max_abs,
+            self.certificate.verdict(self.small)[0], self.lossy_max_abs,
             {unit: r for unit, r in sorted(self.reasons.items()) if not state.removed[unit]},
         )  # fmt: skip
 

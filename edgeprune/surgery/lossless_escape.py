@@ -8,6 +8,7 @@ removed dimension: all of them show here as an escape, and name the components.
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,9 @@ def escaping(state: State, facts: Facts, chosen: BoolArray) -> dict[int, str]:
         marks = {n.name: _marked(n, sizes, facts, state) for n in node.all_input_nodes}
         reached = spread(node, marks, facts)
         own = _marked(node, sizes, facts, state)
+        if isinstance(reached, list):  # only what is taken out of several outputs can go anywhere
+            taken = {u.args[1] for u in node.users if u.target is operator.getitem}
+            own = [o if i in taken else r for i, (r, o) in enumerate(zip(reached, own, strict=True))]
         if _escapes(reached, own):
             where = f"{str(node.target).removesuffix('.default')} at {source_line(node)} passes it on"
             found.update(_blame(state, chosen, operands, where))

@@ -170,6 +170,10 @@ def _product(node: fx.Node, marks: Mapping[str, Any], facts: Facts, reached: lis
         (_nonzero(a, facts), marks[b.name]),
     ):
         if bool(left.any()) and bool(right.any()):
+            quick = _by_channel(node, left, right, out)
+            if quick is not None:
+                out = out | quick
+                continue
             args, kwargs = _resolved(node, facts)
             args[0], args[1] = left.float(), right.float()
             if len(args) > 2 and node.target not in PRODUCTS - {aten.linear.default}:
@@ -180,8 +184,32 @@ def _product(node: fx.Node, marks: Mapping[str, Any], facts: Facts, reached: lis
     return out
 
 
+def _by_channel(
+    node: fx.Node, left: torch.Tensor, right: torch.Tensor, out: torch.Tensor
+) -> torch.Tensor | None:
+    """The same for marks that treat all positions alike: one small product; None where it does not apply.
+
+    A window that sees nothing but padding counts as reached, which claims less.
+    """
+    if node.target is aten.linear.default:
+        dim, weight = left.dim() - 1, right
+    elif node.target in CONVOLUTIONS and left.dim() == right.dim() and left.shape[1] == right.shape[1]:
+        dim, weight = 1, right.flatten(2).any(2)
+    elif node.target in TRANSPOSED and left.dim() == right.dim() and out.shape[1] == right.shape[1]:
+        dim, weight = 1, right.flatten(2).any(2).T
+    else:
+        return None
+    rows = left.movedim(dim, 0).reshape(left.shape[dim], -1)
+    if not bool((rows == rows[:, :1]).all()):
+        return None
+    reached = (weight.float() @ rows[:, 0].float()) > 0.5
+    return reached.reshape([-1 if d == dim else 1 for d in range(out.dim())]).expand(out.shape)
+
+
 def _addmm(node: fx.Node, marks: Mapping[str, Any], facts: Facts, reached: list[fx.Node]) -> Any:
     bias, a, b = node.args[:3]
+    if set(node.kwargs) & {"alpha", "beta"}:
+        return _like(facts.values[node.name], True)
     out = _like(facts.values[node.name], False) | marks[bias.name]
     out = out | ((marks[a.name].float() @ _nonzero(b, facts).float()) > 0.5)
     return out | ((_nonzero(a, facts).float() @ marks[b.name].float()) > 0.5)

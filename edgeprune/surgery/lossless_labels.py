@@ -64,9 +64,10 @@ def mix(a: torch.Tensor, b: torch.Tensor | int) -> torch.Tensor:
 
 def finalise(x: torch.Tensor) -> torch.Tensor:
     """A bijection of 64-bit integers that spreads every bit."""
-    x = (x ^ (x >> 30)) * K2
-    x = (x ^ (x >> 27)) * K1
-    return x ^ (x >> 31)
+    y = x >> 30  # in place from here on: weights of large models pass through
+    y = y.bitwise_xor_(x).mul_(K2)
+    z = (y >> 27).bitwise_xor_(y).mul_(K1)
+    return (z >> 31).bitwise_xor_(z)
 
 
 def bits(value: torch.Tensor) -> torch.Tensor:
@@ -89,6 +90,8 @@ def _settle(made: Any, value: Any, depends: Any, name: str) -> Any:
         ]
     if not isinstance(value, torch.Tensor):
         return None
+    if not bool(depends.any()):
+        return bits(value)
     if made is None or made.shape != value.shape:
         made = finalise(torch.arange(value.numel()) * K1 + text(name)).reshape(value.shape)
     return torch.where(depends, made, bits(value))
