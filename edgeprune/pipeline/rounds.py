@@ -219,12 +219,17 @@ def plan(
     if cost(np.zeros(state.couplings.count, bool)) <= goal:
         return np.zeros(state.couplings.count, bool), {}
     if statistics is None or options.allocation == "uniform":
-        return uniform(state.couplings, scores.rank, cost, goal, align=prepared.align), {}
+        removed = uniform(state.couplings, scores.rank, cost, goal, align=prepared.align)
+        if cost(removed) > goal:  # the budget comes before widths that suit the machine
+            removed = uniform(state.couplings, scores.rank, cost, goal)
+        return removed, {}
     samples = prepared.calibration()[: max(1, SENSITIVITY_SAMPLES // BATCH)]
     curves = sensitivity(
         state.trace, state.couplings, statistics, scores.rank, samples, progress=clock.progress.step
     )
     removed = allocate(state.couplings, scores.rank, curves, cost, goal, align=prepared.align)
+    if cost(removed) > goal:
+        removed = allocate(state.couplings, scores.rank, curves, cost, goal)
     return removed, curves
 
 

@@ -72,6 +72,14 @@ def _descend(
             if state is not before:
                 tried.append(state)
                 _tell(state, prepared, options, clock)
+    for target in targets:
+        whole, cost = _whole(prepared, target.kind), cost_of(state, target.kind)
+        left = cost(np.zeros(state.couplings.count, bool)) / whole
+        if left > target.share * (1 + 1e-9):
+            raise BudgetError(
+                f"--{target.kind} {target.share:.3g}: the rounds came down to {left:.3g} and no further",
+                tip=f"use --{target.kind} {left + 0.005:.2f} or more, or --allocation uniform",
+            )
     return state
 
 
@@ -127,7 +135,12 @@ def refuse_unreachable(prepared: Prepared, state: State, target: Target) -> None
     """Raise BudgetError when a target lies below what structure allows."""
     cost = cost_of(state, target.kind)
     rank = np.arange(prepared.couplings.count)
-    whole = prepared.couplings.macs() if target.kind == "macs" else parameters(prepared.trace)
+    whole = _whole(prepared, target.kind)
     floor = cost(largest(prepared.couplings, rank)) / whole
     what = {"macs": "MACs", "params": "parameters"}[target.kind]
     refuse_impossible(prepared.couplings, floor, target.share, f"--{target.kind}", what)
+
+
+def _whole(prepared: Prepared, kind: str) -> float:
+    """MACs or parameters of the dense network."""
+    return prepared.couplings.macs() if kind == "macs" else parameters(prepared.trace)
