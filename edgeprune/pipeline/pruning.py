@@ -40,7 +40,7 @@ from edgeprune.records import Interval
 from edgeprune.recovery import compensate, recalibrate
 from edgeprune.store import write_json
 from edgeprune.surgery import cut, retrace
-from edgeprune.surgery.lossless import masked
+from edgeprune.surgery.lossless import apply_mask
 from edgeprune.surgery.recipe import recipe
 
 
@@ -98,7 +98,7 @@ def prune_model(
     """
     clock = clock or Clock(Progress())
     criterion = _criterion(dataset, mask, settings)
-    sparse = found.trace if mask is None else masked(found.trace, found.couplings, mask)
+    sparse = found.trace if mask is None else apply_mask(found.trace, found.couplings, mask)
     prepared = _prepared(found, sparse, dataset, settings)
     options = Options(
         criterion=criterion or "l2", theta=settings.theta, allocation=settings.allocation,
