@@ -101,4 +101,27 @@ void bind_counts(py::module_& module) {
         },
         py::arg("codes").noconvert(), py::arg("bins"), py::arg("labels").noconvert(), py::arg("classes"),
         py::arg("counts").noconvert(), py::arg("threads"));
+
+    module.def(
+        "add_soft_counts",
+        [](const py::array_t<std::uint8_t>& codes, std::size_t bins, const Array<std::uint32_t>& weights,
+           Array<std::uint32_t>& counts, std::size_t threads) {
+            if (codes.ndim() != 2 || weights.ndim() != 2) throw std::invalid_argument("two dimensions wanted");
+            const std::size_t samples = static_cast<std::size_t>(codes.shape(0));
+            const std::size_t channels = static_cast<std::size_t>(codes.shape(1));
+            const std::size_t classes = static_cast<std::size_t>(weights.shape(1));
+            require_shape(weights, {samples, classes}, "weights");
+            require_shape(counts, {channels, classes, bins}, "counts");
+            for (py::ssize_t i = 0; i < codes.shape(0); ++i)
+                for (py::ssize_t c = 0; c < codes.shape(1); ++c)
+                    if (*codes.data(i, c) >= bins) throw std::invalid_argument("a code is not below bins");
+            std::uint32_t* out = counts.mutable_data();
+            const std::uint8_t* in = codes.data();
+            const std::uint32_t* weight = weights.data();
+            const py::ssize_t sample_stride = codes.strides(0), channel_stride = codes.strides(1);
+            py::gil_scoped_release release;  // as above
+            add_soft_counts(in, sample_stride, channel_stride, samples, channels, bins, weight, classes, out, threads);
+        },
+        py::arg("codes").noconvert(), py::arg("bins"), py::arg("weights").noconvert(), py::arg("counts").noconvert(),
+        py::arg("threads"));
 }

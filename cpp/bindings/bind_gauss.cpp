@@ -1,5 +1,6 @@
-// Backward elimination by conditional Gaussian information.
+// Covariance, and backward elimination by conditional Gaussian information.
 #include "bindings.hpp"
+#include "edgeprune/covariance.hpp"
 #include "edgeprune/gauss.hpp"
 
 using namespace edgeprune;
@@ -14,6 +15,27 @@ Array<T> to_array(const std::vector<T>& values) {
 }  // namespace
 
 void bind_gauss(py::module_& module) {
+    module.def(
+        "block_moments",
+        [](const py::array& x, const std::string& dtype, std::size_t first, std::size_t count,
+           const Array<double>& shift, std::size_t threads) -> py::object {
+            const View view = view_of(x, dtype);
+            if (first > view.samples || count > view.samples - first) throw std::invalid_argument("no such samples");
+            require_shape(shift, {view.channels}, "shift");
+            Array<double> sums(static_cast<py::ssize_t>(view.channels)), products({view.channels, view.channels});
+            double *sum = sums.mutable_data(), *product = products.mutable_data();
+            const double* origin = shift.data();
+            bool finite;
+            {
+                py::gil_scoped_release release;  // reads arrays that the caller holds; writes its own
+                finite = block_moments(view, first, count, origin, sum, product, threads);
+            }
+            if (!finite) return py::none();
+            return py::make_tuple(sums, products);
+        },
+        py::arg("x"), py::arg("dtype"), py::arg("first"), py::arg("count"), py::arg("shift").noconvert(),
+        py::arg("threads"));
+
     module.def(
         "backward_elimination",
         [](const std::vector<Array<double>>& covariances, const std::vector<Array<double>>& energies,

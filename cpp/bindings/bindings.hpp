@@ -16,6 +16,8 @@ void bind_counts(py::module_& module);
 void bind_estimators(py::module_& module);
 void bind_edge(py::module_& module);
 void bind_gauss(py::module_& module);
+void bind_jmi(py::module_& module);
+void bind_reference(py::module_& module);
 
 template <class T>
 using Array = py::array_t<T, py::array::c_style>;  // bound with .noconvert(): never a silent copy

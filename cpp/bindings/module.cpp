@@ -7,4 +7,6 @@ PYBIND11_MODULE(_core, module) {
     bind_estimators(module);
     bind_edge(module);
     bind_gauss(module);
+    bind_jmi(module);
+    bind_reference(module);
 }

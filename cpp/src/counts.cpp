@@ -115,10 +115,12 @@ bool encode(const View& view, const float* thresholds, std::size_t threshold_cou
     return finite;
 }
 
-bool add_counts(const View& view, const float* thresholds, std::size_t threshold_count,
-                const Labels& labels, std::uint32_t* counts, std::size_t threads) {
+namespace {
+
+// Adds `step`, modulo 2^32, per sample: 1, or 2^32 - 1 to take the same samples out again.
+bool add_steps(const View& view, const float* thresholds, std::size_t threshold_count, const Labels& labels,
+               std::uint32_t step, std::uint32_t* counts, std::size_t threads) {
     const std::size_t bins = threshold_count + 1;
-    check_sizes(bins, labels);
     const std::size_t table_size = labels.classes * bins;
     const bool short_index = table_size <= 65536;
     threads = resolve_threads(threads);
@@ -137,17 +139,28 @@ bool add_counts(const View& view, const float* thresholds, std::size_t threshold
                 std::uint32_t* table = counts + (channel + c) * table_size;
                 if (short_index) {
                     own.search_index(c, count);
-                    for (std::size_t i = 0; i < count; ++i) ++table[own.index[i]];
+                    for (std::size_t i = 0; i < count; ++i) table[own.index[i]] += step;
                 } else {
                     own.search(c, count, own.codes);
                     for (std::size_t i = 0; i < count; ++i)
-                        ++table[static_cast<std::size_t>(labels.data[first + i]) * bins + own.codes[i]];
+                        table[static_cast<std::size_t>(labels.data[first + i]) * bins + own.codes[i]] += step;
                 }
             };
             if (!own.walk(view, channel, width, start, tally)) finite = false;
         }
     });
     return finite;
+}
+
+}  // namespace
+
+bool add_counts(const View& view, const float* thresholds, std::size_t threshold_count,
+                const Labels& labels, std::uint32_t* counts, std::size_t threads) {
+    check_sizes(threshold_count + 1, labels);
+    if (add_steps(view, thresholds, threshold_count, labels, 1, counts, threads)) return true;
+    // NaN and infinities get codes like any value, so the same walk takes everything out again.
+    add_steps(view, thresholds, threshold_count, labels, 0xffffffffu, counts, threads);
+    return false;
 }
 
 void add_counts(const std::uint8_t* codes, std::ptrdiff_t sample_stride, std::ptrdiff_t channel_stride,
@@ -170,6 +183,19 @@ void add_counts(const std::uint8_t* codes, std::ptrdiff_t sample_stride, std::pt
         }
     });
     if (!in_range) throw std::invalid_argument("a code is not below bins");
+}
+
+void add_soft_counts(const std::uint8_t* codes, std::ptrdiff_t sample_stride, std::ptrdiff_t channel_stride,
+                     std::size_t samples, std::size_t channels, std::size_t bins, const std::uint32_t* weights,
+                     std::size_t classes, std::uint32_t* counts, std::size_t threads) {
+    parallel_for(channels, 16, resolve_threads(threads), [&](std::size_t begin, std::size_t end, std::size_t) {
+        for (std::size_t channel = begin; channel < end; ++channel) {
+            const std::uint8_t* code = codes + static_cast<std::ptrdiff_t>(channel) * channel_stride;
+            std::uint32_t* table = counts + channel * classes * bins;
+            for (std::size_t i = 0; i < samples; ++i, code += sample_stride)
+                for (std::size_t k = 0; k < classes; ++k) table[k * bins + *code] += weights[i * classes + k];
+        }
+    });
 }
 
 }  // namespace edgeprune

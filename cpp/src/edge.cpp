@@ -113,9 +113,11 @@ bool find_ranges(const View& view, float* ranges, std::size_t threads) {
     return finite;
 }
 
-bool add_fine_counts(const View& view, const float* ranges, std::size_t cells, const Labels& labels,
-                     std::uint32_t* counts, std::size_t threads) {
-    if (cells == 0 || cells % 2 != 0) throw std::invalid_argument("cells must be even and positive");
+namespace {
+
+// Adds `step`, modulo 2^32, per sample: 1, or 2^32 - 1 to take the same samples out again.
+bool add_steps(const View& view, const float* ranges, std::size_t cells, const Labels& labels, std::uint32_t step,
+               std::uint32_t* counts, std::size_t threads) {
     threads = resolve_threads(threads);
     std::vector<std::vector<float>> tiles(threads);
     std::atomic<bool> finite{true};
@@ -130,12 +132,22 @@ bool add_fine_counts(const View& view, const float* ranges, std::size_t cells, c
                 std::uint32_t* table = counts + channel * labels.classes * cells;
                 for (std::size_t i = 0; i < count; ++i) {
                     const double at = std::clamp(static_cast<double>(x[i]) * scale + half, 0.0, top);
-                    ++table[static_cast<std::size_t>(labels.data[first + i]) * cells + static_cast<std::size_t>(at)];
+                    table[static_cast<std::size_t>(labels.data[first + i]) * cells + static_cast<std::size_t>(at)] += step;
                 }
             });
         if (!good) finite = false;
     });
     return finite;
+}
+
+}  // namespace
+
+bool add_fine_counts(const View& view, const float* ranges, std::size_t cells, const Labels& labels,
+                     std::uint32_t* counts, std::size_t threads) {
+    if (cells == 0 || cells % 2 != 0) throw std::invalid_argument("cells must be even and positive");
+    if (add_steps(view, ranges, cells, labels, 1, counts, threads)) return true;
+    add_steps(view, ranges, cells, labels, 0xffffffffu, counts, threads);
+    return false;
 }
 
 void edge_tables(const std::uint32_t* counts, std::size_t channels, std::size_t classes, std::size_t cells,

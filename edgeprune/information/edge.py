@@ -62,9 +62,8 @@ def edge_information(
     validate.not_empty(x)
     samples, channels = x.shape
     if classes is None:
-        array = np.asarray(labels)
-        classes = int(array.max()) + 1 if array.size and array.dtype.kind in "iub" else 1
-    checked = validate.class_labels(labels, samples, max(classes, 1))
+        classes = validate.classes_of(labels)
+    checked = validate.class_labels(labels, samples, classes)
     ranges = core.find_ranges(x, dtype, threads)
     if ranges is None:
         validate.refuse_non_finite(x, dtype)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from edgeprune.errors import DataError
 from edgeprune.information import validate
 from edgeprune.information._native import core
-from edgeprune.information.codes import Codes
+from edgeprune.information.codes import SKETCH, Codes, find_edges
 from edgeprune.information.counts import joint_counts
 from edgeprune.information.validate import FloatArray
 
@@ -54,6 +54,7 @@ def mutual_information(
     *,
     classes: int | None = None,
     correction: Correction = "miller-madow",
+    unit: int = 1,
     threads: int = 0,
 ) -> FloatArray:
     """Estimate I(T_c; Y) for every channel c, in nats, not clipped.
@@ -72,6 +73,7 @@ def mutual_information(
         counts_or_codes: uint32 counts, shape (channels, bins, classes), or Codes.
         labels: with Codes: integers, shape (samples,).
         classes: with Codes: number of classes; the largest label plus one if left out.
+        unit: counts per sample; more than one for soft labels, which have no `shuffle`.
 
     Returns:
         float64, shape (channels,).
@@ -81,13 +83,18 @@ def mutual_information(
     """
     if correction not in CORRECTIONS:
         raise DataError(f"correction is {correction!r}, wanted one of {', '.join(CORRECTIONS)}")
+    if unit < 1 or (unit > 1 and correction == "shuffle"):
+        raise DataError(
+            f"unit is {unit} with correction {correction}", tip="soft labels cannot be shuffled by counts"
+        )
     table = _table(counts_or_codes, labels, classes, threads)
-    stats = _enough(statistics_of(table, threads))
+    stats = _enough(statistics_of(table, threads), unit)
     information: FloatArray = stats.information
+    samples = stats.samples / unit
     if correction == "miller-madow":
-        return information - (stats.cells - stats.bins - stats.classes + 1) / (2 * stats.samples)
+        return information - (stats.cells - stats.bins - stats.classes + 1) / (2 * samples)
     if correction == "full":
-        return information - (stats.bins - 1) * (stats.classes - 1) / (2 * stats.samples)
+        return information - (stats.bins - 1) * (stats.classes - 1) / (2 * samples)
     if correction == "shuffle":
         expected: FloatArray = core.shuffled_information(table, threads)
         return information - expected
@@ -147,16 +154,47 @@ def _table(source: Any, labels: Any, classes: int | None, threads: int) -> npt.N
             raise DataError("labels are missing", tip="pass labels, or counts made with joint_counts")
         labels = np.zeros(source.codes.shape[0], np.int64)
     elif classes is None:
-        array = np.asarray(labels)
-        classes = int(array.max()) + 1 if array.size and array.dtype.kind in "iub" else 1
-        classes = max(classes, 1)
+        classes = validate.classes_of(labels)
     counts = joint_counts(source, labels, classes or 1, threads=threads)
     return np.ascontiguousarray(counts.transpose(0, 2, 1))
 
 
-def _enough(stats: TableStatistics) -> TableStatistics:
-    few = stats.samples < 2
+def _enough(stats: TableStatistics, unit: int = 1) -> TableStatistics:
+    few = stats.samples < 2 * unit
     if few.any():
         at = int(np.argmax(few))
-        raise DataError(f"channel {at} has {int(stats.samples[at])} samples, wanted at least two")
+        raise DataError(f"channel {at} has {int(stats.samples[at]) // unit} samples, wanted at least two")
     return stats
+
+
+def label_information(
+    x: Any,
+    labels: Any,
+    *,
+    bins: int = 64,
+    classes: int | None = None,
+    correction: Correction = "miller-madow",
+    sketch: int = SKETCH,
+    threads: int = 0,
+) -> FloatArray:
+    """Estimate I(x_c; Y) from activations in one call: find edges, count, reduce.
+
+    Codes are counted as they arise and never stored, so this is the fast way when
+    they are not wanted: x is read once, and once more at the sketched samples.
+
+    Args:
+        x: floats, shape (samples, channels), any strides.
+        labels: integers, shape (samples,).
+        bins, sketch: as for `find_edges`.
+
+    Returns:
+        float64, shape (channels,), nats.
+    """
+    x, dtype = validate.activations(x)
+    classes = validate.classes_of(labels) if classes is None else classes
+    checked = validate.class_labels(labels, x.shape[0], classes)
+    edges = find_edges(x, bins, sketch=sketch, threads=threads)
+    table = np.zeros((edges.channels, int(classes), edges.bins), np.uint32)
+    if not core.add_counts(x, dtype, edges.thresholds, checked, int(classes), table, threads):
+        validate.refuse_non_finite(x, dtype)
+    return mutual_information(table.transpose(0, 2, 1), correction=correction, threads=threads)

@@ -93,6 +93,16 @@ def class_labels(labels: Any, samples: int, classes: int, name: str = "labels") 
     return np.ascontiguousarray(array, dtype=np.int32)
 
 
+def classes_of(labels: Any) -> int:
+    """Return the largest label plus one, and at least one; `class_labels` checks the rest."""
+    if type(labels).__module__.partition(".")[0] == "torch":
+        labels = labels.detach().cpu().numpy()
+    array = np.asarray(labels)
+    if array.size == 0 or array.dtype.kind not in "iub":
+        return 1
+    return max(int(array.max()) + 1, 1)
+
+
 def joint_table(counts: Any, name: str = "counts") -> npt.NDArray[np.uint32]:
     """Return counts of shape (channels, bins, classes) as the core's contiguous (channels, classes, bins)."""
     array = np.asarray(counts)

@@ -28,7 +28,7 @@ bool encode(const View& view, const float* thresholds, std::size_t threshold_cou
             std::size_t threads);
 
 // counts[(channel * classes + label) * bins + code] += 1, straight from activations; bins is
-// threshold_count + 1. False: a value was not finite, and counts then hold a partial sum.
+// threshold_count + 1. False: a value was not finite; counts are then as they were.
 bool add_counts(const View& view, const float* thresholds, std::size_t threshold_count,
                 const Labels& labels, std::uint32_t* counts, std::size_t threads);
 
@@ -36,5 +36,10 @@ bool add_counts(const View& view, const float* thresholds, std::size_t threshold
 void add_counts(const std::uint8_t* codes, std::ptrdiff_t sample_stride, std::ptrdiff_t channel_stride,
                 std::size_t samples, std::size_t channels, std::size_t bins, const Labels& labels,
                 std::uint32_t* counts, std::size_t threads);
+
+// The same with a weight for every class: counts[channel, k, code] += weights[sample * classes + k].
+void add_soft_counts(const std::uint8_t* codes, std::ptrdiff_t sample_stride, std::ptrdiff_t channel_stride,
+                     std::size_t samples, std::size_t channels, std::size_t bins, const std::uint32_t* weights,
+                     std::size_t classes, std::uint32_t* counts, std::size_t threads);
 
 }  // namespace edgeprune

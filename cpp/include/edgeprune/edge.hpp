@@ -23,6 +23,7 @@ constexpr std::size_t edge_steps = 256;
 bool find_ranges(const View& view, float* ranges, std::size_t threads);
 
 // counts (channels, classes, cells); values beyond the range go to the outermost cells. cells is even.
+// False: a value was not finite; counts are then as they were.
 bool add_fine_counts(const View& view, const float* ranges, std::size_t cells, const Labels& labels,
                      std::uint32_t* counts, std::size_t threads);
 

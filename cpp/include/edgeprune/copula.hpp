@@ -1,0 +1,15 @@
+// Rank-normalised data, for the Gaussian copula.
+#pragma once
+
+#include <cstddef>
+
+namespace edgeprune {
+
+// Quantile of the standard normal distribution, 0 < p < 1, to about 1e-16 (Wichura 1988, AS 241).
+double normal_quantile(double p);
+
+// scores[c, s] = normal_quantile(rank / (samples + 1)), ties sharing their mean rank.
+// x and scores (channels, samples).
+void normal_scores(const double* x, std::size_t channels, std::size_t samples, double* scores, std::size_t threads);
+
+}  // namespace edgeprune

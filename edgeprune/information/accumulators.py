@@ -1,0 +1,223 @@
+"""Statistics that grow batch by batch and merge exactly.
+
+    edges = find_edges(sketch)                 # once, on a fixed set of samples
+    counts = JointCounts(edges, classes=10)    # on every rank
+    for x, labels in batches: counts.update(x, labels)
+    total = counts.merge(other)                # any order, any split: the same bits
+
+Guarantee: the state is integer counts on frozen edges, so it is bit-identical
+for any order and split of the samples and any number of ranks and threads; its
+memory does not depend on the number of samples; an update that fails changes
+nothing. No channel counts more than 2^32 - 1 samples: one more is an error.
+An empty batch changes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeprune.errors import DataError
+from edgeprune.information import files, validate
+from edgeprune.information._native import core
+from edgeprune.information.codes import Edges
+from edgeprune.information.edge import fine_cells, scores_from_tables
+from edgeprune.information.validate import FloatArray
+
+
+class _Counts:
+    """What both accumulators share: a table, its total, and a lock for calls that release the GIL."""
+
+    def __init__(self, channels: int, classes: int, cells: int) -> None:
+        if isinstance(classes, bool) or not isinstance(classes, int | np.integer) or classes < 1:
+            raise DataError(f"classes is {classes!r}, wanted a positive number")
+        self.classes = int(classes)
+        self.samples = 0
+        self._table = np.zeros((channels, self.classes, cells), np.uint32)
+        self._lock = threading.Lock()
+
+    @property
+    def counts(self) -> npt.NDArray[np.uint32]:
+        """A copy of the counts, uint32, shape (channels, bins, classes)."""
+        with self._lock:
+            return self._table.copy().transpose(0, 2, 1)
+
+    def _room_for(self, more: int) -> None:
+        if self.samples + more > validate.MAX_SAMPLES:
+            raise DataError(
+                f"{self.samples} samples are counted, {more} would follow; at most {validate.MAX_SAMPLES} fit",
+                tip="start a second accumulator",
+            )
+
+    def _batch(self, x: Any, labels: Any) -> tuple[npt.NDArray[Any], str, npt.NDArray[np.int32]]:
+        x, dtype = validate.activations(x)
+        channels = self._table.shape[0]
+        if x.shape[1] != channels:
+            raise DataError(f"x has {x.shape[1]} channels, the accumulator has {channels}")
+        return x, dtype, validate.class_labels(labels, x.shape[0], self.classes)
+
+    def _add(self, table: npt.NDArray[np.uint32], samples: int) -> None:
+        with self._lock:
+            self._room_for(samples)
+            self._table += table
+            self.samples += samples
+
+    def _restore(self, arrays: files.Arrays, path: str | os.PathLike[str]) -> None:
+        table, samples = arrays["table"], int(arrays["samples"])
+        if table.dtype != np.uint32 or table.shape != self._table.shape:
+            raise DataError(
+                f"{os.fspath(path)}: table is {table.dtype} {table.shape}, wanted {self._table.shape}"
+            )
+        if (table.sum(axis=(1, 2), dtype=np.uint64) != samples).any():
+            raise DataError(f"{os.fspath(path)}: the counts do not add up to {samples} samples")
+        self._table = np.ascontiguousarray(table)
+        self.samples = samples
+
+
+class JointCounts(_Counts):
+    """Joint counts of codes and labels on frozen edges."""
+
+    def __init__(self, edges: Edges, classes: int) -> None:
+        super().__init__(edges.channels, classes, edges.bins)
+        self.edges = edges
+
+    def update(self, x: Any, labels: Any, *, threads: int = 0) -> JointCounts:
+        """Count a batch: x floats (samples, channels) of any strides, labels integers (samples,).
+
+        Raises:
+            DataError: wrong type or shape, a label out of range, NaN or infinity, or more than
+                2^32 - 1 samples in all; the counts are then as they were.
+        """
+        x, dtype, checked = self._batch(x, labels)
+        with self._lock:
+            self._room_for(len(checked))
+            good = core.add_counts(
+                x, dtype, self.edges.thresholds, checked, self.classes, self._table, threads
+            )
+            if good:
+                self.samples += len(checked)
+        if not good:
+            validate.refuse_non_finite(x, dtype)
+        return self
+
+    def merge(self, other: JointCounts) -> JointCounts:
+        """Add the counts of another accumulator with the same edges and classes."""
+        if not isinstance(other, JointCounts):
+            raise DataError(f"other is a {type(other).__name__}, wanted JointCounts")
+        if other.classes != self.classes:
+            raise DataError(f"other has {other.classes} classes, this one has {self.classes}")
+        if other.edges != self.edges:
+            raise DataError(
+                _first_difference(self.edges, other.edges), tip="freeze the edges once and share them"
+            )
+        self._add(other.counts.transpose(0, 2, 1), other.samples)
+        return self
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write edges and counts to one npz file; the same state gives the same bytes."""
+        with self._lock:
+            arrays: files.Arrays = {
+                "thresholds": self.edges.thresholds,
+                "table": self._table,
+                "samples": np.array(self.samples, np.uint64),
+            }
+            files.write(path, "joint-counts", arrays)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> JointCounts:
+        """Read what `save` wrote."""
+        arrays = _expect(files.read(path, "joint-counts"), {"thresholds", "table", "samples"}, path)
+        if arrays["table"].ndim != 3:
+            raise DataError(f"{os.fspath(path)}: table has shape {arrays['table'].shape}")
+        out = cls(Edges(arrays["thresholds"]), int(arrays["table"].shape[1]))
+        out._restore(arrays, path)
+        return out
+
+
+class EdgeCounts(_Counts):
+    """Fine counts of inputs against labels, from which any connection's information is a re-binning.
+
+    ranges: float32, shape (channels,), the largest magnitude of each input, frozen beforehand (for
+    instance from a sketch); larger values count in the outermost cells.
+    """
+
+    def __init__(self, ranges: Any, classes: int) -> None:
+        ranges = np.array(ranges, dtype=np.float32)
+        if ranges.ndim != 1:
+            raise DataError(f"ranges have shape {ranges.shape}, wanted (channels,)")
+        wrong = ~(np.isfinite(ranges) & (ranges >= 0))
+        if wrong.any():
+            at = int(np.argmax(wrong))
+            raise DataError(f"ranges[{at}] is {ranges[at]}, wanted a finite magnitude")
+        super().__init__(len(ranges), classes, fine_cells(int(classes)))
+        ranges.flags.writeable = False
+        self.ranges = ranges
+
+    def update(self, x: Any, labels: Any, *, threads: int = 0) -> EdgeCounts:
+        """Count a batch; as `JointCounts.update`."""
+        x, dtype, checked = self._batch(x, labels)
+        with self._lock:
+            self._room_for(len(checked))
+            good = core.add_fine_counts(x, dtype, self.ranges, checked, self.classes, self._table, threads)
+            if good:
+                self.samples += len(checked)
+        if not good:
+            validate.refuse_non_finite(x, dtype)
+        return self
+
+    def merge(self, other: EdgeCounts) -> EdgeCounts:
+        """Add the counts of another accumulator with the same ranges and classes."""
+        if not isinstance(other, EdgeCounts):
+            raise DataError(f"other is a {type(other).__name__}, wanted EdgeCounts")
+        if other.classes != self.classes:
+            raise DataError(f"other has {other.classes} classes, this one has {self.classes}")
+        if not np.array_equal(other.ranges, self.ranges):
+            raise DataError("other has other ranges", tip="freeze the ranges once and share them")
+        self._add(other.counts.transpose(0, 2, 1), other.samples)
+        return self
+
+    def scores(self, weights: Any, steps: Any, *, theta: float = 0.0, threads: int = 0) -> FloatArray:
+        """Score connections as `edge_information` does: float64, shape (outputs, channels)."""
+        with self._lock:
+            information, entropy = core.edge_tables(self._table, threads)
+        return scores_from_tables(self.ranges, information, entropy, weights, steps, theta, threads)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write ranges and counts to one npz file; the same state gives the same bytes."""
+        with self._lock:
+            arrays = {
+                "ranges": self.ranges,
+                "table": self._table,
+                "samples": np.array(self.samples, np.uint64),
+            }
+            files.write(path, "edge-counts", arrays)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> EdgeCounts:
+        """Read what `save` wrote."""
+        arrays = _expect(files.read(path, "edge-counts"), {"ranges", "table", "samples"}, path)
+        if arrays["table"].ndim != 3:
+            raise DataError(f"{os.fspath(path)}: table has shape {arrays['table'].shape}")
+        out = cls(arrays["ranges"], int(arrays["table"].shape[1]))
+        out._restore(arrays, path)
+        return out
+
+
+def _expect(arrays: files.Arrays, names: set[str], path: str | os.PathLike[str]) -> files.Arrays:
+    if set(arrays) != names:
+        raise DataError(f"{os.fspath(path)} holds {sorted(arrays)}, wanted {sorted(names)}")
+    return arrays
+
+
+def _first_difference(mine: Edges, other: Edges) -> str:
+    if mine.thresholds.shape != other.thresholds.shape:
+        return f"other has edges of shape {other.thresholds.shape}, this one {mine.thresholds.shape}"
+    channel, at = np.argwhere(mine.thresholds != other.thresholds)[0]
+    return (
+        f"other has other edges: thresholds[{channel}, {at}] is {other.thresholds[channel, at]}, "
+        f"here {mine.thresholds[channel, at]}"
+    )
