@@ -102,7 +102,7 @@ def prune_model(
     prepared = _prepared(found, sparse, dataset, settings)
     options = Options(
         criterion=criterion or "l2", theta=settings.theta, allocation=settings.allocation,
-        seed=settings.seed, calibration=settings.calibration, epochs=0,
+        seed=settings.seed, calibration=settings.calibration, keep=found.keep, epochs=0,
     )  # fmt: skip
     shares = (("macs", settings.macs), ("params", settings.params))
     targets = [Target(kind, share) for kind, share in shares if share is not None]

@@ -37,11 +37,12 @@ PARITY_SAMPLES = 256
 
 @dataclass(frozen=True)
 class Analysis:
-    """A model that was traced and coupled."""
+    """A model that was traced and coupled; `keep` names the layers whose channels all stay."""
 
     loaded: LoadedModel
     trace: Trace
     couplings: Couplings
+    keep: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def analyse_model(
         traced = trace(model, loaded.example_inputs)
     with clock.stage("coupling"):
         couplings = analyse(traced, keep=keep, seed=seed)
-    return Analysis(loaded, traced, couplings)
+    return Analysis(loaded, traced, couplings, tuple(keep))
 
 
 def score_model(
