@@ -3,6 +3,8 @@
 PY := .venv/bin/python
 PYTEST := $(PY) -m pytest
 READY := .venv/.ready
+# Idle OpenMP threads must not spin: tests and training share the cores with others.
+export OMP_WAIT_POLICY := PASSIVE
 
 .PHONY: demo test lint format examples bench-fashion clean
 

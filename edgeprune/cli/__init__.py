@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import os
 import sys
 from typing import Any
 
@@ -57,6 +58,9 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit; every expected failure is one line and its own code."""
     from edgeprune.errors import EdgepruneError, OutputError
 
+    # Idle OpenMP threads that spin take the core from the one that works as soon as anything else
+    # runs: a training step took 6 times as long on a busy two-core machine. Read when torch loads.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         result: Any = cli.main(args=arguments, standalone_mode=False)
         code = result if isinstance(result, int) else 0

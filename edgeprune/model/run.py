@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy as copying
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -13,6 +14,7 @@ from edgeprune.data import Dataset, iterate
 from edgeprune.model.trace import run
 
 Arrays = tuple[npt.NDArray[np.generic], ...]
+STRIDED = (torch.ops.aten.as_strided.default,)
 
 
 def tensors(inputs: Arrays) -> tuple[torch.Tensor, ...]:
@@ -38,12 +40,32 @@ def outputs(
 ) -> npt.NDArray[np.float32]:
     """The first output of the graph for every sample, shape (samples, …)."""
     found = []
+    quick = swift(graph)
     with torch.no_grad():
         for inputs, _ in batches(dataset, indices, batch_size):
-            found.append(run(graph, inputs)[0].float().numpy())
+            found.append(run(quick, inputs)[0].float().numpy())
             if progress:
                 progress(sum(len(f) for f in found), len(indices))
     return np.concatenate(found)
+
+
+def swift(graph: fx.GraphModule) -> fx.GraphModule:
+    """A copy that computes the same with channels last, which convolutions on a CPU prefer (about 1.4×).
+
+    Results differ from the original's by rounding only. A view needs strides that this
+    layout does not have, so the copy reshapes instead; a graph that fixes strides is copied as it is.
+    """
+    quick = copying.deepcopy(graph)
+    if any(node.target in STRIDED for node in quick.graph.nodes):
+        return quick
+    for node in quick.graph.nodes:
+        if node.target is torch.ops.aten.view.default:
+            node.target = torch.ops.aten.reshape.default
+    for tensor in (*quick.parameters(), *quick.buffers()):
+        if tensor.dim() == 4:
+            tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
+    quick.recompile()
+    return quick
 
 
 def reference(

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import fx
 
 from edgeprune.data import Dataset
-from edgeprune.model.run import tensors
+from edgeprune.model.run import swift, tensors
 from edgeprune.model.trace import Trace, run
 from edgeprune.recovery.batchnorm import set_training
 
@@ -66,7 +66,7 @@ def finetune(
         validate: larger is better; called on a graph in evaluation form after each epoch.
         progress: called with (step, steps, loss).
     """
-    graph = pruned.copy()
+    graph = swift(pruned.graph)
     best_score = validate(graph)
     best = copy.deepcopy(graph.state_dict())
     history = [Epoch(0, math.nan, best_score, 0.0)]
@@ -113,10 +113,9 @@ def finetune(
             best_score, best = score, copy.deepcopy(graph.state_dict())
         if seconds * (epoch + 1) / epoch > settings.seconds:
             break
-    graph.load_state_dict(best)
-    for p in parameters:
-        p.grad = None
-    return Trace(graph, pruned.inputs, pruned.dynamic), tuple(history)
+    trained = pruned.copy()
+    trained.load_state_dict(best)
+    return Trace(trained, pruned.inputs, pruned.dynamic), tuple(history)
 
 
 def _loss(
