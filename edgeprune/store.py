@@ -8,6 +8,7 @@ is there and every hash still fits. Nothing outside the run folder is written.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shutil
@@ -128,6 +129,14 @@ class RunFolder:
             names.append(f"{stage}.npz")
         self._stages[stage] = {name: sha256_file(self.path / name) for name in names}
         write_json(self.path / "stages.json", self._stages)
+
+    def abandon(self) -> None:
+        """Take back what opening wrote, if no stage was finished; files of others stay."""
+        if self._stages:
+            return
+        (self.path / "run.json").unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # not empty, or made by somebody else
+            self.path.rmdir()
 
     def finished(self) -> list[str]:
         """Names of the stages that were entered."""

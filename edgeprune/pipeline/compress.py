@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgeprune.criteria import find
 from edgeprune.data import Dataset
 from edgeprune.device.remote import Device
 from edgeprune.errors import BudgetError, DataError
@@ -51,12 +52,14 @@ def compress(
     """Run the whole pipeline in `output`; a killed run resumes from its records.
 
     Raises:
+        CriterionError, TargetError: an unknown name.
         DataError: no data, and a criterion or budget that needs some.
         BudgetError: the budget cannot be met. When accuracy is what fails after a MAC or
             parameter budget was reached, the result and its report are written first.
         Other EdgepruneErrors as the stages raise them.
     """
     _need_data(dataset, options)
+    find(options.criterion)
     load_target(options.target)
     request = {
         "model": loaded.sha256,
@@ -72,7 +75,11 @@ def compress(
     if done is not None:
         clock.progress.note(f"{output}: finished before; --force starts over")
         return Result(output, done)
-    prepared = prepare(loaded, dataset, evaluation or {}, options, folder, clock)
+    try:
+        prepared = prepare(loaded, dataset, evaluation or {}, options, folder, clock)
+    except BaseException:
+        folder.abandon()  # a request that was refused leaves no folder that would refuse the next
+        raise
     final, tried = search(prepared, options, folder, clock)
     with clock.stage("save"):
         save(final.trace, output / "model.pt2")

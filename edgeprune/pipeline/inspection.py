@@ -13,8 +13,7 @@ import numpy as np
 import torch
 
 from edgeprune.coupling.components import BoolArray, Couplings, Pin
-from edgeprune.pipeline.prepare import parameters
-from edgeprune.pipeline.rounds import State, cost_of
+from edgeprune.pipeline.costs import cost_of, parameters
 from edgeprune.pipeline.stages import Analysis, layer_name
 from edgeprune.planning.allocate import largest
 
@@ -67,7 +66,6 @@ def inspect_model(found: Analysis) -> Inspection:
     """Layers, groups, MACs, floors and pins of an analysed model."""
     couplings, traced = found.couplings, found.trace
     nothing = np.zeros(couplings.count, bool)
-    state = State(traced, couplings, np.arange(couplings.count), nothing, {})
     everything = largest(couplings, np.arange(couplings.count))
     macs = {cost.node: 0.0 for cost in couplings.costs}
     kept = couplings.kept(nothing)
@@ -92,7 +90,7 @@ def inspect_model(found: Analysis) -> Inspection:
     return Inspection(
         {"path": found.loaded.source, "sha256": found.loaded.sha256, "kind": found.loaded.kind},
         inputs, round(couplings.macs()), parameters(traced), couplings.count, couplings.share_free(),
-        round(couplings.macs(everything)), round(cost_of(state, "params")(everything)), layers,
+        round(couplings.macs(everything)), round(cost_of(traced, couplings, "params")(everything)), layers,
         _group_rows(couplings, layers), couplings.pins, int((~couplings.exact).sum()),
         couplings.inexact_reasons, found.loaded.notes,
     )  # fmt: skip

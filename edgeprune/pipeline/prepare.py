@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,11 +14,12 @@ import torch
 from edgeprune.bench.staircase import staircase
 from edgeprune.coupling.components import Couplings
 from edgeprune.data import Dataset, Metric, check_labels, resolve_metric, split
-from edgeprune.errors import DataError
+from edgeprune.errors import DataError, ModelError
 from edgeprune.model.graph import concrete, state_tensors
 from edgeprune.model.load import LoadedModel
 from edgeprune.model.run import batches, outputs
 from edgeprune.model.trace import Trace, run, trace
+from edgeprune.pipeline.costs import refuse_unreachable
 from edgeprune.pipeline.options import Clock, Options
 from edgeprune.planning import paired_drop
 from edgeprune.records import Interval, Splits
@@ -102,12 +104,15 @@ def prepare(
 
     Raises:
         TraceError, DataError: as the stages do; labels that the model cannot have.
+        BudgetError: the budget lies below what structure allows; said before anything is computed.
     """
     with clock.stage("trace"):
         model = loaded.program if loaded.kind == "exported" else loaded.module
         traced = trace(model, loaded.example_inputs)
     with clock.stage("coupling"):
+        check_keep(traced, options.keep)
         couplings = analyse(traced, keep=options.keep, seed=options.seed)
+    refuse_unreachable(traced, couplings, options.budget)
     splits, dense = None, {}
     metrics = tuple(resolve_metric(name) for name in options.metrics)
     if dataset is not None:
@@ -115,6 +120,8 @@ def prepare(
             example = run(traced.graph, traced.inputs)[0]
         if example.dim() == 2:
             check_labels(dataset, example.shape[1])
+            for other in evaluation.values():
+                check_labels(other, example.shape[1], varied=False)
         elif not metrics:
             raise DataError(
                 f"the model's output has shape {tuple(example.shape)}; accuracy needs (samples, classes)",
@@ -134,6 +141,23 @@ def prepare(
     )  # fmt: skip
 
 
+def check_keep(traced: Trace, keep: Sequence[str]) -> None:
+    """Refuse a --keep that names nothing: what the user wanted kept would silently be free.
+
+    Raises:
+        ModelError: no layer of that name; the nearest are offered.
+    """
+    tensors = state_tensors(traced.graph)
+    layers = list(dict.fromkeys(name.rpartition(".")[0] for name in tensors))
+    for name in keep:
+        if name not in tensors and not any(t.startswith(f"{name}.") for t in tensors):
+            near = difflib.get_close_matches(name, layers, 3, cutoff=0.4) or layers[:3]
+            raise ModelError(
+                f"--keep {name}: the model has no layer of that name",
+                tip=f"did you mean {' or '.join(near)}? `edgeprune inspect` lists them",
+            )
+
+
 def _alignment(options: Options, folder: RunFolder, clock: Clock) -> int:
     """Widths that onnxruntime runs without waste: measured here for the host, 1 for other targets.
 
@@ -149,13 +173,6 @@ def _alignment(options: Options, folder: RunFolder, clock: Clock) -> int:
             folder.save("staircase", staircase(threads=options.threads))
         found = folder.load("staircase")
     return int(found["alignment"]) if found else 1
-
-
-def parameters(traced: Trace) -> int:
-    """Number of parameters; tied ones count once."""
-    tensors = state_tensors(traced.graph).values()
-    unique = {id(t): t for t in tensors if isinstance(t, torch.nn.Parameter)}
-    return sum(t.numel() for t in unique.values())
 
 
 def _sample_bytes(val: Any) -> int:

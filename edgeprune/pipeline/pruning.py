@@ -30,11 +30,12 @@ from edgeprune.masks import Honoured, Mask, evidence, honoured, mask_from_zeros,
 from edgeprune.model.graph import state_tensors
 from edgeprune.model.run import outputs
 from edgeprune.model.trace import Trace, run, save
+from edgeprune.pipeline.costs import cost_of, parameters, refuse_unreachable, whole
 from edgeprune.pipeline.options import Clock, Options, Progress
-from edgeprune.pipeline.prepare import BATCH, Measure, Prepared, parameters
-from edgeprune.pipeline.rounds import State, Target, advance, capture_for, cost_of, plan, start
-from edgeprune.pipeline.search import refuse_unreachable
+from edgeprune.pipeline.prepare import BATCH, Measure, Prepared
+from edgeprune.pipeline.rounds import State, Target, advance, capture_for, plan, start
 from edgeprune.pipeline.stages import Analysis, checked_split
+from edgeprune.planning import Budget
 from edgeprune.planning.allocate import Cost
 from edgeprune.records import Interval
 from edgeprune.recovery import compensate, recalibrate
@@ -106,9 +107,8 @@ def prune_model(
     )  # fmt: skip
     shares = (("macs", settings.macs), ("params", settings.params))
     targets = [Target(kind, share) for kind, share in shares if share is not None]
-    dense = State(sparse, found.couplings, np.arange(found.couplings.count), _none(found.couplings), {})
-    for target in targets:
-        refuse_unreachable(prepared, dense, target)
+    if targets:
+        refuse_unreachable(found.trace, found.couplings, Budget(None, settings.macs, settings.params))
     state = start(prepared, options, clock)
     lossless = dict(state.record["lossless"])
     for target in targets:
@@ -186,8 +186,8 @@ def _step(
     clock: Clock,
 ) -> State:
     """Down to one target."""
-    whole = prepared.couplings.macs() if target.kind == "macs" else parameters(prepared.trace)
-    cost, goal = cost_of(state, target.kind), target.share * whole
+    cost = cost_of(state.trace, state.couplings, target.kind)
+    goal = target.share * whole(prepared.trace, prepared.couplings, target.kind)
     if cost(_none(state.couplings)) <= goal:
         return state
     with clock.stage("capture"):

@@ -23,11 +23,11 @@ from edgeprune.masks import evidence, honoured, mask_from_scores
 from edgeprune.model.load import load_model
 from edgeprune.model.run import outputs
 from edgeprune.model.trace import Trace, save, trace
+from edgeprune.pipeline.costs import cost_of, parameters, whole
 from edgeprune.pipeline.lossless import free_of_charge, summary
 from edgeprune.pipeline.options import Clock, Options
-from edgeprune.pipeline.prepare import BATCH, Prepared, parameters
+from edgeprune.pipeline.prepare import BATCH, Prepared
 from edgeprune.planning import Curve, allocate, uniform
-from edgeprune.planning.allocate import Cost
 from edgeprune.recovery import FineTune, compensate, finetune, recalibrate
 from edgeprune.recovery.sensitivity import sensitivity
 from edgeprune.store import RunFolder
@@ -67,30 +67,6 @@ def start(prepared: Prepared, options: Options, clock: Clock) -> State:
     # The full-size network with folded biases couples as the dense one, plus the new biases.
     folded = State(found.full, found.couplings, dense.origin, dense.removed, record)
     return advance(prepared, folded, found.trace, found.removed_mask, record, options)
-
-
-def cost_of(state: State, kind: str) -> Cost:
-    """MACs per sample, or parameters, as a function of a removal from this state."""
-    couplings = state.couplings
-    if kind == "macs":
-        return couplings.macs
-    whole = parameters(state.trace)
-    learned = {n for n, _ in state.trace.graph.named_parameters()}
-    shapes = [(dims, n) for n, dims in couplings.tensors.items() if n in learned]
-    sizes = dict(state.trace.graph.named_parameters())
-
-    def count(removed: BoolArray) -> float:
-        kept = couplings.kept(removed)
-        total = whole
-        for dims, name in shapes:
-            size = sizes[name].numel()
-            small = 1
-            for d, extent in zip(sizes[name].shape, dims, strict=True):
-                small *= d if extent is None else int(kept[extent])
-            total += small - size
-        return float(total)
-
-    return count
 
 
 def run_round(
@@ -213,9 +189,8 @@ def plan(
     clock: Clock,
 ) -> tuple[BoolArray, dict[int, Curve]]:
     """Components to remove so that a state reaches a target, and the curves that decided it."""
-    cost = cost_of(state, target.kind)
-    dense = prepared.couplings.macs() if target.kind == "macs" else parameters(prepared.trace)
-    goal = target.share * dense
+    cost = cost_of(state.trace, state.couplings, target.kind)
+    goal = target.share * whole(prepared.trace, prepared.couplings, target.kind)
     if cost(np.zeros(state.couplings.count, bool)) <= goal:
         return np.zeros(state.couplings.count, bool), {}
     if statistics is None or options.allocation == "uniform":

@@ -11,11 +11,10 @@ from __future__ import annotations
 import numpy as np
 
 from edgeprune.errors import BudgetError
+from edgeprune.pipeline.costs import whole
 from edgeprune.pipeline.options import Clock, Options
-from edgeprune.pipeline.prepare import Prepared, parameters
-from edgeprune.pipeline.rounds import State, Target, cost_of, run_round, start
-from edgeprune.planning.allocate import largest
-from edgeprune.planning.budget import refuse_impossible
+from edgeprune.pipeline.prepare import Prepared
+from edgeprune.pipeline.rounds import State, Target, run_round, start
 from edgeprune.store import RunFolder
 
 LADDER = (0.5, 0.36, 0.26, 0.19, 0.14, 0.1, 0.07, 0.05)  # shares of the dense MACs, about ×0.72 each
@@ -28,18 +27,11 @@ def search(
     """The accepted state and all states tried, in order.
 
     Raises:
-        BudgetError: the budget cannot be met: by structure (before any work), or by accuracy.
+        BudgetError: the budget cannot be met, by the rounds or by accuracy (by structure: see prepare).
     """
     state = start(prepared, options, clock)
-    if not prepared.couplings.count:
-        reasons = ", ".join(f"{p.reason} ({p.channels})" for p in prepared.couplings.pins[:3])
-        raise BudgetError(
-            f"nothing can be removed from this model: {reasons or 'no layer has free channels'}"
-        )
     budget = options.budget
     targets = [Target(k, s) for k, s in (("macs", budget.macs), ("params", budget.params)) if s is not None]
-    for target in targets:
-        refuse_unreachable(prepared, state, target)
     tried: list[State] = []
     if targets:
         return _descend(prepared, state, targets, options, folder, clock, tried), tried
@@ -73,8 +65,8 @@ def _descend(
                 tried.append(state)
                 _tell(state, prepared, options, clock)
     for target in targets:
-        whole, cost = _whole(prepared, target.kind), cost_of(state, target.kind)
-        left = cost(np.zeros(state.couplings.count, bool)) / whole
+        dense = whole(prepared.trace, prepared.couplings, target.kind)
+        left = whole(state.trace, state.couplings, target.kind) / dense
         if left > target.share * (1 + 1e-9):
             raise BudgetError(
                 f"--{target.kind} {target.share:.3g}: the rounds came down to {left:.3g} and no further",
@@ -97,8 +89,11 @@ def _walk(
         share = pending.pop(0)
         number += 1
         found = run_round(prepared, state, Target("macs", share), number, options, folder, clock)
-        if found is state:  # nothing more can go
-            break
+        if found is state:
+            dense = whole(prepared.trace, prepared.couplings, "macs")
+            if whole(state.trace, state.couplings, "macs") <= share * dense:  # lossless rounds got there
+                continue
+            break  # nothing more can go
         tried.append(found)
         _tell(found, prepared, options, clock)
         if within(found, options):
@@ -110,7 +105,7 @@ def _walk(
             pending = [float(np.sqrt(share * accepted_share))] if accepted_share < 1 else list(RETREATS)
         elif accepted_share < 1 or not pending:
             break
-    if accepted_share == 1.0:
+    if accepted_share == 1.0 and not state.removed.any():
         best = min(tried, key=lambda s: s.record["validation_drop"]["high"]) if tried else None
         lost = f"; the mildest lost up to {best.record['validation_drop']['high']:.2f} points" if best else ""
         raise BudgetError(
@@ -129,18 +124,3 @@ def _tell(state: State, prepared: Prepared, options: Options, clock: Clock) -> N
         if options.budget.max_drop is not None:
             text += ": within the budget" if within(state, options) else ": over the budget"
     clock.progress.note(text)
-
-
-def refuse_unreachable(prepared: Prepared, state: State, target: Target) -> None:
-    """Raise BudgetError when a target lies below what structure allows."""
-    cost = cost_of(state, target.kind)
-    rank = np.arange(prepared.couplings.count)
-    whole = _whole(prepared, target.kind)
-    floor = cost(largest(prepared.couplings, rank)) / whole
-    what = {"macs": "MACs", "params": "parameters"}[target.kind]
-    refuse_impossible(prepared.couplings, floor, target.share, f"--{target.kind}", what)
-
-
-def _whole(prepared: Prepared, kind: str) -> float:
-    """MACs or parameters of the dense network."""
-    return prepared.couplings.macs() if kind == "macs" else parameters(prepared.trace)

@@ -28,6 +28,7 @@ from edgeprune.model.load import LoadedModel
 from edgeprune.model.trace import Trace, run, trace
 from edgeprune.pipeline.exporting import export_trace, parity_inputs
 from edgeprune.pipeline.options import Clock, Progress
+from edgeprune.pipeline.prepare import check_keep
 from edgeprune.records import OnnxArtifact, Splits
 from edgeprune.store import write_npz
 from edgeprune.surgery import analyse
@@ -77,12 +78,14 @@ def analyse_model(
 
     Raises:
         TraceError: torch.export refused it.
+        ModelError: `keep` names no layer.
     """
     clock = clock or Clock(Progress())
     with clock.stage("trace"):
         model = loaded.program if loaded.kind == "exported" else loaded.module
         traced = trace(model, loaded.example_inputs)
     with clock.stage("coupling"):
+        check_keep(traced, keep)
         couplings = analyse(traced, keep=keep, seed=seed)
     return Analysis(loaded, traced, couplings, tuple(keep))
 

@@ -14,9 +14,10 @@ import numpy.typing as npt
 
 from edgeprune.coupling.components import BoolArray, Couplings
 from edgeprune.model.load import LoadedModel
+from edgeprune.pipeline.costs import parameters
 from edgeprune.pipeline.deliver import Delivery
 from edgeprune.pipeline.options import Clock, Options
-from edgeprune.pipeline.prepare import Prepared, parameters
+from edgeprune.pipeline.prepare import Prepared
 from edgeprune.pipeline.rounds import State
 from edgeprune.pipeline.search import within
 from edgeprune.planning import share_interval

@@ -1,0 +1,64 @@
+"""What a network costs, in MACs or parameters, and whether a budget lies within reach."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from edgeprune.coupling.components import BoolArray, Couplings
+from edgeprune.errors import BudgetError
+from edgeprune.model.graph import state_tensors
+from edgeprune.model.trace import Trace
+from edgeprune.planning import Budget
+from edgeprune.planning.allocate import Cost, largest
+from edgeprune.planning.budget import refuse_impossible
+
+NAMES = {"macs": "MACs", "params": "parameters"}
+
+
+def parameters(traced: Trace) -> int:
+    """Number of parameters; tied ones count once."""
+    tensors = state_tensors(traced.graph).values()
+    unique = {id(t): t for t in tensors if isinstance(t, torch.nn.Parameter)}
+    return sum(t.numel() for t in unique.values())
+
+
+def whole(traced: Trace, couplings: Couplings, kind: str) -> float:
+    """MACs per sample ("macs") or parameters ("params") of a network as it is."""
+    return couplings.macs() if kind == "macs" else parameters(traced)
+
+
+def cost_of(traced: Trace, couplings: Couplings, kind: str) -> Cost:
+    """MACs per sample, or parameters, as a function of a removal from this network."""
+    if kind == "macs":
+        return couplings.macs
+    everything = parameters(traced)
+    sizes = dict(traced.graph.named_parameters())
+    shapes = [(dims, n) for n, dims in couplings.tensors.items() if n in sizes]
+
+    def count(removed: BoolArray) -> float:
+        kept = couplings.kept(removed)
+        total = everything
+        for dims, name in shapes:
+            size = sizes[name].numel()
+            small = 1
+            for d, extent in zip(sizes[name].shape, dims, strict=True):
+                small *= d if extent is None else int(kept[extent])
+            total += small - size
+        return float(total)
+
+    return count
+
+
+def refuse_unreachable(traced: Trace, couplings: Couplings, budget: Budget) -> None:
+    """Raise BudgetError when nothing can be removed, or a share lies below what structure allows."""
+    if not couplings.count:
+        reasons = ", ".join(f"{p.reason} ({p.channels})" for p in couplings.pins[:3])
+        raise BudgetError(
+            f"nothing can be removed from this model: {reasons or 'no layer has free channels'}"
+        )
+    everything = largest(couplings, np.arange(couplings.count))
+    for kind, share in (("macs", budget.macs), ("params", budget.params)):
+        if share is not None:
+            floor = cost_of(traced, couplings, kind)(everything) / whole(traced, couplings, kind)
+            refuse_impossible(couplings, floor, share, f"--{kind}", NAMES[kind])
