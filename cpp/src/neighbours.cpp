@@ -1,6 +1,8 @@
 #include "edgeprune/neighbours.hpp"
 
 #include <algorithm>
+#include <array>
+#include <bit>
 #include <cmath>
 #include <numeric>
 #include <vector>
@@ -55,11 +57,49 @@ struct Sample {
     std::int32_t label;
 };
 
+// A float32's bits made to order as unsigned integers, with the sample's label.
+struct Keyed {
+    std::uint32_t key;
+    std::int32_t label;
+};
+
 struct RossScratch {
     std::vector<Sample> sorted;
+    std::vector<Keyed> keyed, spare;
     std::vector<double> values, own;
     std::vector<std::size_t> place;
 };
+
+// Sort by value. Activations are nearly always float32, and those sort by radix in three passes.
+void sort_samples(RossScratch& work) {
+    work.keyed.clear();
+    for (const Sample& sample : work.sorted) {
+        const float value = static_cast<float>(sample.value);
+        if (static_cast<double>(value) != sample.value) break;
+        const std::uint32_t bits = std::bit_cast<std::uint32_t>(value + 0.0f);  // -0 and 0 are one value
+        work.keyed.push_back({bits >> 31 ? ~bits : bits | 0x80000000u, sample.label});
+    }
+    if (work.keyed.size() != work.sorted.size()) {
+        std::sort(work.sorted.begin(), work.sorted.end(),
+                  [](const Sample& a, const Sample& b) { return a.value < b.value; });
+        return;
+    }
+    constexpr unsigned digit_bits = 11;
+    constexpr std::uint32_t mask = (1u << digit_bits) - 1;
+    work.spare.resize(work.keyed.size());
+    for (unsigned shift = 0; shift < 32; shift += digit_bits) {
+        std::array<std::size_t, mask + 2> place{};
+        for (const Keyed& item : work.keyed) ++place[((item.key >> shift) & mask) + 1];
+        std::partial_sum(place.begin(), place.end(), place.begin());
+        for (const Keyed& item : work.keyed) work.spare[place[(item.key >> shift) & mask]++] = item;
+        work.keyed.swap(work.spare);
+    }
+    for (std::size_t i = 0; i < work.keyed.size(); ++i) {
+        const std::uint32_t key = work.keyed[i].key;
+        const float value = std::bit_cast<float>(key >> 31 ? key & 0x7fffffffu : ~key);
+        work.sorted[i] = {static_cast<double>(value), work.keyed[i].label};
+    }
+}
 
 double ross_one(const double* x, std::size_t samples, const std::int32_t* labels,
                 const std::vector<std::size_t>& per_class, std::size_t neighbours, const std::vector<double>& psi,
@@ -69,7 +109,7 @@ double ross_one(const double* x, std::size_t samples, const std::int32_t* labels
         if (per_class[static_cast<std::size_t>(labels[i])] > 1) work.sorted.push_back({x[i], labels[i]});
     const std::size_t used = work.sorted.size();
     if (used == 0) return 0;
-    std::sort(work.sorted.begin(), work.sorted.end(), [](const Sample& a, const Sample& b) { return a.value < b.value; });
+    sort_samples(work);
     work.values.resize(used);
     for (std::size_t i = 0; i < used; ++i) work.values[i] = work.sorted[i].value;
 

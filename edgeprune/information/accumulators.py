@@ -49,7 +49,7 @@ class _Counts:
     def _room_for(self, more: int) -> None:
         if self.samples + more > validate.MAX_SAMPLES:
             raise DataError(
-                f"{self.samples} samples are counted, {more} would follow; at most {validate.MAX_SAMPLES} fit",
+                f"{self.samples} samples counted, {more} would follow; at most {validate.MAX_SAMPLES} fit",
                 tip="start a second accumulator",
             )
 

@@ -48,7 +48,7 @@ def read(path: str | os.PathLike[str], kind: str) -> Arrays:
         DataError: missing, damaged, or of another kind.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(f"cannot read {os.fspath(path)}: {error}") from error

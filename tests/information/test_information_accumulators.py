@@ -1,0 +1,242 @@
+"""Accumulators: exact merging, files, bounded memory."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgeprune import information
+from edgeprune.errors import DataError, OutputError
+
+
+def batch(
+    n: int = 1000, channels: int = 20, classes: int = 5, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    y = rng.integers(0, classes, n)
+    x = np.maximum(rng.normal(size=(n, channels)) + y[:, None] * 0.2, 0).astype(np.float32)
+    return x, y
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 7])
+@pytest.mark.parametrize("kind", ["joint", "edge"])
+def test_counts_are_bit_equal_over_any_number_of_ranks(ranks: int, kind: str, tmp_path: Path):
+    """Strided shards, saved, loaded and merged in reverse order give the bytes of a single pass."""
+    x, y = batch()
+    if kind == "joint":
+        edges = information.find_edges(x, 16)
+
+        def fresh() -> information.JointCounts:
+            return information.JointCounts(edges, 5)
+    else:
+
+        def fresh() -> information.EdgeCounts:
+            return information.EdgeCounts(np.abs(x).max(0), 5)
+
+    whole = fresh().update(x, y)
+    whole.save(tmp_path / "whole.npz")
+    total = fresh()
+    for rank in reversed(range(ranks)):
+        part = fresh()
+        for i in range(rank, len(x), ranks * 100):
+            part.update(x[i : i + 100 * ranks : ranks], y[i : i + 100 * ranks : ranks])
+        part.save(tmp_path / f"{rank}.npz")
+        total.merge(type(part).load(tmp_path / f"{rank}.npz"))
+    total.save(tmp_path / "total.npz")
+    assert (tmp_path / "total.npz").read_bytes() == (tmp_path / "whole.npz").read_bytes()
+
+
+def test_threads_and_concurrent_updates_change_no_bit():
+    """One or three threads inside, and four Python threads outside, count the same."""
+    x, y = batch(3000, 150)
+    edges = information.find_edges(x, 32, threads=1)
+    assert edges == information.find_edges(x, 32, threads=3)
+    one = information.JointCounts(edges, 5).update(x, y, threads=1)
+    three = information.JointCounts(edges, 5).update(x, y, threads=3)
+    shared = information.JointCounts(edges, 5)
+    crew = [threading.Thread(target=shared.update, args=(x[i::4], y[i::4])) for i in range(4)]
+    for member in crew:
+        member.start()
+    for member in crew:
+        member.join()
+    assert one.counts.tobytes() == three.counts.tobytes() == shared.counts.tobytes()
+
+
+def test_memory_does_not_grow_with_samples():
+    """Updating with forty times the samples allocates no more at its peak."""
+    x, y = batch(500, 64)
+    counts = information.JointCounts(information.find_edges(x, 32), 5)
+    covariance = information.Covariance(64)
+
+    def peak(rounds: int) -> int:
+        tracemalloc.start()
+        for _ in range(rounds):
+            counts.update(x, y)
+            covariance.update(x)
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return most
+
+    first = peak(2)
+    assert peak(80) < 2 * first + 6 * 64 * 64 * 8  # a few more levels of the tree
+
+
+def test_edge_counts_score_as_edge_information_does():
+    """With the ranges of the data, accumulated fine counts give the very scores of one call."""
+    x, y = batch()
+    rng = np.random.default_rng(1)
+    weights = rng.normal(size=(6, 20)).astype(np.float32)
+    steps = np.full(6, 0.4, np.float32)
+    counts = information.EdgeCounts(np.abs(x).max(0), 5)
+    for i in range(0, 1000, 130):
+        counts.update(x[i : i + 130], y[i : i + 130])
+    direct = information.edge_information(x, y, weights, steps, theta=-0.2)
+    assert np.array_equal(counts.scores(weights, steps, theta=-0.2), direct)
+
+
+def test_a_failed_update_changes_nothing():
+    """A NaN late in a batch, or a bad label, leaves every count as it was."""
+    x, y = batch()
+    for counts in (
+        information.JointCounts(information.find_edges(x, 16), 5),
+        information.EdgeCounts(np.abs(x).max(0), 5),
+    ):
+        counts.update(x, y)
+        before = counts.counts.tobytes()
+        bad = x.copy()
+        bad[990, 13] = np.nan
+        with pytest.raises(DataError, match=r"x\[990, 13\] is nan"):
+            counts.update(bad, y)
+        with pytest.raises(DataError, match=r"labels\[3\] is 5, outside 0..4"):
+            counts.update(x[:4], np.array([0, 1, 2, 5]))
+        assert counts.counts.tobytes() == before
+        assert counts.samples == 1000
+        counts.update(x[:0], y[:0])  # an empty batch is nothing
+        assert counts.samples == 1000
+
+
+def test_counts_cannot_overflow():
+    """The sample that would pass 2^32 - 1 is refused."""
+    x, y = batch(10, 2)
+    counts = information.JointCounts(information.find_edges(x, 4), 5)
+    counts.samples = 2**32 - 8
+    with pytest.raises(DataError, match="at most 4294967295 fit"):
+        counts.update(x, y)
+    other = information.JointCounts(counts.edges, 5)
+    other.samples = 8
+    with pytest.raises(DataError, match="at most 4294967295 fit"):
+        counts.merge(other)
+
+
+def test_merging_needs_the_same_edges_and_classes():
+    """Another quantisation, class count or kind is refused by name."""
+    x, y = batch()
+    edges = information.find_edges(x, 16)
+    counts = information.JointCounts(edges, 5).update(x, y)
+    moved = edges.thresholds.copy()
+    moved[3, -2] *= 1.5
+    moved[3, -1] *= 2
+    with pytest.raises(DataError, match=r"thresholds\[3, 14\]"):
+        counts.merge(information.JointCounts(information.Edges(moved), 5))
+    with pytest.raises(DataError, match="shape"):
+        counts.merge(information.JointCounts(information.find_edges(x, 8), 5))
+    with pytest.raises(DataError, match="6 classes"):
+        counts.merge(information.JointCounts(edges, 6))
+    with pytest.raises(DataError, match="wanted JointCounts"):
+        counts.merge(information.EdgeCounts(np.ones(20), 5))
+    with pytest.raises(DataError, match="other ranges"):
+        information.EdgeCounts(np.ones(20), 5).merge(information.EdgeCounts(np.full(20, 2.0), 5))
+
+
+def test_damaged_files_are_refused(tmp_path: Path):
+    """Missing, truncated, foreign and inconsistent files and unwritable places: a typed error."""
+    x, y = batch(50, 3)
+    counts = information.JointCounts(information.find_edges(x, 4), 5).update(x, y)
+    path = tmp_path / "counts.npz"
+    counts.save(path)
+    data = path.read_bytes()
+    for spoiled in (b"", data[: len(data) // 2], b"not a zip"):
+        path.write_bytes(spoiled)
+        with pytest.raises(DataError, match="cannot read"):
+            information.JointCounts.load(path)
+    with pytest.raises(DataError, match="cannot read"):
+        information.JointCounts.load(tmp_path / "absent.npz")
+    information.Covariance(3).save(path)
+    with pytest.raises(DataError, match="holds covariance/1, wanted joint-counts/1"):
+        information.JointCounts.load(path)
+    counts.samples += 1
+    counts.save(path)
+    with pytest.raises(DataError, match="do not add up to 51"):
+        information.JointCounts.load(path)
+    with pytest.raises(OutputError, match="cannot write"):
+        counts.save(tmp_path / "no" / "folder.npz")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["counts.npz"]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_covariance_is_bit_equal_for_any_split_and_order(seed: int, tmp_path: Path):
+    """Numbered samples in any batches, order and ranks, saved and loaded, give the bits of one pass."""
+    rng = np.random.default_rng(seed)
+    x = (rng.normal(size=(1777, 13)) @ rng.normal(size=(13, 13)) + 5).astype(np.float32)
+    shift = x[:10].mean(0).astype(np.float64)
+    whole = information.Covariance(13, shift).update(x).moments()
+    cuts = np.unique(np.r_[0, rng.integers(0, 1777, 12), 1777])
+    pieces = list(itertools.pairwise(cuts))
+    rng.shuffle(pieces)
+    ranks = [information.Covariance(13, shift) for _ in range(3)]
+    for i, (a, b) in enumerate(pieces):
+        ranks[i % 3].update(x[a:b], start=int(a), threads=1 + i % 2)
+    ranks[1].save(tmp_path / "one.npz")
+    total = ranks[2].merge(information.Covariance.load(tmp_path / "one.npz")).merge(ranks[0]).moments()
+    assert total.samples == whole.samples == 1777
+    assert total.covariance.tobytes() == whole.covariance.tobytes()
+    assert total.mean.tobytes() == whole.mean.tobytes()
+    np.testing.assert_allclose(
+        whole.covariance, np.cov(x.T.astype(np.float64), bias=True), rtol=1e-11, atol=1e-12
+    )
+
+
+def test_covariance_keeps_precision_beside_a_large_offset():
+    """Mean 1000 and standard deviation 1e-2: the variance is right to 1e-9 relative of what float32 holds."""
+    x = (1000 + 0.01 * np.random.default_rng(0).normal(size=(5000, 3))).astype(np.float32)
+    got = information.covariance(x)
+    np.testing.assert_allclose(
+        got.covariance, np.cov(x.T.astype(np.float64), bias=True), rtol=1e-9, atol=1e-12
+    )
+
+
+def test_covariance_refuses_a_sample_twice():
+    """A number that was there already is an error that names it, in update and in merge."""
+    x = np.zeros((600, 2), np.float32)
+    one = information.Covariance(2).update(x)
+    with pytest.raises(DataError, match="sample 100 was added before"):
+        one.update(x[:5], start=100)
+    with pytest.raises(DataError, match="sample 590 was added before"):
+        one.merge(information.Covariance(2).update(x[:20], start=590))
+    with pytest.raises(DataError, match="another shift"):
+        one.merge(information.Covariance(2, np.ones(2)).update(x, start=1000))
+    with pytest.raises(DataError, match="no samples"):
+        information.Covariance(2).moments()
+
+
+def test_integer_covariance_is_exact():
+    """Sums of INT8 codes equal Python's integers, and merging equals one pass."""
+    codes = np.random.default_rng(0).integers(-128, 128, size=(9000, 5)).astype(np.int8)
+    whole = information.IntegerCovariance(5).update(codes)
+    wide = codes.astype(object)
+    assert np.array_equal(whole.products.astype(object), wide.T @ wide)
+    parts = (
+        information.IntegerCovariance(5)
+        .update(codes[5000:])
+        .merge(information.IntegerCovariance(5).update(codes[:5000]))
+    )
+    assert np.array_equal(parts.products, whole.products)
+    assert np.array_equal(parts.sums, whole.sums)
+    np.testing.assert_allclose(
+        whole.moments(0.5).covariance, np.cov(codes.T.astype(np.float64), bias=True) / 4, rtol=1e-12
+    )
