@@ -112,7 +112,7 @@ def _write_stack(path: Path, width: int) -> Path:
 
 def _processor() -> str:
     for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else ():
-        if line.lower().startswith(("model name", "hardware", "model\t")):
+        if line.startswith(("model name", "Hardware", "Model\t")):
             return line.split(":", 1)[1].strip()
     return "unknown"
 
