@@ -15,7 +15,7 @@ import torch
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from edgeprune.coupling.components import Cost, Couplings, IntArray, Layer, Pin
+from edgeprune.coupling.components import BoolArray, Cost, Couplings, IntArray, Layer, Pin
 from edgeprune.coupling.decide import decide, units_left
 from edgeprune.coupling.labels import Value, varying
 from edgeprune.coupling.ties import Ties
@@ -110,22 +110,30 @@ def _build(
     )  # fmt: skip
     costs = tuple(Cost(node, k, tuple(extent(f) for f in factors)) for node, k, factors in ties.costs)
     count = int(used.sum())
-    inexact = _marked(ties.inexact, unit_of_atom, count)
-    contracted = _marked(ties.contracted, unit_of_atom, count) & ~inexact
+    inexact, why_inexact = _marked(ties.inexact, unit_of_atom, count)
+    contracted, why_contracted = _marked(ties.contracted, unit_of_atom, count)
+    contracted &= ~inexact
     group, names = _groups(count, tensors, layers, table.rows)
     return Couplings(
         count, tuple(table.rows), tensors, dict(atoms.aliases), spots, layers, costs, ~(inexact | contracted),
-        tuple(dict.fromkeys(reason for _, reason in (*ties.inexact, *ties.contracted))),
+        (*why_inexact, *why_contracted),
         _pins(ties, roots, free), group, names, contracted, _reads(ties, atoms),
     )  # fmt: skip
 
 
-def _marked(marks: list[tuple[np.ndarray, str]], unit_of_atom: np.ndarray, count: int) -> np.ndarray:
+def _marked(
+    marks: list[tuple[torch.Tensor, tuple[int, ...], str]], unit_of_atom: np.ndarray, count: int
+) -> tuple[BoolArray, list[str]]:
+    """Which components vary along the marked dimensions, and the reasons that hit any."""
     found = np.zeros(count, dtype=bool)
-    for atoms, _ in marks:
-        units = unit_of_atom[atoms]
-        found[units[units >= 0]] = True
-    return found
+    reasons = []
+    for label, dims, reason in marks:
+        units = unit_of_atom[label.numpy()]
+        varies = [d for d in dims if (units != np.take(units, [0], axis=d)).any()]
+        if varies or (len(dims) == len(varying(label)) and (units >= 0).any()):
+            found[units[units >= 0]] = True
+            reasons.append(reason)
+    return found, list(dict.fromkeys(reasons))
 
 
 def _reads(ties: Ties, atoms: Atoms) -> frozenset[tuple[str, int]]:

@@ -197,20 +197,14 @@ def _convolution(ties: Ties, call: Call, groups: int, *, transposed: bool) -> An
     counted = x.shape if transposed else shape
     positions = math.prod((counted[0], *counted[2:])) / call.batch
     if groups == 1:
-        ties.read(ties.vector(w, in_dim, call.where))
         win, wout = ties.vector(w, in_dim, call.where), ties.vector(w, out_dim, call.where)
+        ties.read(win)
         ties.tie(xin, win, f"{call.where} reads channels that are not free")
         ties.cost(call.node.name, positions * taps, win, wout)
     else:
-        win, wout = torch.zeros(w.shape[1], dtype=torch.int64), ties.vector(w, 0, call.where)
-        ties.pin(ties.vector(w, 1, call.where), "")
-        rows = torch.cat([xin.reshape(groups, -1), wout.reshape(groups, -1)], 1)
-        if transposed:  # weight (I, O/g): outputs have no dimension of their own to slice
-            ties.pin(rows, f"{call.where} is grouped and transposed")
-            wout = torch.zeros(shape[1], dtype=torch.int64)
-        else:
-            ties.tie(rows[:, :1].expand_as(rows), rows, f"{call.where} reads channels that are not free")
-        ties.cost(call.node.name, positions * taps * w.shape[1], wout)
+        grouped = _grouped_transposed if transposed else _grouped
+        win, wout = grouped(ties, call, xin, w, groups)
+        ties.cost(call.node.name, positions * taps, win, wout)
     if b is not None:
         ties.tie(ties.vector(b, 0, call.where), wout, f"{call.where} adds a fixed bias")
     ties.layers.append(
@@ -220,6 +214,40 @@ def _convolution(ties: Ties, call: Call, groups: int, *, transposed: bool) -> An
         )
     )  # fmt: skip
     return Value(shape, along(shape, 1, wout))
+
+
+def _grouped(
+    ties: Ties, call: Call, xin: torch.Tensor, w: Value, groups: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weight (O, I/g): whole groups go, or on request the same positions of each; gives inputs, outputs."""
+    why = f"{call.where} reads channels that are not free"
+    wout, shared = ties.vector(w, 0, call.where), ties.vector(w, 1, call.where)
+    reads, writes = xin.reshape(groups, -1), wout.reshape(groups, -1)
+    if ties.choice.groups == "position" and min(reads.shape[1], writes.shape[1]) > 1:
+        ties.tie(reads, shared.expand_as(reads), why)
+        ties.tie(writes, writes[:1].expand_as(writes), f"{call.where} keeps its groups equal")
+        ties.read(shared)
+        return shared, wout
+    ties.pin(shared, "")
+    rows = torch.cat([reads, writes], 1)
+    ties.tie(rows[:, :1].expand_as(rows), rows, why)
+    return torch.zeros_like(shared), wout
+
+
+def _grouped_transposed(
+    ties: Ties, call: Call, xin: torch.Tensor, w: Value, groups: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weight (I, O/g): an output has no index of its own; it goes with its group or its position."""
+    win, shared = ties.vector(w, 0, call.where), ties.vector(w, 1, call.where)
+    ties.tie(xin, win, f"{call.where} reads channels that are not free")
+    rows = win.reshape(groups, -1)
+    if ties.choice.groups == "position" and min(rows.shape[1], len(shared)) > 1:
+        ties.tie(rows, rows[:1].expand_as(rows), f"{call.where} keeps its groups equal")
+        ties.read(win)
+        return win, shared.repeat(groups)
+    ties.pin(shared, "")
+    ties.tie(rows[:, :1].expand_as(rows), rows, f"{call.where} works on whole groups")
+    return torch.zeros(rows.shape[1], dtype=torch.int64), rows[:, :1].expand(groups, len(shared)).reshape(-1)
 
 
 @rule(
@@ -264,7 +292,7 @@ def reduction(ties: Ties, call: Call) -> Value:
     for label in x.labels:
         left = ties.collapse(label, reduced, f"{call.where} reduces over a part of it")
         if left is None:
-            ties.mark_inexact(label, f"{call.where} reduces over it")
+            ties.mark_inexact(label, reduced, f"{call.where} reduces over it")
         else:
             labels.append(left if len(kept) == rank else left.reshape([left.shape[d] for d in stay]))
     return Value(kept, tuple(labels))

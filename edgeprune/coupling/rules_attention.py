@@ -39,7 +39,7 @@ def attention(ties: Ties, call: Call) -> Value:
     contracted = _tied(ties, queries, keys, column, q.shape[column], where)
     ties.mark_contracted(contracted, f"{where} multiplies queries and keys over it")
     seen = _tied(ties, keys, values, row, k.shape[row], where)
-    ties.mark_inexact(seen, f"{where} averages over it")
+    ties.mark_inexact(seen, (0,), f"{where} averages over it")
     scores = (*q.shape[:-1], k.shape[row])
     labels = [x for d, a in atoms.items() for x in along(scores, d, a)]
     labels += along(scores, row, queries.get(row, torch.zeros(q.shape[row], dtype=torch.int64)))

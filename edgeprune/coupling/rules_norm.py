@@ -66,7 +66,7 @@ def group_norm(ties: Ties, call: Call) -> Any:
         ties.tie(rows[:, :1].expand_as(rows), rows, f"{call.where} norms whole groups")
     else:
         ties.tie(rows[:1].expand_as(rows), rows, f"{call.where} keeps its groups equal")
-        ties.mark_inexact(atoms, f"{call.where} averages over it")
+        ties.mark_inexact(atoms, (0,), f"{call.where} averages over it")
     return Value(x.shape, along(x.shape, 1, atoms))
 
 
@@ -94,4 +94,4 @@ def cumulative(ties: Ties, call: Call) -> Value:
 def _inexact_over(ties: Ties, x: Value, dims: Any, where: str) -> None:
     for label in x.labels:
         if set(varying(label)) & set(dims):
-            ties.mark_inexact(label, f"{where} averages over it")
+            ties.mark_inexact(label, dims, f"{where} averages over it")

@@ -32,7 +32,8 @@ def recurrent(ties: Ties, call: Call) -> Any:
     directions = 2 if call.arg(7, "bidirectional") else 1
     states = list(states) if isinstance(states, list | tuple) else [states]
     per = 4 if biased else 2
-    if len(weights) != per * layers * directions:  # an LSTM with projections
+    projected = len(weights) != per * layers * directions
+    if projected or len(x.shape) != 3:
         return unknown(ties, call)
     gates = GATES[call.node.target]
     ties.pin_others(x, (2,), f"{call.where} runs over it")

@@ -6,6 +6,7 @@ never decide what is removable, they emit facts; `resolve` turns facts into comp
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,8 +67,8 @@ class Ties:
         self.left: list[np.ndarray] = []
         self.right: list[np.ndarray] = []
         self.pins: list[tuple[np.ndarray, str]] = []
-        self.inexact: list[tuple[np.ndarray, str]] = []
-        self.contracted: list[tuple[np.ndarray, str]] = []
+        self.inexact: list[tuple[torch.Tensor, tuple[int, ...], str]] = []
+        self.contracted: list[tuple[torch.Tensor, tuple[int, ...], str]] = []
         self.layers: list[LayerAtoms] = []
         self.costs: list[tuple[str, float, tuple[torch.Tensor, ...]]] = []
 
@@ -101,15 +102,13 @@ class Ties:
         if found.size:
             self.pins.append((found, reason))
 
-    def mark_inexact(self, atoms: torch.Tensor, reason: str) -> None:
-        """Removing these changes the result even where the channel carried nothing."""
-        found = np.unique(atoms.reshape(-1).numpy())
-        self.inexact.append((found[found != 0], reason))
+    def mark_inexact(self, label: torch.Tensor, dims: Iterable[int], reason: str) -> None:
+        """Removing what varies along `dims` changes the result even where the channel carried nothing."""
+        self.inexact.append((label, tuple(d for d in varying(label) if d in set(dims)), reason))
 
     def mark_contracted(self, atoms: torch.Tensor, reason: str) -> None:
         """Two activations are multiplied over these: zeros are harmless, but no weight reads them."""
-        found = np.unique(atoms.reshape(-1).numpy())
-        self.contracted.append((found[found != 0], reason))
+        self.contracted.append((atoms.reshape(-1), (0,), reason))
 
     def cost(self, node: str, coefficient: float, *factors: torch.Tensor) -> None:
         """MACs per sample: coefficient times the kept count of every factor."""

@@ -1,8 +1,8 @@
 """Bring an exported graph into the one form that rules and surgery know.
 
 Gives: no guards or assertions (surgery changes the very shapes that they assert),
-batch norm as one node with one output and a training flag, constants folded, unused
-state dropped. Guarantee: the function that the graph computes stays the same.
+batch norm as one node with one output and a training flag, recurrent layers one by one,
+constants folded, unused state dropped. Guarantee: the function that the graph computes stays the same.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from torch import fx
 
 from edgeprune.errors import TraceError
 from edgeprune.model.graph import attribute, source_line
+from edgeprune.model.recurrent import split_layers, unshare
 
 aten = torch.ops.aten
 FOLD_LIMIT = 1 << 24  # elements; a larger constant bloats the file more than it saves time
@@ -25,6 +26,8 @@ def normalise(graph: fx.GraphModule) -> None:
     """Apply every step to `graph` in place and recompile it."""
     drop_guards(graph)
     restore_batch_norm(graph)
+    split_layers(graph)
+    unshare(graph)
     fold_constants(graph)
     graph.graph.eliminate_dead_code()
     drop_unused_state(graph)

@@ -1,0 +1,148 @@
+"""Removing components: what must hold of the cut graph, and what must be refused."""
+
+from __future__ import annotations
+
+import nets
+import numpy as np
+import pytest
+import torch
+from generate import draw_removal
+
+from edgeprune.coupling import rules
+from edgeprune.errors import TraceError
+from edgeprune.model.trace import run, save, trace
+from edgeprune.surgery import analyse, cut, masked, retrace, zeroed
+
+aten = torch.ops.aten
+
+
+def prepared(name):
+    net, inputs = nets.build(name)
+    traced = trace(net, inputs)
+    return traced, analyse(traced)
+
+
+@pytest.mark.parametrize("name", nets.NETS)
+def test_removed_equals_silenced(name):
+    """On every pattern: cutting exact components gives what silencing them gives, by three oracles."""
+    traced, couplings = prepared(name)
+    removed = draw_removal(couplings, 3) & couplings.exact
+    small = run(cut(traced, couplings, removed).graph, traced.inputs)
+    for full in (
+        run(zeroed(traced, couplings, removed).graph, traced.inputs),
+        run(zeroed(traced, couplings, removed, readers_only=False).graph, traced.inputs),
+        masked(traced, couplings, removed),
+    ):
+        for a, b in zip(small, full, strict=True):
+            assert torch.allclose(a, b, rtol=0, atol=1e-9)
+    assert couplings.count < 2 or removed.any()
+
+
+@pytest.mark.parametrize(
+    "name", ["shuffle", "attention_fused", "lstm", "words", "view", "two_inputs", "outputs"]
+)
+def test_cut_graph_stands_alone(name, tmp_path):
+    """It exports again with its free batch, runs at another batch size, and loads from .pt2."""
+    traced, couplings = prepared(name)
+    small = cut(traced, couplings, draw_removal(couplings, 5))
+    again = retrace(small)
+    assert again.dynamic == traced.dynamic == (True,) * len(traced.inputs)
+    larger = tuple(torch.cat([x, x.flip(0), x]) for x in traced.inputs)
+    reference = run(small.graph, larger)
+    save(small, tmp_path / "small.pt2")
+    loaded = trace(torch.export.load(tmp_path / "small.pt2"))
+    for graph in (again.graph, loaded.graph):
+        for a, b in zip(reference, run(graph, larger), strict=True):
+            assert torch.allclose(a, b, rtol=0, atol=1e-12)
+    assert [x.shape[1:] for x in run(small.graph, larger)] == [
+        x.shape[1:] for x in run(traced.graph, traced.inputs)
+    ]
+
+
+def test_nothing_of_the_given_trace_changes():
+    """A cut is a new trace; the old one still computes the same."""
+    traced, couplings = prepared("residual")
+    before = run(traced.graph, traced.inputs)[0].clone()
+    cut(traced, couplings, draw_removal(couplings, 1))
+    assert torch.equal(run(traced.graph, traced.inputs)[0], before)
+
+
+def test_tied_weights_stay_tied():
+    """Three readers, one smaller Parameter."""
+    traced, couplings = prepared("tied")
+    small = cut(traced, couplings, draw_removal(couplings, 2))
+    shared = [p for p in small.graph.parameters() if p.dim() == 2 and p.shape[0] == p.shape[1]]
+    assert len(shared) == 1
+    assert shared[0].shape[0] < 8
+
+
+def test_a_plan_that_empties_a_dimension_is_refused():
+    """At least one index stays in every dimension of every node."""
+    traced, couplings = prepared("chain")
+    removed = np.zeros(couplings.count, bool)
+    extent = couplings.tensors["a.weight"][0]
+    removed[couplings.extents[extent]] = True
+    with pytest.raises(TraceError, match="removes every channel of a layer; keep at least one per layer"):
+        cut(traced, couplings, removed)
+
+
+def test_width_removal_keeps_the_scale_of_the_full_head():
+    """The operator's implied 1/sqrt(width) is written down before the width shrinks."""
+    from edgeprune.coupling.ties import Choice
+
+    net, inputs = nets.build("attention_masked")
+    traced = trace(net, inputs)
+    couplings = analyse(traced, choice=Choice(heads="width"))
+    removed = draw_removal(couplings, 4) & (couplings.exact | couplings.contracted)
+    small = cut(traced, couplings, removed)
+    scales = [n.kwargs.get("scale") for n in small.graph.graph.nodes if "scaled_dot" in str(n.target)]
+    assert scales == [pytest.approx(3**-0.5)]
+    assert torch.allclose(
+        run(small.graph, inputs)[0], masked(traced, couplings, removed)[0], rtol=0, atol=1e-9
+    )
+
+
+def _swaps_branches(ties, call):
+    """An add that ties channel i to its mirror image."""
+    a, b = call.args[:2]
+    flipped = rules.Value(b.shape, tuple(x.flip(1) for x in b.labels))
+    return rules.combine(ties, tuple(call.shape), [a, flipped], call.where)
+
+
+@pytest.mark.parametrize(("name", "target", "wrong"), [("residual", aten.add.Tensor, _swaps_branches)])
+def test_the_oracle_catches_a_wrong_rule(name, target, wrong, monkeypatch):
+    """The check can fail: a tampered rule gives fitting shapes and wrong values."""
+    monkeypatch.setitem(rules.RULES, target, wrong)
+    traced, couplings = prepared(name)
+    removed = np.zeros(couplings.count, bool)
+    removed[couplings.extents[couplings.tensors["stem.weight"][0]][0]] = True
+    small = run(cut(traced, couplings, removed).graph, traced.inputs)[0]
+    full = run(zeroed(traced, couplings, removed).graph, traced.inputs)[0]
+    assert (small - full).abs().max() > 1e-3
+
+
+def test_a_forgotten_operand_is_caught(monkeypatch):
+    """An attention mask that its rule leaves out keeps its full size: the certificate refuses."""
+    original = rules.RULES[aten.scaled_dot_product_attention.default]
+
+    def forgetful(ties, call):
+        return original(ties, rules.Call(call.node, call.args[:3], {}, call.shape, call.where, call.batch))
+
+    monkeypatch.setitem(rules.RULES, aten.scaled_dot_product_attention.default, forgetful)
+    traced, couplings = prepared("attention_masked")
+    head = couplings.extents[couplings.tensors["q.weight"][0]][0]
+    removed = np.zeros(couplings.count, bool)
+    removed[head] = True
+    with pytest.raises(TraceError, match=r"does not run|predicted"):
+        cut(traced, couplings, removed)
+
+
+def test_a_movement_that_does_not_commute_is_found_by_replay(monkeypatch):
+    """With the rule for rolls taken away, the map of labels looks right and replay still refuses it."""
+    from edgeprune.coupling import couple, movement
+
+    monkeypatch.setattr(couple, "CYCLIC", set())
+    monkeypatch.setattr(couple, "MOVEMENT", movement.MOVEMENT | {aten.roll.default})
+    _, couplings = prepared("roll")
+    assert (couplings.extents[couplings.tensors["a.weight"][0]] == -1).all()
+    assert any("does not commute with removal" in p.reason for p in couplings.pins)
