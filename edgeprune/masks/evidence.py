@@ -68,7 +68,7 @@ def evidence(
     unscored = []
     for (name, dim, extent), chosen in _connections(couplings):
         units = couplings.extents[extent]
-        at = np.flatnonzero((units >= 0) & chosen[np.maximum(units, 0)])
+        at = np.flatnonzero(np.append(chosen, False)[units])  # -1 takes the appended one
         if not at.size:
             continue
         shape = coupled_shape(couplings, name)

@@ -98,7 +98,7 @@ def lossless(
         MaskError: the mask does not fit the model.
         TraceError: no inputs to certify with.
     """
-    start = masked(traced, couplings, mask)
+    start = apply_mask(traced, couplings, mask)
     work = _Work(State(start, couplings, np.zeros(couplings.count, dtype=bool)), start, inputs)
     while True:
         while work.round():
@@ -108,7 +108,7 @@ def lossless(
     return work.result()
 
 
-def masked(traced: Trace, couplings: Couplings, mask: Mask | None) -> Trace:
+def apply_mask(traced: Trace, couplings: Couplings, mask: Mask | None) -> Trace:
     """The trace with every masked weight at zero, full size; tied weights stay tied.
 
     Raises:

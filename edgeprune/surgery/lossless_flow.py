@@ -135,7 +135,13 @@ def _rule(target: Any) -> Callable[..., Any] | None:
         return _attention
     if str(target).startswith("aten.upsample"):
         return _resample
-    if target in ELEMENTWISE or torch.Tag.pointwise in getattr(target, "tags", ()):
+    if target is aten.glu.default:
+        return _gated
+    if (
+        target in ELEMENTWISE
+        or target is aten.prelu.default
+        or torch.Tag.pointwise in getattr(target, "tags", ())
+    ):
         return _elementwise
     return None
 
@@ -257,6 +263,12 @@ def _pad(node: fx.Node, marks: Mapping[str, Any], facts: Facts, reached: list[fx
     if node.target is aten.constant_pad_nd.default or _at(node, 2, "mode", "constant") == "constant":
         return aten.constant_pad_nd.default(args[0], args[1], 0) > 0
     return node.target(*args, **kwargs) > 0
+
+
+def _gated(node: fx.Node, marks: Mapping[str, Any], facts: Facts, reached: list[fx.Node]) -> Any:
+    """glu: the first half of a dimension times a gate made of the second."""
+    first, second = marks[node.args[0].name].chunk(2, _at(node, 1, "dim", -1))
+    return first | second
 
 
 def _batch_norm(node: fx.Node, marks: Mapping[str, Any], facts: Facts, reached: list[fx.Node]) -> Any:

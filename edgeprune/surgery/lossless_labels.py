@@ -132,7 +132,14 @@ def _apply(node: fx.Node, labels: Labels, facts: Facts) -> Any:
     if str(target).startswith("aten.upsample"):
         source = labels[node.args[0].name]
         return _over_positions(node, source, source.dim() - 2, facts)
-    if target in ELEMENTWISE or torch.Tag.pointwise in getattr(target, "tags", ()):
+    if target is aten.glu.default:
+        halves = labels[node.args[0].name].chunk(2, node.args[1] if len(node.args) > 1 else -1)
+        return mix(mix(halves[0], halves[1]), text("glu"))
+    if (
+        target in ELEMENTWISE
+        or target is aten.prelu.default
+        or torch.Tag.pointwise in getattr(target, "tags", ())
+    ):
         return _elementwise(node, labels, facts)
     return None
 

@@ -23,7 +23,7 @@ from torch import fx
 
 from edgeprune.coupling.components import BoolArray, Layer
 from edgeprune.surgery.lossless_flow import CONVOLUTIONS, PRODUCTS, Facts
-from edgeprune.surgery.lossless_state import State
+from edgeprune.surgery.lossless_state import State, within
 from edgeprune.surgery.lossless_twins import Merge
 
 aten = torch.ops.aten
@@ -66,7 +66,7 @@ def dependent(state: State, facts: Facts) -> Iterator[list[Merge]]:
         units = state.couplings.extents[chain.producer.outputs]
         chosen = state.eligible & ~_read_elsewhere(state, source)
         chosen &= np.bincount(units[units >= 0], minlength=state.couplings.count) == 1
-        at = np.flatnonzero((units >= 0) & chosen[np.maximum(units, 0)])
+        at = np.flatnonzero(within(units, chosen))
         if len(at) < 2:
             continue
         rows = _rows(state, chain, at)

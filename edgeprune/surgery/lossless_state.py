@@ -41,7 +41,7 @@ class Reader:
 
     def members(self, chosen: BoolArray) -> npt.NDArray[np.int64]:
         """Input indices that belong to the chosen components, shape (count,)."""
-        return np.flatnonzero((self.units >= 0) & chosen[np.maximum(self.units, 0)])
+        return np.flatnonzero(within(self.units, chosen))
 
 
 @dataclass(frozen=True)
@@ -137,6 +137,12 @@ class State:
         return allowed
 
 
+def within(units: IntArray, chosen: BoolArray) -> BoolArray:
+    """Which entries of an extent belong to the chosen components, shape (count,), which may be 0."""
+    found: BoolArray = np.append(chosen, False)[units]  # -1, which no component has, takes the last
+    return found
+
+
 def silence(state: State, gone: BoolArray) -> None:
     """Zero what leaves these components and what feeds them, in place.
 
@@ -148,7 +154,7 @@ def silence(state: State, gone: BoolArray) -> None:
             _fill(state, reader.weight, reader.layer.in_dim, reader.members(gone))
         for layer in state.couplings.layers:
             units = state.couplings.extents[layer.outputs]
-            at = np.flatnonzero((units >= 0) & gone[np.maximum(units, 0)])
+            at = np.flatnonzero(within(units, gone))
             for name, dim in ((layer.weight, layer.out_dim), (layer.bias, 0)):
                 if name is not None and at.size and state.tensor(name).shape[dim] == len(units):
                     _fill(state, name, dim, at)

@@ -98,6 +98,16 @@ def test_a_component_without_readers_counts_its_producers():
     assert found.mass.tolist() == [3.0] * 6
 
 
+def test_a_model_with_nothing_to_remove_has_no_evidence():
+    """No component: empty arrays, an empty order, a mask that is given up whole."""
+    couplings = analyse(trace(nn.Linear(3, 2).eval(), (torch.randn(2, 3),)))
+    mask = Mask({"weight": np.zeros((2, 3), bool)})
+    found = evidence(mask, {"weight": np.ones((2, 3))}, couplings)
+    assert found.lost.shape == order(found, np.zeros(0)).shape == (0,)
+    result = honoured(mask, couplings, np.zeros(0, bool))
+    assert (result.masked, result.given_up, result.share) == (6, 6, 0.0)
+
+
 def test_rank_scaling_makes_layers_comparable(coupled):
     """Scores of one layer times a million leave rank-scaled evidence as it is."""
     couplings, scores = coupled

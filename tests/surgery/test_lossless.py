@@ -17,7 +17,9 @@ from edgeprune.model.graph import state_tensors
 from edgeprune.model.trace import run, trace
 from edgeprune.surgery import analyse
 from edgeprune.surgery.cut import cut
-from edgeprune.surgery.lossless import certify, lossless, masked
+from edgeprune.surgery.lossless import apply_mask, certify, lossless
+
+torch.set_num_threads(1)  # tiny tensors: threads only wait for each other
 
 
 def prepared(net, *shape):
@@ -120,7 +122,7 @@ def test_the_constant_of_a_batch_norm_beta_is_folded_exactly(bias):
     keep = np.ones((6, 3, 3, 3), bool)
     keep[2] = False
     set_rows(traced, "bn.bias", 2, 5.0)  # surely positive behind the ReLU
-    before = masked(traced, couplings, Mask({"a.weight": keep}))
+    before = apply_mask(traced, couplings, Mask({"a.weight": keep}))
     found = lossless(traced, couplings, Mask({"a.weight": keep}), inputs)
     assert found.folded.tolist() == [dead] == found.removed.tolist()
     assert found.biases == 1
@@ -223,7 +225,7 @@ def test_a_channel_that_nothing_reads_goes_with_what_only_it_read():
     found = lossless(traced, couplings, mask, inputs)
     expected = {unit(couplings, "b.weight", 1), unit(couplings, "a.weight", 4)}
     assert set(found.removed.tolist()) == set(found.unused.tolist()) == expected
-    assert same(masked(traced, couplings, mask), found.small, inputs)
+    assert same(apply_mask(traced, couplings, mask), found.small, inputs)
     assert found.small.graph.a.weight.shape == (5, 5)
 
 
@@ -439,7 +441,7 @@ def test_the_last_channel_of_a_layer_stays():
     found = lossless(traced, couplings, mask, inputs)
     assert found.small.graph.a.weight.shape[0] == 1
     assert "the last channel of its layer" in found.kept_reasons.values()
-    assert same(masked(traced, couplings, mask), found.small, inputs)
+    assert same(apply_mask(traced, couplings, mask), found.small, inputs)
 
 
 def test_masks_of_prune_hooks_enter_and_lose_nothing():
@@ -520,6 +522,15 @@ def test_nothing_that_was_given_changes():
     assert traced.graph.code == code
     assert couplings.tensors == tensors
     assert all(torch.equal(before[k], v) for k, v in state_tensors(traced.graph).items())
+
+
+def test_a_network_with_nothing_to_remove_passes_through():
+    """One layer, all of it output: no component, no error, the same function."""
+    traced, couplings, inputs = prepared(nn.Linear(3, 2), 3)
+    assert couplings.count == 0
+    found = lossless(traced, couplings, Mask({}), inputs)
+    assert found.removed.size == 0
+    assert found.max_abs == 0.0
 
 
 def test_without_inputs_there_is_no_certificate():

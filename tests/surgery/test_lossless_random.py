@@ -1,132 +1,97 @@
-"""Lossless rounds on random networks with random masks: nothing changes, nothing dead is left."""
+"""Lossless rounds on random networks of every covered operator, with random masks."""
 
 from __future__ import annotations
 
-import itertools
+from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from generate import Bundle, quick_trace
+from patterns import build
 
 from edgeprune.coupling.components import Couplings
-from edgeprune.masks import Mask, honoured
+from edgeprune.masks import Mask
 from edgeprune.masks.mask import coupled_shape
 from edgeprune.model.graph import state_tensors
-from edgeprune.model.trace import run, trace
+from edgeprune.model.trace import Trace, run, trace
 from edgeprune.surgery import analyse
-from edgeprune.surgery.lossless import certify, lossless, masked
+from edgeprune.surgery.lossless import apply_mask, certify, lossless
+from edgeprune.surgery.lossless_flow import observe
+from edgeprune.surgery.lossless_labels import label
 
-ACTIVATIONS = (nn.ReLU, nn.LeakyReLU, nn.GELU, nn.Hardswish, nn.ReLU6, nn.Identity)
-
-
-class Block(nn.Module):
-    """One of: plain, residual, concat, depthwise, grouped, squeeze-excite, transposed."""
-
-    def __init__(self, kind, width, out, rng):
-        super().__init__()
-        self.kind = kind
-        pad, bias = int(rng.integers(0, 2)), bool(rng.integers(0, 2))
-        self.act = ACTIVATIONS[rng.integers(len(ACTIVATIONS))]()
-        self.norm = nn.BatchNorm2d(out) if rng.integers(2) else nn.Identity()
-        if kind == "residual":
-            self.up, self.conv = nn.Conv2d(width, out, 1), nn.Conv2d(out, out, 3, padding=1, bias=bias)
-        elif kind == "concat":
-            self.left = nn.Conv2d(width, out // 2, 1, bias=bias)
-            self.right = nn.Conv2d(width, out - out // 2, 1, bias=bias)
-        elif kind == "depthwise":
-            self.up = nn.Conv2d(width, out, 1, bias=bias)
-            self.conv = nn.Conv2d(out, out, 3, padding=pad, groups=out, bias=bias)
-        elif kind == "grouped":
-            self.up = nn.Conv2d(width, out, 1, bias=bias)
-            self.conv = nn.Conv2d(out, out, 3, padding=pad, groups=2, bias=bias)
-        elif kind == "gated":
-            self.up = nn.Conv2d(width, out, 1, bias=bias)
-            self.down, self.gate = nn.Linear(out, 4), nn.Linear(4, out)
-        elif kind == "transposed":
-            self.conv = nn.ConvTranspose2d(width, out, 2, stride=1 + pad, bias=bias)
-        else:
-            self.conv = nn.Conv2d(width, out, 3, padding=pad, bias=bias)
-
-    def forward(self, x):
-        if self.kind == "residual":
-            x = self.up(x)
-            return self.act(x + self.norm(self.conv(self.act(x))))
-        if self.kind == "concat":
-            return self.act(self.norm(torch.cat([self.left(x), self.right(x)], 1)))
-        if self.kind == "gated":
-            x = self.act(self.norm(self.up(x)))
-            return x * torch.sigmoid(self.gate(torch.relu(self.down(x.mean((2, 3))))))[:, :, None, None]
-        if self.kind in ("depthwise", "grouped"):
-            return self.act(self.norm(self.conv(self.act(self.up(x)))))
-        return self.act(self.norm(self.conv(x)))
+torch.set_num_threads(1)  # tiny tensors: threads only wait for each other
+TOLERANCE = 1e-9
+SEEDS = range(0, 20, 5)
 
 
-KINDS = ("plain", "residual", "concat", "depthwise", "grouped", "gated", "transposed")
+@dataclass(frozen=True)
+class Five:
+    """Five random networks in one trace, with the example inputs and others, three times as loud."""
+
+    traced: Trace
+    couplings: Couplings
+    inputs: tuple[torch.Tensor, ...]
+    others: tuple[torch.Tensor, ...]
 
 
-class Random(nn.Module):
-    def __init__(self, rng, kinds):
-        super().__init__()
-        widths = [3, *(2 * int(rng.integers(2, 5)) for _ in range(rng.integers(2, 4)))]
-        self.blocks = nn.Sequential(
-            *(Block(kinds[rng.integers(len(kinds))], a, b, rng) for a, b in itertools.pairwise(widths))
-        )
-        self.pool = nn.AdaptiveAvgPool2d(2) if rng.integers(2) else nn.AdaptiveMaxPool2d(2)
-        self.head = nn.Linear(4 * widths[-1], 3)
-
-    def forward(self, x):
-        return self.head(self.pool(self.blocks(x)).flatten(1))
-
-
-def random_network(seed, kinds=KINDS):
-    rng = np.random.default_rng(seed)
+@lru_cache
+def five(seed):
+    bundle = Bundle(range(seed, seed + 5)).double().eval()
     torch.manual_seed(seed)
-    net = Random(rng, kinds).double().eval()
-    for m in net.modules():
-        if isinstance(m, nn.BatchNorm2d):
-            m.running_mean.normal_()
-            m.running_var.uniform_(0.5, 2)
-            nn.init.normal_(m.bias)
-    inputs = [(torch.randn(2, 3, 8, 8).double(),) for _ in range(2)]
-    traced = trace(net, inputs[0])
-    return rng, traced, analyse(traced), inputs
+    inputs = tuple(network.input() for network in bundle.networks)
+    others = tuple(
+        torch.randn_like(x) * 3 if x.is_floating_point() else torch.randint(0, 7, x.shape) for x in inputs
+    )
+    traced = quick_trace(bundle, list(inputs))
+    return Five(traced, analyse(traced), inputs, others)
 
 
-def random_mask(rng, couplings):
-    """Single weights, whole rows and whole columns, in every layer."""
+def random_mask(couplings, seed):
+    """Single weights, whole rows and whole columns, in every layer with a plain weight."""
+    rng = np.random.default_rng(seed)
     keep = {}
     for layer in couplings.layers:
+        if layer.weight is None:
+            continue
         name = couplings.aliases[layer.weight]
-        chosen = rng.random(coupled_shape(couplings, name)) < 0.8
+        chosen = keep.setdefault(name, rng.random(coupled_shape(couplings, name)) < 0.9)
         for dim, share in ((layer.out_dim, 0.25), (layer.in_dim, 0.15)):
-            rows = np.moveaxis(chosen, dim, 0)
-            rows[rng.random(len(rows)) < share] = False
-        keep[name] = chosen
+            if dim < chosen.ndim:
+                rows = np.moveaxis(chosen, dim, 0)
+                rows[rng.random(len(rows)) < share] = False
     return Mask(keep)
 
 
-def plant_twins(rng, traced, couplings):
-    """Copy the producing slices of one component onto another of its group, sometimes scaled."""
+def reading_dims(couplings):
+    return {(couplings.aliases[x.weight], x.in_dim) for x in couplings.layers if x.weight and x.groups == 1}
+
+
+def plant_twins(traced, couplings, seed):
+    """In every group of plain components, copy the producing slices of one onto another."""
+    rng = np.random.default_rng(seed)
     state = state_tensors(traced.graph)
-    reads = {(couplings.aliases[x.weight], x.in_dim) for x in couplings.layers if x.groups == 1}
+    planted = []
     for group in np.unique(couplings.group):
         members = np.flatnonzero(couplings.group == group)
         if len(members) < 2:
             continue
         a, b = rng.choice(members, 2, replace=False)
+        planted.append((int(a), int(b)))
         for name, dims in couplings.tensors.items():
             for dim, extent in enumerate(dims):
-                if extent is None or (name, dim) in reads:
+                if extent is None or (name, dim) in reading_dims(couplings):
                     continue
                 mine, theirs = (np.flatnonzero(couplings.extents[extent] == u) for u in (a, b))
                 if len(mine) and len(mine) == len(theirs):
                     with torch.no_grad():
                         rows = state[name].movedim(dim, 0)
                         rows[torch.from_numpy(theirs)] = rows[torch.from_numpy(mine)].clone()
+    return planted
 
 
-def unread_by_hand(traced, couplings: Couplings):
+def unread_by_hand(traced, couplings):
     """Components whose outgoing weights are all zero, found one index at a time."""
     silent = np.ones(couplings.count, bool)
     read = np.zeros(couplings.count, bool)
@@ -135,56 +100,115 @@ def unread_by_hand(traced, couplings: Couplings):
         if layer.groups > 1:
             continue
         units = couplings.extents[layer.inputs]
-        weight = state[layer.weight].movedim(layer.in_dim, 0)
         for i, unit in enumerate(units):
             if unit >= 0:
                 read[unit] = True
-                silent[unit] &= not bool(weight[i].any())
+                silent[unit] &= layer.weight is not None and not bool(
+                    state[layer.weight].movedim(layer.in_dim, 0)[i].any()
+                )
     return silent & read & couplings.exact
 
 
-@pytest.mark.parametrize("seed", range(12))
+def agree(before, after, inputs):
+    """Every output of two graphs within 1e-9 of its size."""
+    with torch.no_grad():
+        pairs = zip(run(before.graph, inputs), run(after.graph, inputs), strict=True)
+        return all(bool((a - b).abs().max() <= TOLERANCE * (1 + a.abs().max())) for a, b in pairs)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
 def test_masked_equals_lossless(seed):
-    """float64, 1e-9: the small graph computes what the masked graph computes, exported again or not."""
-    rng, traced, couplings, inputs = random_network(seed)
-    if seed % 2:
-        plant_twins(rng, traced, couplings)
-    mask = random_mask(rng, couplings)
-    before = masked(traced, couplings, mask)
-    found = lossless(traced, couplings, mask, inputs)
-    fresh = [(torch.randn(3, 3, 8, 8).double() * 3,) for _ in range(2)] if all(traced.dynamic) else inputs
-    scale = max(1.0, *(float(run(before.graph, x)[0].detach().abs().max()) for x in fresh))
-    assert certify(before, found.small, fresh) <= 1e-9 * scale
-    assert certify(before, found.full, fresh) <= 1e-9 * scale
-    assert found.max_abs <= 1e-9 * scale
-    assert set(found.unused) | set(found.folded) | set(found.merged) == set(found.removed)
-    # What nothing reads is gone, unless its layer would be empty.
-    left = unread_by_hand(found.full, found.couplings) & ~found.removed_mask
-    assert {found.kept_reasons.get(int(u)) for u in np.flatnonzero(left)} <= {"the last channel of its layer"}
-    # Real removal honours a part of the mask.
-    if found.removed.size:
-        assert honoured(mask, couplings, found.removed_mask).removed > 0
+    """float64, 1e-9, also on inputs that no certificate saw; what nothing reads is gone."""
+    net = five(seed)
+    for draw in range(2):
+        mask = random_mask(net.couplings, seed + draw)
+        before = apply_mask(net.traced, net.couplings, mask)
+        found = lossless(net.traced, net.couplings, mask, [net.inputs])
+        for inputs in (net.inputs, net.others):
+            assert agree(before, found.small, inputs)
+            assert agree(before, found.full, inputs)
+        assert sorted([*found.unused, *found.folded, *found.merged]) == found.removed.tolist()
+        assert found.couplings.exact[found.removed].all()
+        left = unread_by_hand(found.full, found.couplings) & ~found.removed_mask
+        for unit in np.flatnonzero(left):
+            assert found.kept_reasons[int(unit)]
 
 
-@pytest.mark.parametrize("seed", range(100, 104))
-def test_a_second_run_finds_nothing(seed):
+def test_most_dead_channels_go():
+    """Over all seeds the rounds remove hundreds of channels: agreement is not for want of work."""
+    gone = sum(
+        lossless(net.traced, net.couplings, random_mask(net.couplings, seed), [net.inputs]).removed.size
+        for seed, net in ((s, five(s)) for s in SEEDS)
+    )
+    assert gone > 100
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_planted_twins_lose_nothing(seed):
+    """Twins planted in every group: merged where provable, and the outputs stay."""
+    net = five(seed)
+    traced = Trace(net.traced.copy(), net.traced.inputs, net.traced.dynamic)
+    planted = plant_twins(traced, net.couplings, seed)
+    found = lossless(traced, net.couplings, None, [net.inputs])
+    assert agree(traced, found.small, net.others)
+    assert found.merged.size > 0
+    pairs = sum(1 for a, b in planted if {a, b} & set(found.merged.tolist()))
+    plain = [p for p in planted if net.couplings.exact[list(p)].all()]
+    assert pairs >= 0.5 * len(plain)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_what_is_called_constant_never_moves(seed):
+    """On other inputs, every element of every value that `observe` calls constant is the same."""
+    net = five(seed)
+    before = apply_mask(net.traced, net.couplings, random_mask(net.couplings, seed))
+    one, two = (observe(before.graph, x) for x in (net.inputs, net.others))
+    seen = 0
+    for x, y, depends in _values(one.values, two.values, one.depends):
+        constant = ~depends
+        seen += int(constant.sum())
+        assert torch.equal(x[constant].nan_to_num(), y[constant].nan_to_num())
+    assert seen
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_equal_labels_mean_equal_values(seed):
+    """Within every value, elements that carry one label carry one number, on inputs of any kind."""
+    net = five(seed)
+    traced = Trace(net.traced.copy(), net.traced.inputs, net.traced.dynamic)
+    plant_twins(traced, net.couplings, seed)
+    facts = observe(traced.graph, net.inputs)
+    others = observe(traced.graph, net.others)
+    labels = label(traced.graph, facts)
+    doubles = 0
+    for value, tags, depends in _values(others.values, labels, facts.depends):
+        order = tags.reshape(-1).argsort()
+        same = tags.reshape(-1)[order].diff() == 0
+        gap = value.detach().double().reshape(-1)[order].diff().abs()[same]
+        doubles += int((same & depends.reshape(-1)[order][1:]).sum())
+        assert not gap.numel() or gap.max() <= TOLERANCE * (1 + value.double().abs().max())
+    assert doubles  # some equal elements do depend on the input: the twins were seen
+
+
+def _values(*tables):
+    """Rows of tensors at the same place of several tables by node name; lists are opened."""
+    for name in tables[0]:
+        cells = [table[name] for table in tables]
+        rows = zip(*cells, strict=True) if isinstance(cells[0], list | tuple) else [cells]
+        yield from (row for row in rows if isinstance(row[0], torch.Tensor) and row[0].numel())
+
+
+@pytest.mark.parametrize("name", ["residual", "concat", "depthwise", "squeeze"])
+def test_a_second_run_finds_nothing(name):
     """The fixed point is one: rounds on the exported result remove no further channel.
 
-    Not so for a grouped convolution that is left with one group: its channels come free singly then.
+    Not so where a grouped convolution is left with one group: its channels come free singly then.
     """
-    rng, traced, couplings, inputs = random_network(seed, [k for k in KINDS if k != "grouped"])
-    plant_twins(rng, traced, couplings)
-    found = lossless(traced, couplings, random_mask(rng, couplings), inputs)
-    again = lossless(found.trace, analyse(found.trace), None, inputs)
+    module, inputs = build(name)
+    traced = trace(module, inputs)
+    couplings = analyse(traced)
+    found = lossless(traced, couplings, random_mask(couplings, 1), [inputs])
+    assert found.removed.size
+    again = lossless(found.trace, analyse(found.trace), None, [inputs])
     assert again.removed.size == 0
-
-
-def test_planted_twins_are_found():
-    """Without any mask, one planted twin per group is merged wherever its readers can be edited."""
-    merged = planted = 0
-    for seed in range(200, 206):
-        rng, traced, couplings, inputs = random_network(seed)
-        plant_twins(rng, traced, couplings)
-        merged += lossless(traced, couplings, None, inputs).merged.size
-        planted += sum(int((couplings.group == g).sum() > 1) for g in np.unique(couplings.group))
-    assert merged >= planted > 6
+    assert certify(found.small, again.small, [inputs]) == 0.0
