@@ -20,7 +20,7 @@ from edgeprune.errors import DeviceError
 from edgeprune.records import InstructionCount
 
 CPUS = ("cortex-a53", "cortex-a72", "cortex-a76")
-FEW, MANY = 10, 110  # instructions per inference are (MANY runs - FEW runs) / 100: start-up cancels
+FEW, MANY = 10, 110  # runs at which the count is read
 _PROGRAM, _SHOWN = "root/usr/libexec/arm64", "root/usr/bin/python3"
 
 
@@ -82,17 +82,23 @@ def need_sandbox() -> Sandbox:
 def count_instructions(
     model: Path, cpu: str, *, seed: int = 0, shapes: Sequence[str] = ()
 ) -> InstructionCount:
-    """Count the instructions of one inference on one thread: (110 runs - 10 runs) / 100."""
+    """Count the instructions of one inference on one thread: (110 runs - 10 runs) / 100.
+
+    Both counts are of one process and of the thread that infers, so start-up, which varies by
+    more than a small network costs, and the runtime's other threads do not enter.
+    """
     sandbox, core = need_sandbox(), core_name(cpu)
-    totals = []
     with tempfile.TemporaryDirectory(prefix="edgeprune-") as scratch:
-        for runs in (FEW, MANY):
-            total = Path(scratch) / "count"
-            arguments = [str(RUNNER), f"--repeat={runs}", f"--seed={seed}", *(f"--shape={s}" for s in shapes)]
-            output = sandbox.run(core, [*arguments, str(model.absolute())], count=total)
-            read_answer(output, 0, "", "repeat", error=DeviceError)
-            totals.append(int(total.read_text()))
-    return InstructionCount(core, (totals[1] - totals[0]) / (MANY - FEW), (FEW, MANY), tuple(totals))
+        counts = Path(scratch) / "count"
+        arguments = [str(RUNNER), f"--repeat={MANY - FEW}", f"--seed={seed}"]
+        arguments += [f"--shape={shape}" for shape in shapes]
+        output = sandbox.run(core, [*arguments, "--", str(model.absolute())], count=counts)
+        read_answer(output, 0, "", "repeat", error=DeviceError)
+        lines = [line.split() for line in counts.read_text().splitlines()]
+    marks = [int(number) for kind, number in lines if kind == "mark"]
+    if len(marks) != 2 or marks[1] <= marks[0]:
+        raise DeviceError(f"{model}: the instruction counter gave {marks}", tip="run: make arm64")
+    return InstructionCount(core, (marks[1] - marks[0]) / (MANY - FEW), (FEW, MANY), (marks[0], marks[1]))
 
 
 def core_name(cpu: str) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 import pytest
 from click.testing import CliRunner
-from conftest import write_run
+from device_samples import write_run
 
 from edgeprune.cli.device import ship
 from edgeprune.device.agent import MANIFEST, Refused, receive, safe_name

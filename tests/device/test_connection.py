@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from device_samples import write_run
 
 from edgeprune.cli.bench import bench
 from edgeprune.cli.device import doctor
@@ -115,8 +116,6 @@ def test_bench_on_a_device_has_every_number(native, cnn):
 
 def test_bench_sends_external_data_and_recorded_inputs(native, run_folder, tmp_path):
     """A model with a data file beside it runs there, on inputs from a file."""
-    from conftest import write_run
-
     folder = write_run(tmp_path / "external", external=True)
     with Remote("native") as remote:
         found = device_bench(Device(remote), [folder / "model.onnx"], seconds=0, inputs=folder / "golden.npz")

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 from click.testing import CliRunner
-from conftest import write_cnn
+from device_samples import write_cnn
 from onnx import numpy_helper
 
 from edgeprune.cli.device import verify
@@ -36,11 +36,11 @@ def test_every_core_agrees_with_this_machine(sandbox, cnn, cpu):
 
 
 def test_instructions_follow_the_work_and_repeat(sandbox, tmp_path):
-    """Four times the multiplications take two to six times the instructions; a recount agrees to 2%."""
+    """Four times the multiplications take two to six times the instructions; a recount agrees to 0.5%."""
     small, large = (write_cnn(tmp_path / f"w{width}.onnx", width) for width in (16, 32))
     counts = [count_instructions(model, "a72").per_inference for model in (small, large, small)]
     assert 2 < counts[1] / counts[0] < 6
-    assert abs(counts[2] / counts[0] - 1) < 0.02
+    assert abs(counts[2] / counts[0] - 1) < 0.005
     assert counts[0] > 12 * 12 * 16 * 16 * 9 / 8  # no fewer than the multiply-adds, eight lanes at most
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from conftest import write_run
+from device_samples import write_run
 
 from edgeprune.cli.device import ship as ship_command
 from edgeprune.device import agent
