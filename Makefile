@@ -9,7 +9,7 @@ export OMP_WAIT_POLICY := PASSIVE
 .PHONY: demo test lint format examples bench-fashion clean
 
 demo: $(READY)
-	.venv/bin/edgeprune compress examples/demo/demo_cnn.safetensors --model examples.nets:demo_cnn \
+	.venv/bin/edgeprune compress examples/checkpoints/demo_cnn.safetensors --model examples.nets:demo_cnn \
 	  --input-shape 1,28,28 --data examples/demo/fashion-small --max-drop 3 --epochs 4 \
 	  --output demo-edgeprune --force
 
