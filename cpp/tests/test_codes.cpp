@@ -1,0 +1,168 @@
+// Edges, codes and counts against plain loops, on every instruction set, type and stride.
+#include <algorithm>
+#include <bit>
+#include <cstring>
+#include <limits>
+#include <stdexcept>
+#include <vector>
+
+#include "check.hpp"
+#include "edgeprune/counts.hpp"
+#include "edgeprune/edges.hpp"
+
+using namespace edgeprune;
+
+namespace {
+
+std::vector<float> activations(std::size_t samples, std::size_t channels) {
+    Random random;
+    std::vector<float> x(samples * channels);
+    for (std::size_t i = 0; i < x.size(); ++i) {
+        double value = random.normal() * std::exp(static_cast<double>(i % channels % 7) - 3);
+        if (i % channels % 3 == 0) value = std::max(value, 0.0);
+        if (i % channels % 5 == 1) value = value * 1e-3 + 50;
+        if (i % 97 == 0) value = -0.0;
+        x[i] = static_cast<float>(value);
+    }
+    return x;
+}
+
+std::size_t code_by_count(const float* thresholds, std::size_t count, float x) {
+    return static_cast<std::size_t>(std::count_if(thresholds, thresholds + count, [x](float t) { return t <= x; }));
+}
+
+// Storage of one element type, filled from float32 values that the type holds exactly.
+struct Stored {
+    Dtype dtype;
+    std::size_t item;
+};
+
+void store(char* at, Dtype dtype, float value) {
+    if (dtype == Dtype::float32) std::memcpy(at, &value, 4);
+    const double wide = value;
+    if (dtype == Dtype::float64) std::memcpy(at, &wide, 8);
+    const std::uint16_t upper = static_cast<std::uint16_t>(std::bit_cast<std::uint32_t>(value) >> 16);
+    if (dtype == Dtype::bfloat16) std::memcpy(at, &upper, 2);
+}
+
+void codes_equal_counting_thresholds() {
+    const std::size_t samples = 531, channels = 77;
+    std::vector<float> x = activations(samples, channels);
+    for (const Stored& stored : {Stored{Dtype::float32, 4}, Stored{Dtype::float64, 8}, Stored{Dtype::bfloat16, 2}}) {
+        if (stored.dtype == Dtype::bfloat16)
+            for (float& value : x) value = std::bit_cast<float>(std::bit_cast<std::uint32_t>(value) & 0xffff0000u);
+        for (const bool by_channel : {false, true}) {
+            for (const std::size_t gap : {std::size_t{1}, std::size_t{2}}) {
+                const std::size_t item = stored.item * gap;
+                std::vector<char> bytes(samples * channels * item + 1);
+                View view{bytes.data() + 1, stored.dtype, samples, channels,
+                          static_cast<std::ptrdiff_t>(by_channel ? item : item * channels),
+                          static_cast<std::ptrdiff_t>(by_channel ? item * samples : item)};
+                for (std::size_t s = 0; s < samples; ++s)
+                    for (std::size_t c = 0; c < channels; ++c)
+                        store(bytes.data() + 1 + static_cast<std::ptrdiff_t>(s) * view.sample_stride +
+                                  static_cast<std::ptrdiff_t>(c) * view.channel_stride,
+                              stored.dtype, x[s * channels + c]);
+                std::vector<std::uint32_t> rows(samples);
+                for (std::size_t s = 0; s < samples; ++s) rows[s] = static_cast<std::uint32_t>(samples - 1 - s);
+                std::vector<std::int32_t> label(samples);
+                for (std::size_t s = 0; s < samples; ++s) label[s] = static_cast<std::int32_t>(s * 7 % 5);
+                for (const std::size_t bins : {std::size_t{2}, std::size_t{16}, std::size_t{33}, std::size_t{64},
+                                               std::size_t{130}, std::size_t{255}}) {
+                    std::vector<float> edges(channels * bins);
+                    CHECK(find_edges(view, rows.data(), samples, bins, edges.data(), 2));
+                    std::vector<std::uint8_t> codes(samples * channels);
+                    CHECK(encode(view, edges.data(), bins, codes.data(), 2));
+                    std::vector<std::uint32_t> expected(channels * 5 * (bins + 1)), counts(expected.size());
+                    bool same = true;
+                    for (std::size_t c = 0; c < channels; ++c)
+                        for (std::size_t s = 0; s < samples; ++s) {
+                            const std::size_t code = code_by_count(edges.data() + c * bins, bins, x[s * channels + c]);
+                            same &= codes[c * samples + s] == code;
+                            ++expected[(c * 5 + static_cast<std::size_t>(label[s])) * (bins + 1) + code];
+                        }
+                    CHECK(same);
+                    const Labels labels{label.data(), samples, 5};
+                    CHECK(add_counts(view, edges.data(), bins, labels, counts.data(), 3));
+                    CHECK(counts == expected);
+                    add_counts(codes.data(), 1, static_cast<std::ptrdiff_t>(samples), samples, channels, bins + 1,
+                               labels, counts.data(), 2);
+                    for (std::uint32_t& n : expected) n *= 2;
+                    CHECK(counts == expected);
+                }
+            }
+        }
+    }
+}
+
+void every_depth_and_edge_is_exact() {
+    Random random;
+    for (std::size_t count = 0; count <= max_thresholds; count += count < 20 ? 1 : 7) {
+        std::vector<float> thresholds(std::max<std::size_t>(count, 1));
+        for (float& t : thresholds) {
+            t = static_cast<float>(random.normal() * std::exp(8 * random.normal()));
+            std::uint32_t bits = std::bit_cast<std::uint32_t>(t);
+            if (count % 2) bits = bits >> 31 ? bits | 0xffffu : bits & 0xffff0000u;  // on the grid of keys
+            t = std::bit_cast<float>(bits);
+        }
+        std::sort(thresholds.begin(), thresholds.end());
+        std::vector<float> x;
+        for (const float t : thresholds)
+            for (const float value : {t, std::nextafter(t, -1e38f), std::nextafter(t, 1e38f), -t, 0.0f, -0.0f})
+                x.push_back(value);
+        std::vector<std::uint8_t> codes(x.size());
+        const View view{x.data(), Dtype::float32, x.size(), 1, 4, 4};
+        CHECK(encode(view, thresholds.data(), count, codes.data(), 1));
+        bool same = true;
+        for (std::size_t i = 0; i < x.size(); ++i) same &= codes[i] == code_by_count(thresholds.data(), count, x[i]);
+        CHECK(same);
+    }
+}
+
+void values_that_are_not_finite_are_found_and_leave_no_trace() {
+    for (const float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(),
+                            -std::numeric_limits<float>::infinity()})
+        for (const std::size_t at : {std::size_t{0}, std::size_t{7 * 40 + 3}, std::size_t{299 * 40 + 39}}) {
+            std::vector<float> x = activations(300, 40);
+            std::vector<float> edges(40 * 16);
+            std::vector<std::uint32_t> rows(300);
+            for (std::uint32_t i = 0; i < 300; ++i) rows[i] = i;
+            const View view{x.data(), Dtype::float32, 300, 40, 160, 4};
+            CHECK(find_edges(view, rows.data(), 300, 16, edges.data(), 1));
+            x[at] = bad;
+            std::vector<std::int32_t> label(300, 0);
+            std::vector<std::uint32_t> counts(40 * 17, 5);
+            CHECK(!add_counts(view, edges.data(), 16, {label.data(), 300, 1}, counts.data(), 2));
+            CHECK(counts == std::vector<std::uint32_t>(40 * 17, 5));
+            CHECK(!find_edges(view, rows.data(), 300, 16, edges.data(), 1));
+            const Position position = find_non_finite(view);
+            CHECK(position.found && position.sample == at / 40 && position.channel == at % 40);
+        }
+}
+
+void bad_sizes_throw() {
+    const float x = 1;
+    std::uint32_t row = 0, counts[8] = {};
+    std::int32_t label = 0;
+    std::vector<float> edges(300);
+    const View view{&x, Dtype::float32, 1, 1, 4, 4};
+    CHECK(throws<std::invalid_argument>([&] { find_edges(view, &row, 1, 1, edges.data(), 1); }));
+    CHECK(throws<std::invalid_argument>([&] { find_edges(view, &row, 1, 256, edges.data(), 1); }));
+    CHECK(throws<std::invalid_argument>([&] { add_counts(view, edges.data(), 256, {&label, 1, 1}, counts, 1); }));
+    CHECK(throws<std::invalid_argument>([&] { add_counts(view, edges.data(), 4, {&label, 1, 0}, counts, 1); }));
+    const std::uint8_t code = 9;
+    CHECK(throws<std::invalid_argument>([&] { add_counts(&code, 1, 1, 1, 1, 4, {&label, 1, 1}, counts, 1); }));
+    label = 3;
+    CHECK(check_labels({&label, 1, 3}) == 0);
+    CHECK(throws<std::invalid_argument>([] { simd_select("mmx"); }));
+}
+
+}  // namespace
+
+int main() {
+    on_every_set(codes_equal_counting_thresholds);
+    on_every_set(every_depth_and_edge_is_exact);
+    on_every_set(values_that_are_not_finite_are_found_and_leave_no_trace);
+    bad_sizes_throw();
+    return finish();
+}
