@@ -1,19 +1,23 @@
 """One pass over the calibration data: what every weighted layer reads and is sensitive to.
 
-For each layer that mixes channels (dense convolutions and linear layers) the pass
-gives, per input channel, moments over all positions, the value per sample reduced over
-positions, and the first-order Taylor term; per output channel, its Fisher weight. Sums
-are float64 over fixed batches in index order, so the same data gives the same numbers.
+    found = capture(trace, couplings, dataset, indices)
+    found.layers["conv2d_1"].covariance        # (inputs, inputs)
 
-Fisher weight of output j: the expected squared derivative of the loss by a_j, summed
-over positions, under labels drawn from the model itself (no labels needed); half of it
-times a squared error is the expected increase of the loss, in nats.
+For each layer that mixes channels (dense convolutions and linear layers) the pass gives,
+per input channel, moments over positions, the value per sample reduced over positions and
+the first-order Taylor term; per output channel the moments of the loss's slope; for
+kernels with taps, moments of whole input patches. For components that other operators
+read too (recurrent weights, products of activations) it gives what silencing those
+readings costs. Sums are float64 over fixed batches in index order.
+
+Guarantee: the same data and seed give the same numbers; the trace is not written to.
+Elsewhere: what the numbers mean (statistics), scores (criteria), refits (recovery).
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,50 +27,17 @@ from torch import fx
 
 from edgeprune.coupling.components import Couplings, Layer
 from edgeprune.data import Dataset
+from edgeprune.model.graph import attribute
 from edgeprune.model.run import batches
 from edgeprune.model.trace import Trace
+from edgeprune.statistics import FULL_COVARIANCE, LayerStatistics, Moments, Statistics, mixing_layers
+from edgeprune.statistics.patches import patch_rows
+from edgeprune.statistics.readings import Readings
 
-FULL_COVARIANCE = 4096  # inputs; above, a layer keeps variances only (8·C² bytes otherwise)
-FloatArray = npt.NDArray[np.float64]
+__all__ = ["FULL_COVARIANCE", "LayerStatistics", "Moments", "Statistics", "capture", "mixing_layers"]
 
-
-@dataclass(frozen=True)
-class LayerStatistics:
-    """Statistics of one layer with I inputs and O outputs over N samples.
-
-    mean (I,); second (I, I) = E[x xᵀ] over samples and positions, or (I,) = E[x²] above
-    FULL_COVARIANCE inputs; reduced (N, I) float32, mean over positions; taylor (I,) =
-    E|Σ x·∂L/∂x|; fisher (O,); output_std (O,) of the layer's output.
-    """
-
-    mean: FloatArray
-    second: FloatArray
-    reduced: npt.NDArray[np.float32]
-    taylor: FloatArray
-    fisher: FloatArray
-    output_std: FloatArray
-
-    @property
-    def covariance(self) -> FloatArray:
-        """Covariance over positions, shape (I, I); diagonal where only variances were kept."""
-        if self.second.ndim == 1:
-            return np.diag(self.second - self.mean**2)
-        return self.second - np.outer(self.mean, self.mean)
-
-
-@dataclass(frozen=True)
-class Statistics:
-    """Per layer (by node name), with the labels that scoring used."""
-
-    layers: dict[str, LayerStatistics]
-    labels: npt.NDArray[np.int64]
-    label_source: str
-    samples: int
-
-
-def mixing_layers(couplings: Couplings) -> list[Layer]:
-    """Layers whose weight reads channels one by one."""
-    return [layer for layer in couplings.layers if layer.groups == 1 and layer.weight is not None]
+PATCH_FEATURES = 1536  # inputs × taps; the elimination over more takes minutes
+PATCH_ROWS = 16_384  # positions looked at per layer
 
 
 def capture(
@@ -81,11 +52,12 @@ def capture(
 ) -> Statistics:
     """Collect statistics on the samples `indices`; batches are taken in that order."""
     layers = mixing_layers(couplings)
-    sums = {layer.node: _Sums() for layer in layers}
     generator = torch.Generator().manual_seed(seed)
     graph = trace.copy()
     for parameter in graph.parameters():
         parameter.requires_grad_(False)
+    others = Readings(graph, couplings, layers)
+    sums = {layer.node: _Sums(graph, layer, len(indices)) for layer in layers}
     labels: list[npt.NDArray[np.int64]] = []
     done = 0
     for inputs, given in batches(dataset, indices, batch_size):
@@ -94,14 +66,14 @@ def capture(
         first = torch.utils._pytree.tree_flatten(out)[0][0]
         target = first.argmax(1).numpy() if given is None and first.dim() == 2 else given
         labels.append(np.zeros(len(first), np.int64) if target is None else target)
-        with torch.no_grad():
-            fisher_seed, taylor_seed = _cotangents(first.detach(), target, generator)
+        fisher_seed, taylor_seed = _cotangents(first.detach(), target, generator)
         watched = [watcher.outputs[layer.node] for layer in layers]
-        tops = torch.autograd.grad(first, watched, fisher_seed, retain_graph=True, allow_unused=True)
         sources = [watcher.inputs[layer.node] for layer in layers]
-        bottoms = torch.autograd.grad(first, sources, taylor_seed, allow_unused=True)
+        others.add(first, functools.partial(_drawn, first.detach(), target, generator))
+        tops = _slopes(first, watched, fisher_seed)
+        bottoms = _slopes(first, sources, taylor_seed)
         for layer, top, bottom in zip(layers, tops, bottoms, strict=True):
-            sums[layer.node].add(layer, watcher, top, bottom)
+            sums[layer.node].add(watcher, top, bottom)
         done += len(first)
         if progress:
             progress(done, len(indices))
@@ -110,7 +82,16 @@ def capture(
         np.concatenate(labels),
         "labels" if dataset.labels is not None else "the dense model's own decisions",
         len(indices),
+        others.result(done),
     )
+
+
+def _slopes(out: torch.Tensor, at: list[torch.Tensor], seed: torch.Tensor) -> tuple[Any, ...]:
+    """Gradients, None for what the output does not depend on."""
+    if not at or not out.requires_grad:
+        return (None,) * len(at)
+    found: tuple[Any, ...] = torch.autograd.grad(out, at, seed, retain_graph=True, allow_unused=True)
+    return found
 
 
 def _cotangents(
@@ -121,15 +102,21 @@ def _cotangents(
     Outputs of shape (samples, classes) are logits under cross-entropy; any other output is
     the mean of a Gaussian with unit variance.
     """
+    fisher = _drawn(out, labels, generator)
     if out.dim() != 2 or out.shape[1] < 2 or labels is None:
-        noise = torch.randn(out.shape, generator=generator, dtype=out.dtype)
-        return noise, noise
+        return fisher, fisher
+    taylor = out.softmax(1) - torch.nn.functional.one_hot(torch.from_numpy(labels), out.shape[1])
+    return fisher, taylor.to(out.dtype)
+
+
+def _drawn(
+    out: torch.Tensor, labels: npt.NDArray[np.int64] | None, generator: torch.Generator
+) -> torch.Tensor:
+    if out.dim() != 2 or out.shape[1] < 2 or labels is None:
+        return torch.randn(out.shape, generator=generator, dtype=out.dtype)
     p = out.softmax(1)
     drawn = torch.multinomial(p.float(), 1, generator=generator)[:, 0]
-    classes = out.shape[1]
-    fisher = p - torch.nn.functional.one_hot(drawn, classes)
-    taylor = p - torch.nn.functional.one_hot(torch.from_numpy(labels), classes)
-    return fisher.to(out.dtype), taylor.to(out.dtype)
+    return (p - torch.nn.functional.one_hot(drawn, out.shape[1])).to(out.dtype)
 
 
 class _Watcher(fx.Interpreter):  # type: ignore[misc]  # torch is untyped here
@@ -149,7 +136,7 @@ class _Watcher(fx.Interpreter):  # type: ignore[misc]  # torch is untyped here
         args, kwargs = self.fetch_args_kwargs_from_env(n)
         at = next(i for i, a in enumerate(n.args) if isinstance(a, fx.Node) and a.name == layer.source)
         x = args[at]
-        if not x.requires_grad:  # nothing trainable upstream: start the tape here
+        if not x.requires_grad:  # nothing upstream is differentiated: start the tape here
             x = self._leaves.setdefault(id(x), (x, x.detach().requires_grad_(True)))[1]
         self.inputs[n.name] = x
         out = n.target(*(x if i == at else a for i, a in enumerate(args)), **kwargs)
@@ -160,34 +147,52 @@ class _Watcher(fx.Interpreter):  # type: ignore[misc]  # torch is untyped here
 class _Sums:
     """Running sums of one layer, float64."""
 
-    def __init__(self) -> None:
+    def __init__(self, graph: fx.GraphModule, layer: Layer, samples: int) -> None:
+        self.layer = layer
+        self.weight = attribute(graph, str(layer.weight))
+        self.node = next(n for n in graph.graph.nodes if n.name == layer.node)
+        self.samples = max(1, samples)
+        self.generator = torch.Generator().manual_seed(0)
         self.n = 0
         self.positions = 0
+        self.rows = 0
         self.reduced: list[npt.NDArray[np.float32]] = []
         self.parts: dict[str, Any] = {}
 
-    def add(self, layer: Layer, watcher: _Watcher, top: Any, bottom: Any) -> None:
-        x = watcher.inputs[layer.node].detach().movedim(layer.channel_dim, -1)
+    def add(self, watcher: _Watcher, top: Any, bottom: Any) -> None:
+        layer = self.layer
+        given = watcher.inputs[layer.node].detach()
+        x = given.movedim(layer.channel_dim, -1)
         y = watcher.outputs[layer.node].detach().movedim(layer.out_channel_dim, -1)
-        rows = x.reshape(-1, x.shape[-1])
+        rows = x.reshape(-1, x.shape[-1]).double()
         self.n += len(x)
         self.positions += len(rows)
-        wide = rows.double()
         full = rows.shape[1] <= FULL_COVARIANCE
-        self._sum("mean", wide.sum(0))
-        self._sum("second", wide.T @ wide if full else (wide**2).sum(0))
+        self._sum("mean", rows.sum(0))
+        self._sum("second", rows.T @ rows if full else (rows**2).sum(0))
         outputs = y.reshape(-1, y.shape[-1]).double()
         self._sum("out", outputs.sum(0))
         self._sum("out2", (outputs**2).sum(0))
         self.reduced.append(x.reshape(len(x), -1, x.shape[-1]).mean(1).float().numpy())
         if top is not None:
-            self._sum(
-                "fisher",
-                (top.movedim(layer.out_channel_dim, -1).reshape(-1, y.shape[-1]).double() ** 2).sum(0),
-            )
+            g = top.movedim(layer.out_channel_dim, -1).reshape(-1, y.shape[-1]).double()
+            self._sum("slopes", g.T @ g if y.shape[-1] <= FULL_COVARIANCE else (g**2).sum(0))
         if bottom is not None:
             product = bottom.movedim(layer.channel_dim, -1) * x
             self._sum("taylor", product.reshape(len(x), -1, x.shape[-1]).sum(1).abs().double().sum(0))
+        self._add_patches(given, outputs.shape[0])
+
+    def _add_patches(self, x: torch.Tensor, positions: int) -> None:
+        layer, weight = self.layer, self.weight
+        features = weight.numel() // weight.shape[layer.out_dim]
+        if features == weight.shape[layer.in_dim] or features > PATCH_FEATURES or layer.in_dim == 0:
+            return
+        share = min(positions, -(-PATCH_ROWS * len(x) // self.samples))
+        chosen = torch.randperm(positions, generator=self.generator)[:share]
+        rows = patch_rows(self.node, layer, x, weight)(chosen).double()
+        self.rows += len(rows)
+        self._sum("patch_mean", rows.sum(0))
+        self._sum("patch_second", rows.T @ rows)
 
     def _sum(self, name: str, value: torch.Tensor) -> None:
         self.parts[name] = self.parts[name] + value if name in self.parts else value
@@ -196,11 +201,15 @@ class _Sums:
         part = {k: v.numpy() for k, v in self.parts.items()}
         mean = part["mean"] / self.positions
         variance = part["out2"] / self.positions - (part["out"] / self.positions) ** 2
+        patches = None
+        if self.rows:
+            patches = Moments(part["patch_mean"] / self.rows, part["patch_second"] / self.rows, self.rows)
         return LayerStatistics(
             mean,
             part["second"] / self.positions,
             np.concatenate(self.reduced),
             part.get("taylor", np.zeros_like(mean)) / self.n,
-            part.get("fisher", np.zeros_like(variance)) / self.n,
+            part.get("slopes", np.zeros_like(variance)) / self.n,
             np.sqrt(np.maximum(variance, 0.0)),
+            patches,
         )

@@ -97,20 +97,47 @@ def broadcast(context: Context, component: FloatArray) -> dict[str, npt.NDArray[
     Connections of pinned inputs score the layer's largest value: a mask keeps them.
     """
     couplings, weights = context.couplings, context.weights()
+    # A weight that is used twice holds its connections once.
+    readings = {
+        (couplings.aliases[str(layer.weight)], layer.in_dim, layer.inputs): str(layer.weight)
+        for layer in mixing_layers(couplings)
+    }
     sizes = np.zeros(couplings.count)
-    for layer in mixing_layers(couplings):
-        weight = weights[str(layer.weight)]
-        fan = np.full(weight.shape[layer.in_dim], weight.size / weight.shape[layer.in_dim])
-        sizes += per_component(couplings, layer.inputs, fan)
+    for (_, in_dim, inputs), name in readings.items():
+        weight = weights[name]
+        fan = np.full(weight.shape[in_dim], weight.size / weight.shape[in_dim])
+        sizes += per_component(couplings, inputs, fan)
     share = np.divide(component, sizes, out=np.zeros_like(component), where=sizes > 0)
     found = {}
-    for layer in mixing_layers(couplings):
-        weight = weights[str(layer.weight)]
-        vector = couplings.extents[layer.inputs]
+    for (_, in_dim, inputs), name in readings.items():
+        weight = weights[name]
+        vector = couplings.extents[inputs]
         value = np.where(vector >= 0, share[np.maximum(vector, 0)], share.max(initial=0.0))
-        shape = [-1 if d == layer.in_dim else 1 for d in range(weight.ndim)]
-        found[str(layer.weight)] = np.broadcast_to(value.reshape(shape), weight.shape).astype(np.float32)
+        shape = [-1 if d == in_dim else 1 for d in range(weight.ndim)]
+        found[name] = np.broadcast_to(value.reshape(shape), weight.shape).astype(np.float32)
     return found
+
+
+def measured(context: Context) -> npt.NDArray[np.bool_]:
+    """Components that a captured layer reads channel by channel, shape (count,)."""
+    assert context.statistics is not None
+    found = np.zeros(context.couplings.count, dtype=bool)
+    for layer in mixing_layers(context.couplings):
+        vector = context.couplings.extents[layer.inputs]
+        if layer.node in context.statistics.layers:
+            found[vector[vector >= 0]] = True
+    return found
+
+
+def complete(context: Context, component: FloatArray) -> FloatArray:
+    """Scores with those of unread components replaced by what silencing their other readers costs.
+
+    Attention widths of queries and keys, units of a lower recurrent layer: no layer's
+    inputs show them, and a 0 would send them away first. A group is read as a whole or not
+    at all, so the two units never meet in one order.
+    """
+    assert context.statistics is not None
+    return np.where(measured(context), component, context.statistics.other_readings)
 
 
 def magnitude(context: Context) -> FloatArray:

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgeprune.criteria.base import Context, Scores, broadcast, magnitude, per_component, rank_in_groups
+from edgeprune.criteria.base import (
+    Context,
+    Scores,
+    broadcast,
+    complete,
+    magnitude,
+    per_component,
+    rank_in_groups,
+)
 
 
 def random(context: Context) -> Scores:
@@ -37,6 +45,7 @@ def taylor(context: Context) -> Scores:
             continue
         seen.add((layer.source, layer.channel_dim))
         component += per_component(couplings, layer.inputs, found.taylor)
+    component = complete(context, component)
     rank = rank_in_groups(couplings, component)
     return Scores(
         "taylor", {}, component, rank, broadcast(context, component), "loss",

@@ -13,7 +13,7 @@ from scipy.stats import rankdata
 
 from edgeprune import information
 from edgeprune.capture import mixing_layers
-from edgeprune.criteria.base import Context, Scores, matrices, per_component, rank_in_groups
+from edgeprune.criteria.base import Context, Scores, complete, matrices, per_component, rank_in_groups
 
 STEP = 0.1  # of the output's standard deviation over samples
 
@@ -37,7 +37,7 @@ def ib_edge(context: Context) -> Scores:
         total += per_component(couplings, layer.inputs, normal.mean(0))
         reads += per_component(couplings, layer.inputs, np.ones(len(x.T)))
         connections[name] = _as_weight(nats, taps.shape, weights[name].shape, layer.in_dim, layer.out_dim)
-    component = np.divide(total, reads, out=np.zeros_like(total), where=reads > 0)
+    component = complete(context, np.divide(total, reads, out=np.zeros_like(total), where=reads > 0))
     return Scores(
         "ib-edge",
         {"theta": context.theta, "step": STEP},

@@ -23,7 +23,7 @@ from torch import fx
 from edgeprune.coupling.components import BoolArray, Couplings, Layer
 from edgeprune.model.graph import attribute
 from edgeprune.model.trace import Trace
-from edgeprune.recovery.patches import MAX_FEATURES, patch_rows
+from edgeprune.statistics.patches import MAX_FEATURES, patch_rows
 from edgeprune.surgery import cut
 
 aten = torch.ops.aten

@@ -1,0 +1,64 @@
+"""The controls: chance, magnitude, first-order Taylor."""
+
+from __future__ import annotations
+
+import numpy as np
+from scoring import context_of, hidden, mlp, pattern
+
+from edgeprune.capture import mixing_layers
+from edgeprune.criteria import score
+
+
+def test_random_follows_its_seed():
+    """The same seed gives the same order, another seed another."""
+    first, same, other = (score("random", pattern("chain", seed=s)) for s in (0, 0, 1))
+    assert np.array_equal(first.component, same.component)
+    assert not np.array_equal(first.component, other.component)
+
+
+def test_l2_is_the_norm_of_the_filters_that_write_a_component():
+    """A component that several layers write takes the norm over all of them; connections are |w|."""
+    context = pattern("residual")
+    found, weights = score("l2", context), context.weights()
+    units = hidden(context, "stem.weight")
+    stem, branch = weights["stem.weight"], weights["b.weight"]
+    wanted = np.sqrt((stem**2).sum((1, 2, 3)) + (branch**2).sum((1, 2, 3)))
+    np.testing.assert_allclose(found.component[units], wanted, rtol=1e-5)
+    assert np.array_equal(found.connections["a.weight"], np.abs(weights["a.weight"]))
+
+
+def test_l2_counts_a_depthwise_filter_with_its_channel():
+    """The depthwise weights belong to the component that the 1×1 convolution writes."""
+    context = pattern("depthwise")
+    weights = context.weights()
+    units = hidden(context, "up.weight")
+    wanted = (weights["up.weight"] ** 2).sum((1, 2, 3)) + (weights["dw.weight"] ** 2).sum((1, 2, 3))
+    np.testing.assert_allclose(score("l2", context).component[units], np.sqrt(wanted), rtol=1e-5)
+
+
+def test_taylor_counts_a_source_once_however_many_layers_read_it():
+    """The residual stream's score is the sum over its distinct values, as captured."""
+    context = pattern("residual")
+    found = score("taylor", context)
+    wanted, seen = np.zeros(context.couplings.count), set()
+    for layer in mixing_layers(context.couplings):
+        if layer.source in seen:
+            continue
+        seen.add(layer.source)
+        units = context.couplings.extents[layer.inputs]
+        for channel, unit in enumerate(units):
+            if unit >= 0:
+                wanted[unit] += context.statistics.layers[layer.node].taylor[channel]
+    np.testing.assert_allclose(found.component, wanted)
+
+
+def test_taylor_prefers_the_channel_that_the_loss_feels():
+    """Of two equal channels the one that the head reads with the larger weight stays."""
+    rng = np.random.default_rng(0)
+    weights = rng.normal(size=(4, 5)).astype(np.float32)
+    head = rng.normal(size=(3, 4)).astype(np.float32)
+    weights[1], head[:, 1] = weights[0], 0.05 * head[:, 0]
+    x = rng.normal(size=(300, 5)).astype(np.float32)
+    context = context_of(mlp(weights, head), x, rng.integers(0, 3, 300))
+    rank = score("taylor", context).rank[hidden(context)]
+    assert rank[1] < rank[0]
