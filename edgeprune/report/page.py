@@ -224,7 +224,7 @@ def _pinned(pinned: Sequence[Mapping[str, Any]]) -> str:
     total: Counter[str] = Counter()
     for p in pinned:
         total[p["reason"]] += p["channels"]
-    head = f"<p>{sum(total.values())} channels were never candidates, for {len(total)} reasons.</p>"
+    head = f"<p>{sum(total.values())} channels were never candidates, for {len(total)} {'reason' if len(total) == 1 else 'reasons'}.</p>"
     return head + _table(
         ("where", "channels", "reason"), [(p["name"], str(p["channels"]), p["reason"]) for p in pinned]
     )
