@@ -224,7 +224,8 @@ def _pinned(pinned: Sequence[Mapping[str, Any]]) -> str:
     total: Counter[str] = Counter()
     for p in pinned:
         total[p["reason"]] += p["channels"]
-    head = f"<p>{sum(total.values())} channels were never candidates, for {len(total)} {'reason' if len(total) == 1 else 'reasons'}.</p>"
+    reasons = "1 reason" if len(total) == 1 else f"{len(total)} reasons"
+    head = f"<p>{sum(total.values())} channels were never candidates, for {reasons}.</p>"
     return head + _table(
         ("where", "channels", "reason"), [(p["name"], str(p["channels"]), p["reason"]) for p in pinned]
     )
