@@ -6,7 +6,8 @@ rollback(device, path)                   the release before is current again
 list_releases(device, path)              what is there
 """
 
-from edgeprune.ship.bundle import Bundle, open_bundle, write_bundle
+from edgeprune.ship.bundle import open_bundle, write_bundle
 from edgeprune.ship.delivery import list_releases, rollback, ship
+from edgeprune.ship.parts import Bundle
 
 __all__ = ["Bundle", "list_releases", "open_bundle", "rollback", "ship", "write_bundle"]

@@ -12,7 +12,7 @@ from typing import Any
 from edgeprune.device.remote import Device
 from edgeprune.errors import ShipError
 from edgeprune.records import Shipment
-from edgeprune.ship.bundle import Bundle
+from edgeprune.ship.parts import Bundle
 
 
 def ship(bundle: Bundle, device: Device, path: str, *, keep: int = 3) -> Shipment:

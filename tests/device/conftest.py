@@ -185,6 +185,8 @@ def run_folder(tmp_path):
 def pytest_collection_modifyitems(items):
     """Everything in this folder that uses the server or the sandbox is marked `device`."""
     for item in items:
+        if item.path.parent != Path(__file__).parent:
+            continue  # pytest hands every folder's tests to every conftest
         if {"server", "sandbox", "arm", "native"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.device)
             item.add_marker(pytest.mark.timeout(1800))  # emulation on a busy machine takes its time
