@@ -54,8 +54,9 @@ def export(
     progress = Terminal()
     clock = Clock(progress)
     try:
+        found = analyse_model(loaded, seed=seed, clock=clock)
         made = export_model(
-            analyse_model(loaded, seed=seed, clock=clock),
+            found,
             dataset,
             path,
             opset=opset,
@@ -68,12 +69,11 @@ def export(
         progress.close()
     if as_json:
         inputs = "data" if dataset is not None else "seeded noise"
-        click.echo(
-            json.dumps({**to_json(made), "parity_inputs": inputs, "notes": list(loaded.notes)}, indent=1)
-        )
+        plain = {**to_json(made), "parity_inputs": inputs, "notes": list(found.loaded.notes)}
+        click.echo(json.dumps(plain, indent=1))
         return
     click.echo("\n".join(lines_of(made, dataset is not None)))
-    for text in loaded.notes:
+    for text in found.loaded.notes:
         click.echo(f"note: {text}")
 
 

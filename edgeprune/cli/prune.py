@@ -82,7 +82,7 @@ def prune(
     finally:
         progress.close()
     beside = write_pruned(pruned, path)
-    plain = _plain(pruned, path, beside, loaded)
+    plain = _plain(pruned, path, beside, found.loaded)
     click.echo(json.dumps(plain, indent=1) if as_json else "\n".join(lines_of(plain)))
 
 

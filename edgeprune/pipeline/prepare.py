@@ -18,8 +18,9 @@ from edgeprune.errors import DataError, ModelError
 from edgeprune.model.graph import concrete, state_tensors
 from edgeprune.model.load import LoadedModel
 from edgeprune.model.run import batches, outputs
-from edgeprune.model.trace import Trace, run, trace
+from edgeprune.model.trace import Trace, run
 from edgeprune.pipeline.costs import refuse_unreachable
+from edgeprune.pipeline.opening import open_trace, require_free_batch
 from edgeprune.pipeline.options import Clock, Options
 from edgeprune.planning import paired_drop
 from edgeprune.records import Interval, Splits
@@ -107,8 +108,9 @@ def prepare(
         BudgetError: the budget lies below what structure allows; said before anything is computed.
     """
     with clock.stage("trace"):
-        model = loaded.program if loaded.kind == "exported" else loaded.module
-        traced = trace(model, loaded.example_inputs)
+        traced, notes = open_trace(loaded)
+        if dataset is not None:
+            require_free_batch(traced)
     with clock.stage("coupling"):
         check_keep(traced, options.keep)
         couplings = analyse(traced, keep=options.keep, seed=options.seed)
@@ -137,7 +139,7 @@ def prepare(
     return Prepared(
         traced, couplings, dataset, splits,
         Measure(first.name if first else "agreement with the dense model", first),
-        metrics[1:], dict(evaluation), dense, _alignment(options, folder, clock), loaded.notes,
+        metrics[1:], dict(evaluation), dense, _alignment(options, folder, clock), notes,
     )  # fmt: skip
 
 

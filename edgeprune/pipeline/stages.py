@@ -12,7 +12,7 @@ rounds (search), printing (cli).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +25,9 @@ from edgeprune.criteria import Context, Scores, score
 from edgeprune.criteria.label import label_information
 from edgeprune.data import Dataset, check_labels, split
 from edgeprune.model.load import LoadedModel
-from edgeprune.model.trace import Trace, run, trace
+from edgeprune.model.trace import Trace, run
 from edgeprune.pipeline.exporting import export_trace, parity_inputs
+from edgeprune.pipeline.opening import open_trace, require_free_batch
 from edgeprune.pipeline.options import Clock, Progress
 from edgeprune.pipeline.prepare import check_keep
 from edgeprune.records import OnnxArtifact, Splits
@@ -82,12 +83,11 @@ def analyse_model(
     """
     clock = clock or Clock(Progress())
     with clock.stage("trace"):
-        model = loaded.program if loaded.kind == "exported" else loaded.module
-        traced = trace(model, loaded.example_inputs)
+        traced, notes = open_trace(loaded)
     with clock.stage("coupling"):
         check_keep(traced, keep)
         couplings = analyse(traced, keep=keep, seed=seed)
-    return Analysis(loaded, traced, couplings, tuple(keep))
+    return Analysis(replace(loaded, notes=notes), traced, couplings, tuple(keep))
 
 
 def score_model(
@@ -177,7 +177,9 @@ def checked_split(
 
     Raises:
         DataError: labels out of range, one class, or too few samples.
+        TraceError: the network takes one batch size only.
     """
+    require_free_batch(traced)
     with torch.no_grad():
         out = run(traced.graph, traced.inputs)[0]
     if out.dim() == 2:

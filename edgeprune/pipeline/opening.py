@@ -1,0 +1,38 @@
+"""From a loaded model to the Trace that every stage works on, its batch free where that can be proven."""
+
+from __future__ import annotations
+
+from edgeprune.errors import TraceError
+from edgeprune.model.free import free_batch
+from edgeprune.model.load import LoadedModel
+from edgeprune.model.trace import Trace, trace
+
+
+def open_trace(loaded: LoadedModel) -> tuple[Trace, tuple[str, ...]]:
+    """The trace of a loaded model, and what a person should know about it.
+
+    Raises:
+        TraceError: torch.export refused the model.
+    """
+    traced = trace(loaded.program if loaded.kind == "exported" else loaded.module, loaded.example_inputs)
+    if any(traced.dynamic):
+        return traced, loaded.notes
+    freed = free_batch(traced)
+    if freed is None:
+        return traced, loaded.notes
+    return freed, (*loaded.notes, "its batch was made free, which changed no output")
+
+
+def require_free_batch(traced: Trace) -> None:
+    """Refuse to feed data to a network whose batch is fixed.
+
+    Raises:
+        TraceError: with the way to export it again.
+    """
+    stuck = [len(x) for x, d in zip(traced.inputs, traced.dynamic, strict=True) if not d and x.dim()]
+    if stuck:
+        raise TraceError(
+            f"the model has a fixed batch of {stuck[0]} in its graph, and data comes in batches",
+            tip="export it again with torch.export.export(..., dynamic_shapes=({0: torch.export.Dim('batch',"
+            " min=2)},)), without reshapes that hold the batch size",
+        )
