@@ -289,5 +289,20 @@ def _kept(state: State, facts: Facts) -> dict[int, str]:
     }
     inexact = (found.unused | found.constant) & ~state.couplings.exact
     reasons.update(dict.fromkeys(np.flatnonzero(inexact).tolist(), "removing it changes a mean or a norm"))
-    reasons.update({u: r for u, r in state.blocked.items() if state.couplings.exact[u]})
+    moving = _moving(state, facts)
+    reasons.update({u: r for u, r in state.blocked.items() if not moving[u]})
     return reasons
+
+
+def _moving(state: State, facts: Facts) -> BoolArray:
+    """Components whose channels depend on the graph's inputs where some layer reads them."""
+    found = np.zeros(state.couplings.count, dtype=bool)
+    for layer in state.couplings.layers:
+        units = state.couplings.extents[layer.inputs]
+        marks = facts.depends.get(layer.source)
+        if isinstance(marks, torch.Tensor) and marks.shape[layer.channel_dim] == len(units):
+            moves = marks.movedim(layer.channel_dim, 0).reshape(len(units), -1).any(1).numpy()
+            found[units[(units >= 0) & moves]] = True
+        else:
+            found[units[units >= 0]] = True
+    return found

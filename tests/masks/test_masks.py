@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -18,6 +21,8 @@ from edgeprune.masks import (
     split_prune_state,
     write_mask,
 )
+
+ROOT = Path(__file__).parents[2]
 
 
 def small_net() -> torch.nn.Sequential:
@@ -179,3 +184,11 @@ def test_a_module_with_hooks_is_copied_without_them():
     assert "0.weight" in twin.state_dict()
     assert "0.weight_orig" in net.state_dict()
     assert mask.density == pytest.approx(1 - round(0.4 * 72) / 72)
+
+
+def test_the_example_in_the_docs_runs():
+    """Every Python block of docs/masks.md runs, asserts included."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "masks.md").read_text(), re.S)
+    assert blocks
+    for block in blocks:
+        exec(block, {})

@@ -434,6 +434,26 @@ def test_an_inexact_component_is_left_alone():
     assert "mean" in found.kept_reasons[unit(couplings, "a.weight", 2)]
 
 
+def test_a_constant_read_through_a_computed_weight_stays():
+    """A weight that the graph computes cannot be edited: only the dead channel is reported, and why."""
+
+    class Gained(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(5, 6), nn.Linear(6, 3)
+            self.gain = nn.Parameter(torch.rand(3, 6))
+
+        def forward(self, x):
+            return nn.functional.linear(torch.relu(self.a(x)), self.b.weight * self.gain, self.b.bias)
+
+    traced, couplings, inputs = prepared(Gained(), 5)
+    zero(traced, "a.weight", [1])
+    found = lossless(traced, couplings, None, inputs)
+    assert found.removed.size == 0
+    assert list(found.kept_reasons) == [unit(couplings, "a.weight", 1)]
+    assert "computed weight" in found.kept_reasons[unit(couplings, "a.weight", 1)]
+
+
 def test_the_last_channel_of_a_layer_stays():
     """A layer masked whole keeps one channel, so that the graph keeps its shape."""
     traced, couplings, inputs = fresh(Valid, 3, 7, 7)
