@@ -213,7 +213,7 @@ class Splits:
 
 @dataclass(frozen=True)
 class TargetField:
-    """One stated fact of a target. `basis` is measured, datasheet or assumed; `note` says where it is from."""
+    """One stated fact of a target. `basis` is measured, datasheet or assumed; `note` names its source."""
 
     name: str
     value: Any
