@@ -15,13 +15,12 @@ import numpy as np
 import torch
 from blocks import IMAGE, Draw, chain
 from blocks_tokens import TOKENS
-from nets import settle
+from nets import quick_trace, settle
 from torch import nn
 
 from edgeprune.coupling.ties import Choice
 from edgeprune.errors import EdgepruneError
-from edgeprune.model.normalise import functional, normalise
-from edgeprune.model.trace import Trace, quiet, run, trace
+from edgeprune.model.trace import run, trace
 from edgeprune.surgery import analyse, cut, masked, zeroed
 
 TOLERANCE = 1e-9
@@ -101,14 +100,6 @@ class Outcome:
     failures: list[str] = field(default_factory=list)
 
 
-def quick_trace(bundle, inputs):
-    """A trace with a fixed batch: symbolic sizes cost five times the rest of the check."""
-    with quiet():
-        graph = functional(torch.export.export(bundle, (inputs,))).module()
-        normalise(graph)
-    return Trace(graph, tuple(inputs), (False,) * len(inputs))
-
-
 def check(seeds, *, full=False, other=False, draws=1):
     """Trace the networks of these seeds together and hold each to the property.
 
@@ -121,7 +112,7 @@ def check(seeds, *, full=False, other=False, draws=1):
         bundle = Bundle(seeds, inplace=full).double().eval()
         torch.manual_seed(seeds[0])
         inputs = [network.input() for network in bundle.networks]
-        traced = trace(bundle, (inputs,)) if full else quick_trace(bundle, inputs)
+        traced = trace(bundle, (inputs,)) if full else quick_trace(bundle, (inputs,))
         choice = Choice("width", "position") if other else Choice()
         couplings = analyse(traced, choice=choice)
         plain = run(traced.graph, traced.inputs)

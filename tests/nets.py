@@ -12,6 +12,16 @@ from __future__ import annotations
 import nets_images
 import nets_rare
 import nets_sequences
-from patterns import NETS, build, inputs_of, settle
+from patterns import NETS, build, inputs_of, quick_trace, settle, traced
 
-__all__ = ["NETS", "build", "inputs_of", "nets_images", "nets_rare", "nets_sequences", "settle"]
+__all__ = [
+    "NETS",
+    "build",
+    "inputs_of",
+    "nets_images",
+    "nets_rare",
+    "nets_sequences",
+    "quick_trace",
+    "settle",
+    "traced",
+]

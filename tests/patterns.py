@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import nn
+
+from edgeprune.model.normalise import functional, normalise
+from edgeprune.model.trace import Trace, quiet, trace
 
 IMAGE = ((3, 8, 8),)
 NETS: dict[str, type[nn.Module]] = {}
@@ -25,6 +30,22 @@ def build(name, *, seed=0, batch=2, dtype=torch.float64):
     torch.manual_seed(seed)
     net = settle(NETS[name]())
     return net.to(dtype), inputs_of(NETS[name].shapes, batch=batch, dtype=dtype)
+
+
+@functools.cache
+def traced(name, *, full=False):
+    """The trace of one pattern: with a fixed batch, or in full with a free one, which takes longer."""
+    net, inputs = build(name)
+    return trace(net, inputs) if full else quick_trace(net, inputs)
+
+
+def quick_trace(net, inputs):
+    """A trace with a fixed batch and no second pass where the graph is functional as it is."""
+    with quiet():
+        graph = functional(torch.export.export(net, inputs)).module()
+        normalise(graph)
+    flat = torch.utils._pytree.tree_leaves(inputs)
+    return Trace(graph, tuple(flat), (False,) * len(flat))
 
 
 def settle(net):

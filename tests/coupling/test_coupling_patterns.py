@@ -5,16 +5,13 @@ from __future__ import annotations
 import nets
 import numpy as np
 import pytest
-import torch
 
 from edgeprune.coupling.ties import Choice
-from edgeprune.model.trace import quiet, trace
 from edgeprune.surgery import analyse
 
 
 def coupled(name, **options):
-    net, inputs = nets.build(name)
-    return analyse(trace(net, inputs), **options)
+    return analyse(nets.traced(name), **options)
 
 
 def of(couplings, tensor, dim=0):
@@ -243,8 +240,5 @@ def test_same_graph_gives_the_same_couplings():
 
 
 def test_batch_is_never_tracked():
-    """With a fixed batch of 2 as with a free one, the same channels are free."""
-    net, inputs = nets.build("lstm")
-    with quiet():
-        fixed = torch.export.export(net, inputs)
-    assert analyse(trace(fixed)).count == coupled("lstm").count
+    """With a free batch as with a fixed one, the same channels are free."""
+    assert analyse(nets.traced("lstm", full=True)).count == coupled("lstm").count

@@ -1,6 +1,6 @@
 """The property, on random networks: removing components is silencing them.
 
-360 networks run here (18 exports of 20); `make fuzz N=10000` runs more. A failure names
+344 networks run here (17 exports of 20, four alone); `make fuzz N=10000` runs more. A failure names
 the seed; `check([seed])` in tests/generate.py runs that network alone.
 """
 
@@ -38,6 +38,6 @@ def test_other_factor_removed_equals_masked(first):
 
 def test_removed_equals_masked_with_a_free_batch():
     """A few with symbolic sizes and in-place operators, through the whole of `trace`."""
-    for seed in range(2000, 2006):
+    for seed in range(2000, 2004):
         outcome = check([seed], full=True)
         assert not outcome.failures, "\n".join(outcome.failures)
