@@ -247,10 +247,28 @@ def test_export_fixes_the_batch_on_request(shop):
 
 def test_a_batch_that_the_program_cannot_have_is_refused(shop):
     """A program that was exported for one batch size is not silently exported at another."""
-    torch.export.save(torch.export.export(build(shop), (torch.randn(2, 1, 8, 8),)), shop.path / "two.pt2")
+
+    class Stuck(torch.nn.Linear):
+        def forward(self, x):
+            return super().forward(x[:, 0].permute(1, 0, 2).reshape(8, x.shape[0], 8)).mean(0)
+
+    program = torch.export.export(Stuck(8, 10).eval(), (torch.randn(2, 1, 8, 8),))
+    torch.export.save(program, shop.path / "two.pt2")
     found = shop.run("export", "two.pt2", "--fixed-batch", "5", "-o", "five.onnx")
     found.refused(17, "ExportError", "--fixed-batch 5", "fixed batch of 2")
     assert not (shop.path / "five.onnx").exists()
+
+
+def test_a_program_of_one_batch_size_is_freed(shop):
+    """An export without a dynamic batch takes data all the same, and the file has a free batch."""
+    torch.export.save(torch.export.export(build(shop), (torch.randn(1, 1, 8, 8),)), shop.path / "one.pt2")
+    plain = json.loads(shop.run("inspect", "one.pt2", "--json").out)
+    assert plain["inputs"][0]["batch"] is None
+    assert plain["notes"][-1] == "its batch was made free, which changed no output"
+    scored = shop.run("score", "one.pt2", *DATA, "--json")
+    twin = shop.run("score", *MODEL, *DATA, "--json")
+    found, wanted = (json.loads(s.out)["components"]["score"] for s in (scored, twin))
+    np.testing.assert_allclose(sorted(found), sorted(wanted), rtol=1e-4, atol=1e-12)
 
 
 def test_explain_says_why_each_channel_went_or_stayed(shop, finished):
