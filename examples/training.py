@@ -1,7 +1,8 @@
 """One training loop, one evaluation and one checkpoint format for every example.
 
 `fit` trains under a one-cycle schedule and leaves the weights of the best epoch on
-the validation part in the model; the test part is read once, by `evaluate`, and
+the validation part in the model (or of the last epoch, where that part is too small
+to choose by: recipe's `choose`); the test part is read once, by `evaluate`, and
 decides nothing. `save` writes safetensors, and beside it a JSON file with the
 command, versions, seed, time and accuracies. Same seed, threads and versions: same
 weights, unless `minutes` shortened the run.
@@ -51,7 +52,10 @@ class Parts(NamedTuple):
 
 @dataclass(frozen=True)
 class Recipe:
-    """How long and how hard to train; `lr` is the schedule's peak, `minutes` 0 means no limit."""
+    """How long and how hard to train; `lr` is the schedule's peak, `minutes` 0 means no limit.
+
+    `choose` is "best" (epoch on the validation part) or "last".
+    """
 
     epochs: int = 16
     seed: int = 0
@@ -63,15 +67,16 @@ class Recipe:
     warmup: float = 0.15
     minutes: float = 0.0
     threads: int = 2
+    choose: str = "best"
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """What a run did: epochs begun, wall-clock seconds, and the best epoch's validation accuracy."""
+    """What a run did: epochs begun, wall-clock seconds, the chosen epoch and its validation accuracy."""
 
     epochs: int
     seconds: float
-    best_epoch: int
+    chosen_epoch: int
     validation_accuracy: float
 
 
@@ -90,7 +95,7 @@ def fit(model: nn.Module, parts: Parts, recipe: Recipe, augment: Augment | None 
         model.to(memory_format=torch.channels_last)  # some 1.5 times faster here
     optimizer = _optimizer(model, recipe)
     steps = len(train.y) // recipe.batch
-    start, best = time.monotonic(), Fitted(0, 0.0, 0, -1.0)
+    start, chosen = time.monotonic(), Fitted(0, 0.0, 0, -1.0)
     kept: dict[str, Tensor] = {}
     epoch, spent = 0, 0.0
     while spent < 1.0:
@@ -119,12 +124,14 @@ def fit(model: nn.Module, parts: Parts, recipe: Recipe, augment: Augment | None 
             file=sys.stderr,
             flush=True,
         )
-        if accuracy >= best.validation_accuracy:  # of equals the later, annealed one
-            best = Fitted(epoch, seconds, epoch, accuracy)
+        if (
+            recipe.choose == "last" or accuracy >= chosen.validation_accuracy
+        ):  # of equals the later, annealed one
+            chosen = Fitted(epoch, seconds, epoch, accuracy)
             kept = {name: value.clone() for name, value in model.state_dict().items()}
     model.load_state_dict(kept)
     model.to(memory_format=torch.contiguous_format)
-    return Fitted(epoch, time.monotonic() - start, best.best_epoch, best.validation_accuracy)
+    return Fitted(epoch, time.monotonic() - start, chosen.chosen_epoch, chosen.validation_accuracy)
 
 
 def one_cycle(spent: float, warmup: float) -> float:

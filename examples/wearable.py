@@ -7,9 +7,11 @@
 
 The recordings travel in seglearn's package (Burns 2018, BSD-3-Clause): ten people,
 seven exercises, both arms, six axes at 50 Hz. They are cut into windows of 128 steps
-and split by person, so the test people were never seen: 1 to 6 are fitted, 7 chooses
-the epoch, 8 to 10 are tested. With windows from only ten people, one person more or
-less moves the accuracy by points; compare networks on the same split only.
+and split by person, so the test people were never seen: 1 to 6 are fitted, 7 is looked
+at, 8 to 10 are tested. One person's windows are too few to choose an epoch by (their
+accuracy swings by ten points between epochs), so the last one is kept. With ten
+people in all, one person more or less moves the accuracy by points: compare networks
+on the same split only.
 """
 
 from __future__ import annotations
@@ -35,10 +37,7 @@ NETS: dict[str, Callable[[], nn.Module]] = {
     "wearable_gru": sequence_nets.wearable_gru,
     "wearable_cnn": sequence_nets.wearable_cnn,
 }
-RECIPES = {
-    "wearable_gru": Recipe(epochs=30, batch=64, optimizer="adamw", lr=2e-3, weight_decay=1e-2),
-    "wearable_cnn": Recipe(epochs=30, batch=64, optimizer="adamw", lr=2e-3, weight_decay=1e-2),
-}
+RECIPE = Recipe(epochs=15, batch=64, optimizer="adamw", lr=2e-3, weight_decay=1e-2, choose="last")
 
 
 def recordings() -> dict[str, Any]:
@@ -108,7 +107,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--net", choices=sorted(NETS), default="wearable_gru")
     training.add_options(parser)
     options = parser.parse_args(arguments)
-    recipe = training.with_options(RECIPES[options.net], options)
+    recipe = training.with_options(RECIPE, options)
     try:
         parts = load()
         torch.manual_seed(recipe.seed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -52,6 +53,12 @@ def test_fit_leaves_the_epoch_that_validation_chose():
     model = small_net()
     fitted = training.fit(model, PARTS, RECIPE)
     assert training.evaluate(model, PARTS.validation) == fitted.validation_accuracy
+
+
+def test_last_epoch_is_kept_where_validation_is_not_to_choose():
+    """`choose="last"` ends with the annealed weights, whatever validation said."""
+    fitted = training.fit(small_net(), PARTS, replace(RECIPE, choose="last"))
+    assert fitted.chosen_epoch == fitted.epochs == RECIPE.epochs
 
 
 def test_minutes_end_the_run_with_a_finished_schedule():
