@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import fx
 
 from edgeprune.model.graph import attribute
-from edgeprune.model.trace import Trace, run
+from edgeprune.model.trace import Trace
+from edgeprune.recovery.walk import Batches, Values, evaluate, last_use
 
 aten = torch.ops.aten
 TRAINING, MOMENTUM = 5, 6  # positions in aten.batch_norm's arguments
@@ -34,22 +33,38 @@ def set_training(graph: fx.GraphModule, training: bool, momentum: float | None =
     graph.recompile()
 
 
-def recalibrate(pruned: Trace, batches: Sequence[tuple[torch.Tensor, ...]]) -> Trace:
-    """The trace with running mean and variance equal to the average over `batches` (EagleEye, ECCV 2020)."""
-    graph = pruned.copy()
-    norms = batch_norms(graph)
-    if not norms or not batches:
+def recalibrate(pruned: Trace, batches: Batches) -> Trace:
+    """The trace with running statistics of its own activations over all of `batches` (EagleEye, ECCV 2020).
+
+    Mean and unbiased variance are pooled, so a short batch counts for what it holds and the
+    division into batches does not matter. The walk is operator by operator: a batch norm sees
+    what the ones before it give with their new statistics, as they will in use.
+    """
+    if not batch_norms(pruned.graph) or not batches:
         return pruned
-    momenta = [n.args[MOMENTUM] for n in norms]
+    found = Trace(pruned.copy(), pruned.inputs, pruned.dynamic)
+    norms = set(batch_norms(found.graph))
+    last = last_use(found.graph)
+    values: Values = {}
     with torch.no_grad():
-        for count, inputs in enumerate(batches, 1):
-            set_training(graph, True, 1.0 / count)
-            run(graph, inputs)
-    for node, momentum in zip(norms, momenta, strict=True):
-        args = list(node.args)
-        args[TRAINING], args[MOMENTUM] = False, momentum
-        node.args = tuple(args)
-    graph.recompile()
-    for node in norms:
-        assert torch.isfinite(attribute(graph, str(node.args[4].target))).all()
-    return Trace(graph, pruned.inputs, pruned.dynamic)
+        for node in found.graph.graph.nodes:
+            if node.op == "output":
+                break
+            if node in norms:
+                _set_statistics(found.graph, node, values[node.args[0].name])
+            evaluate(found, node, values, batches)
+            for gone in last.get(node.name, ()):
+                values.pop(gone, None)
+    return found
+
+
+def _set_statistics(graph: fx.GraphModule, node: fx.Node, seen: list[torch.Tensor]) -> None:
+    """Pooled mean and unbiased variance per channel (dimension 1), by a second pass for precision."""
+    rows = [x.movedim(1, -1).reshape(-1, x.shape[1]) for x in seen]
+    count = sum(len(r) for r in rows)
+    mean = sum(r.sum(0, dtype=torch.float64) for r in rows) / count
+    spread = sum((r.double() - mean).square().sum(0) for r in rows)
+    assert torch.isfinite(mean).all() and torch.isfinite(spread).all()
+    running_mean, running_var = (attribute(graph, str(node.args[i].target)) for i in (3, 4))
+    running_mean.copy_(mean)
+    running_var.copy_(spread / max(1, count - 1))

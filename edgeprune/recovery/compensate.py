@@ -23,12 +23,14 @@ from torch import fx
 from edgeprune.coupling.components import BoolArray, Couplings, Layer
 from edgeprune.model.graph import attribute
 from edgeprune.model.trace import Trace
+from edgeprune.recovery.walk import Values, evaluate, last_use
 from edgeprune.statistics.patches import MAX_FEATURES, patch_rows
 from edgeprune.surgery import cut
 
 aten = torch.ops.aten
-RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # of the mean second moment
+RIDGES = (1e-8, 1e-6, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # of the mean second moment
 ROWS = 30_000
+ROUNDING = 1e-9  # a residual of this share of the output's energy is float32's own rounding
 
 
 @dataclass(frozen=True)
@@ -47,33 +49,29 @@ def compensate(
     """Cut the components and refit every affected layer; gives the pruned trace and the fits."""
     pruned = cut(dense, couplings, removed)
     layers = {layer.node: layer for layer in couplings.layers if layer.groups == 1 and layer.weight}
-    users: dict[str, int] = {}
-    for layer in layers.values():
-        users[str(layer.weight)] = users.get(str(layer.weight), 0) + 1
     twins = {n.name: n for n in pruned.graph.graph.nodes}
-    last = _last_use(dense.graph)
-    wide: dict[str, list[Any]] = {}
-    slim: dict[str, list[Any]] = {}
+    last = last_use(dense.graph)
+    wide: Values = {}
+    slim: Values = {}
     fits = []
     changed: set[str] = set()
     with torch.no_grad():
         for node in dense.graph.graph.nodes:
             if node.op == "output":
                 break
-            _evaluate(dense, node, wide, batches)
+            evaluate(dense, node, wide, batches)
             twin = twins.get(node.name)
             if twin is None:
                 continue
-            _evaluate(pruned, twin, slim, batches)
+            evaluate(pruned, twin, slim, batches)
             if node.op == "call_function" and _differs(node, couplings, removed, changed):
                 changed.add(node.name)
                 found = layers.get(node.name)
-                # A weight that several layers share cannot be fitted to one of them.
-                if found is not None and users[str(found.weight)] == 1:
+                if found is not None and not _shared(pruned.graph, found):
                     fit = _refit(pruned, twin, found, couplings, removed, wide, slim)
                     if fit is not None:
                         fits.append(fit)
-                        _evaluate(pruned, twin, slim, batches)
+                        evaluate(pruned, twin, slim, batches)
             for gone in last.get(node.name, ()):
                 wide.pop(gone, None)
                 slim.pop(gone, None)
@@ -92,31 +90,14 @@ def _differs(node: fx.Node, couplings: Couplings, removed: BoolArray, changed: s
     return False
 
 
-def _evaluate(
-    traced: Trace, node: fx.Node, values: dict[str, list[Any]], batches: Sequence[tuple[torch.Tensor, ...]]
-) -> None:
-    if node.op == "placeholder":
-        at = [n.name for n in traced.graph.graph.nodes if n.op == "placeholder"].index(node.name)
-        values[node.name] = [b[at] for b in batches]
-    elif node.op == "get_attr":
-        values[node.name] = [attribute(traced.graph, str(node.target))] * len(batches)
-    else:
-        found = []
-        for i in range(len(batches)):
-            args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n, i=i: values[n.name][i])
-            found.append(node.target(*args, **kwargs))
-        values[node.name] = found
-
-
-def _last_use(graph: fx.GraphModule) -> dict[str, list[str]]:
-    last: dict[str, str] = {}
-    for node in graph.graph.nodes:
-        for source in node.all_input_nodes:
-            last[source.name] = node.name
-    found: dict[str, list[str]] = {}
-    for source_name, user in last.items():
-        found.setdefault(user, []).append(source_name)
-    return found
+def _shared(graph: fx.GraphModule, layer: Layer) -> bool:
+    """Whether anything else uses the layer's weight or bias: it cannot be fitted to one reader."""
+    tensors = [attribute(graph, name) for name in (layer.weight, layer.bias) if name]
+    for tensor in tensors:
+        names = [n for n in graph.graph.nodes if n.op == "get_attr"]
+        if sum(len(n.users) for n in names if attribute(graph, str(n.target)) is tensor) > 1:
+            return True
+    return False
 
 
 def _refit(
@@ -125,8 +106,8 @@ def _refit(
     layer: Layer,
     couplings: Couplings,
     removed: BoolArray,
-    wide: dict[str, list[Any]],
-    slim: dict[str, list[Any]],
+    wide: Values,
+    slim: Values,
 ) -> Fit | None:
     weight = attribute(pruned.graph, str(layer.weight))
     keep_out = torch.from_numpy(np.flatnonzero(couplings.keep_mask(layer.outputs, removed)))
@@ -134,19 +115,23 @@ def _refit(
     transposed = layer.kind == "conv" and layer.in_dim == 0
     if features > MAX_FEATURES or transposed:
         return None
-    share = [max(1, ROWS // len(slim[layer.source]))] * len(slim[layer.source])
+    limit = max(1, ROWS // len(slim[layer.source]))
     generator = torch.Generator().manual_seed(0)
     train, held = _Moments(), _Moments()
-    for i, limit in enumerate(share):
-        target = wide[node.name][i].index_select(layer.out_channel_dim, keep_out)
-        rest = (target - slim[node.name][i]).movedim(layer.out_channel_dim, -1)
-        rows = patch_rows(node, layer, slim[layer.source][i], weight)
-        rest = rest.reshape(-1, rest.shape[-1])
+    energy = 0.0
+    for target, got, x in zip(wide[node.name], slim[node.name], slim[layer.source], strict=True):
+        target = target.index_select(layer.out_channel_dim, keep_out)
+        rest = (target - got).movedim(layer.out_channel_dim, -1).reshape(-1, len(keep_out))
+        energy += float(target.double().square().mean()) * len(rest)
         chosen = torch.randperm(len(rest), generator=generator)[:limit]
-        x, y = rows(chosen).double(), rest[chosen].double()
-        edge = max(1, len(chosen) * 4 // 5)
-        train.add(x[:edge], y[:edge])
-        held.add(x[edge:], y[edge:])
+        seen = _held_out(chosen, len(rest), len(target))
+        rows = patch_rows(node, layer, x, weight)
+        for moments, part in ((train, chosen[~seen]), (held, chosen[seen])):
+            if len(part):
+                moments.add(rows(part).double(), rest[part].double())
+    # Outputs that only lost channels agree to rounding: the layer reads what it read before.
+    if not held.n or float((train.yy + held.yy).mean()) <= ROUNDING * energy:
+        return None
     bias = attribute(pruned.graph, layer.bias) if layer.bias else None
     norm = _batch_norm_behind(node)
     centred = bias is not None or norm is not None
@@ -163,6 +148,15 @@ def _refit(
         mean = attribute(pruned.graph, str(norm.args[3].target))
         mean -= offset.to(mean.dtype)
     return Fit(str(layer.weight), ridge, before, after)
+
+
+def _held_out(chosen: torch.Tensor, rows: int, samples: int) -> torch.Tensor:
+    """A fifth of the chosen rows, of samples of their own: positions of one sample resemble each other."""
+    sample = chosen // max(1, rows // max(samples, 1))
+    seen = sample >= max(1, samples * 4 // 5)
+    if not seen.any() or seen.all():
+        seen = torch.arange(len(chosen)) >= max(1, len(chosen) * 4 // 5)
+    return seen
 
 
 def _batch_norm_behind(node: fx.Node) -> fx.Node | None:

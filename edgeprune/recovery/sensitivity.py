@@ -2,7 +2,8 @@
 
 One group at a time, on the full-size graph: the group's components are masked, the
 layers that read them absorb what they can in closed form from the dense statistics
-(exact here, since nothing upstream changed), and the divergence of the outputs from the
+(exact here, since nothing upstream changed), other readers (recurrent weights, products of
+queries and keys) are silenced, and the divergence of the outputs from the
 dense ones is measured. Gives curves for planning; changes nothing.
 """
 
@@ -21,6 +22,7 @@ from edgeprune.coupling.components import BoolArray, Couplings, Layer
 from edgeprune.model.graph import attribute
 from edgeprune.model.trace import Trace, run
 from edgeprune.planning.allocate import Curve
+from edgeprune.statistics.readings import further_readings
 
 SHARES = (0.25, 0.5, 0.7, 0.85, 0.95)
 RIDGE = 1e-3  # of the mean variance
@@ -76,6 +78,7 @@ def _loss_without(
             found = statistics.layers.get(layer.node)
             if found is not None and not keep.all():
                 _absorb(graph, layer, found, keep, saved)
+        _silence(graph, couplings, removed, saved)
         total = 0.0
         for inputs, target in zip(batches, wanted, strict=True):
             total += divergence(run(graph, inputs)[0], target) * len(target)
@@ -83,6 +86,20 @@ def _loss_without(
     finally:
         for name, value in saved.items():
             attribute(graph, name).copy_(value)
+
+
+def _silence(
+    graph: fx.GraphModule, couplings: Couplings, removed: BoolArray, saved: dict[str, torch.Tensor]
+) -> None:
+    """Zero what reads or, where no weight does, writes the removed components besides mixing layers."""
+    for name, dim in further_readings(couplings, mixing_layers(couplings)):
+        extent = couplings.tensors[name][dim]
+        assert extent is not None
+        gone = np.flatnonzero(~couplings.keep_mask(extent, removed))
+        if len(gone):
+            tensor = attribute(graph, name)
+            saved.setdefault(name, tensor.clone())
+            tensor.index_fill_(dim, torch.from_numpy(gone), 0.0)
 
 
 def divergence(out: torch.Tensor, dense: torch.Tensor) -> float:

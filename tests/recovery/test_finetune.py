@@ -1,0 +1,132 @@
+"""Fine-tuning keeps the best checkpoint, trains what should train, and gives a graph in evaluation form."""
+
+from __future__ import annotations
+
+import math
+
+import nets
+import numpy as np
+import pytest
+import torch
+
+from edgeprune.data import open_data
+from edgeprune.model.graph import state_tensors
+from edgeprune.model.run import outputs
+from edgeprune.model.trace import run, trace
+from edgeprune.recovery import FineTune, finetune
+from edgeprune.recovery.batchnorm import TRAINING, batch_norms
+
+N = 96
+
+
+def task(*, labelled=True, momentum=0.1):
+    """A small convolutional network, noise for inputs, and the decisions of another network as labels."""
+    net, inputs = nets.build("chain", dtype=torch.float32)
+    net.bn.momentum = momentum
+    other, _ = nets.build("chain", seed=5, dtype=torch.float32)
+    x = np.random.default_rng(0).normal(size=(N, *inputs[0].shape[1:])).astype(np.float32)
+    with torch.no_grad():
+        teacher = 3 * other(torch.from_numpy(x)).numpy()
+    data = open_data((x, teacher.argmax(1) if labelled else None))
+    return trace(net, inputs), data, teacher
+
+
+def agreement(data, teacher):
+    """Larger is better: minus the squared distance to the teacher on all samples."""
+    return lambda graph: -float(((outputs(graph, data, np.arange(N), 32) - teacher) ** 2).mean())
+
+
+def tuned(traced, data, teacher, **settings):
+    """Fine-tuned trace and history."""
+    settings = {"epochs": 3, "batch_size": 32, "learning_rate": 5e-3, **settings}
+    return finetune(traced, data, np.arange(N), teacher, agreement(data, teacher), FineTune(**settings))
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_training_brings_the_outputs_nearer_to_the_teacher(labelled):
+    """Validation rises above the start, and the trace that comes back is the best of the history."""
+    traced, data, teacher = task(labelled=labelled)
+    found, history = tuned(traced, data, teacher)
+    best = max(e.validation for e in history)
+    assert best > history[0].validation
+    assert agreement(data, teacher)(found.graph) == pytest.approx(best)
+    assert [e.epoch for e in history] == [0, 1, 2, 3]
+    assert all(math.isfinite(e.loss) for e in history[1:])
+
+
+def test_a_harmful_training_returns_the_start():
+    """With an absurd learning rate the weights that come back are those that went in."""
+    traced, data, teacher = task()
+    found, history = tuned(traced, data, teacher, learning_rate=30.0)
+    assert max(e.validation for e in history[1:]) < history[0].validation
+    before = state_tensors(traced.graph)
+    for name, tensor in state_tensors(found.graph).items():
+        assert torch.equal(tensor.detach(), before[name].detach()), name
+
+
+def test_only_the_best_checkpoint_comes_back():
+    """When validation prefers the first epoch, later epochs leave no trace in the result."""
+    traced, data, teacher = task()
+    seen = []
+
+    def validate(graph):
+        seen.append({n: t.detach().clone() for n, t in state_tensors(graph).items()})
+        return {1: 0.0, 2: 1.0}.get(len(seen), -1.0)
+
+    settings = FineTune(epochs=3, batch_size=32)
+    found, _ = finetune(traced, data, np.arange(N), teacher, validate, settings)
+    for name, tensor in state_tensors(found.graph).items():
+        assert torch.equal(tensor.detach(), seen[1][name]), name
+    assert any(not torch.equal(seen[1][n], seen[3][n]) for n in seen[1])
+
+
+def test_what_comes_back_is_in_evaluation_form():
+    """Batch norm uses running statistics: one sample gives what it gives within a batch."""
+    traced, data, teacher = task()
+    found, _ = tuned(traced, data, teacher, epochs=1)
+    assert all(n.args[TRAINING] is False for n in batch_norms(found.graph))
+    x = torch.from_numpy(data.batch(np.arange(8))[0])
+    with torch.no_grad():
+        torch.testing.assert_close(run(found.graph, (x[:2],))[0], run(found.graph, (x,))[0][:2])
+    assert all(p.grad is None for p in found.graph.parameters())
+
+
+def test_a_cumulative_batch_norm_learns_its_statistics():
+    """momentum=None, exported as 0.0, does not freeze the running statistics while the weights move."""
+    traced, data, teacher = task(momentum=None)
+    found, history = tuned(traced, data, teacher)
+    assert max(e.validation for e in history[1:]) > history[0].validation
+    before, after = (state_tensors(t.graph)["bn.running_mean"] for t in (traced, found))
+    assert not torch.equal(before, after)
+
+
+def test_the_trace_that_was_given_keeps_its_weights():
+    """Training works on a copy."""
+    traced, data, teacher = task()
+    before = {n: t.detach().clone() for n, t in state_tensors(traced.graph).items()}
+    tuned(traced, data, teacher, epochs=1)
+    assert all(torch.equal(t.detach(), before[n]) for n, t in state_tensors(traced.graph).items())
+
+
+def test_no_epochs_do_nothing():
+    """The trace comes back as it is, with the start as its history."""
+    traced, data, teacher = task()
+    found, history = tuned(traced, data, teacher, epochs=0)
+    assert found is traced
+    assert len(history) == 1
+
+
+def test_the_same_seed_trains_the_same_weights():
+    """Shuffling follows the seed."""
+    traced, data, teacher = task()
+    first, same, other = (tuned(traced, data, teacher, epochs=1, seed=s)[0] for s in (0, 0, 1))
+    a, b, c = (state_tensors(t.graph)["a.weight"] for t in (first, same, other))
+    assert torch.equal(a, b)
+    assert not torch.equal(a, c)
+
+
+def test_time_runs_out_between_epochs():
+    """With no seconds left, one epoch is the last."""
+    traced, data, teacher = task()
+    _, history = tuned(traced, data, teacher, epochs=5, seconds=0.0)
+    assert [e.epoch for e in history] == [0, 1]
