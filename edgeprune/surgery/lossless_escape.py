@@ -21,6 +21,8 @@ from edgeprune.surgery.lossless_flow import Facts, spread
 from edgeprune.surgery.lossless_state import State
 from edgeprune.surgery.sizes import Sizes
 
+RECURRENT = ("aten.lstm", "aten.gru", "aten.rnn_tanh", "aten.rnn_relu")
+
 
 def escaping(state: State, facts: Facts, chosen: BoolArray) -> dict[int, str]:
     """Chosen components that reach something that stays, with the place where; empty when none does."""
@@ -28,6 +30,11 @@ def escaping(state: State, facts: Facts, chosen: BoolArray) -> dict[int, str]:
     found: dict[int, str] = {}
     for node in state.graph.graph.nodes:
         operands = [n for n in node.all_input_nodes if n.op != "get_attr"]
+        if str(node.target).startswith(RECURRENT) and _masks(sizes, node):
+            # A hidden unit is an operand of the next step, inside the node where no mark can be seen.
+            where = f"{node.target!s} at {source_line(node)} feeds it back to itself"
+            found.update(_blame(state, chosen, [node], where))
+            continue
         if node.op == "placeholder" or not any(_masks(sizes, n) for n in operands):
             continue
         if node.op == "output":

@@ -99,6 +99,16 @@ class Gelu(Padded):
         return self.fc(torch.relu(self.b(x)).mean((2, 3)))
 
 
+class Recurrent(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.rnn, self.head = nn.LSTM(4, 5, 2, batch_first=True), nn.Linear(5, 6)
+        self.out = nn.Linear(6, 2)
+
+    def forward(self, x):
+        return self.out(torch.tanh(self.head(self.rnn(x)[0])))
+
+
 class Residual(nn.Module):
     def __init__(self):
         super().__init__()
@@ -452,6 +462,31 @@ def test_a_constant_read_through_a_computed_weight_stays():
     assert found.removed.size == 0
     assert list(found.kept_reasons) == [unit(couplings, "a.weight", 1)]
     assert "computed weight" in found.kept_reasons[unit(couplings, "a.weight", 1)]
+
+
+def test_a_hidden_unit_that_only_feeds_itself_stays():
+    """Nothing outside reads the unit, but the next step of its own layer does: proof stops it, not luck."""
+
+    traced, couplings, inputs = fresh(Recurrent, 3, 4)
+    zero(traced, "head.weight", [2], dim=1)
+    found = lossless(traced, couplings, None, inputs)
+    assert found.removed.size == 0
+    unit_2 = unit(couplings, "head.weight", 2, dim=1)
+    assert unit_2 >= 0
+    assert "feeds it back" in found.kept_reasons[unit_2]
+
+
+def test_a_step_that_moves_an_output_is_undone_and_the_others_are_kept(monkeypatch):
+    """With the proof switched off the certificate still finds the one culprit among innocent steps."""
+    monkeypatch.setattr("edgeprune.surgery.lossless.escaping", lambda *_: {})
+    traced, couplings, inputs = fresh(Recurrent, 3, 4)
+    zero(traced, "head.weight", [2], dim=1)
+    zero(traced, "out.weight", [0, 3, 4], dim=1)
+    found = lossless(traced, couplings, None, inputs)
+    innocent = {unit(couplings, "out.weight", i, dim=1) for i in (0, 3, 4)}
+    assert set(found.removed.tolist()) == innocent
+    assert "undone" in found.kept_reasons[unit(couplings, "head.weight", 2, dim=1)]
+    assert same(traced, found.small, inputs)
 
 
 def test_the_last_channel_of_a_layer_stays():

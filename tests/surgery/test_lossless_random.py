@@ -8,14 +8,15 @@ from functools import lru_cache
 import numpy as np
 import pytest
 import torch
-from generate import Bundle, quick_trace
+from generate import Bundle
 from patterns import build
 
 from edgeprune.coupling.components import Couplings
 from edgeprune.masks import Mask
 from edgeprune.masks.mask import coupled_shape
 from edgeprune.model.graph import state_tensors
-from edgeprune.model.trace import Trace, run, trace
+from edgeprune.model.normalise import functional, normalise
+from edgeprune.model.trace import Trace, quiet, run, trace
 from edgeprune.surgery import analyse
 from edgeprune.surgery.lossless import apply_mask, certify, lossless
 from edgeprune.surgery.lossless_flow import observe
@@ -44,7 +45,10 @@ def five(seed):
     others = tuple(
         torch.randn_like(x) * 3 if x.is_floating_point() else torch.randint(0, 7, x.shape) for x in inputs
     )
-    traced = quick_trace(bundle, list(inputs))
+    with quiet():  # a fixed batch: symbolic sizes cost five times the rest of the test
+        graph = functional(torch.export.export(bundle, (list(inputs),))).module()
+        normalise(graph)
+    traced = Trace(graph, inputs, (False,) * len(inputs))
     return Five(traced, analyse(traced), inputs, others)
 
 
@@ -120,27 +124,17 @@ def agree(before, after, inputs):
 def test_masked_equals_lossless(seed):
     """float64, 1e-9, also on inputs that no certificate saw; what nothing reads is gone."""
     net = five(seed)
-    for draw in range(2):
-        mask = random_mask(net.couplings, seed + draw)
-        before = apply_mask(net.traced, net.couplings, mask)
-        found = lossless(net.traced, net.couplings, mask, [net.inputs])
-        for inputs in (net.inputs, net.others):
-            assert agree(before, found.small, inputs)
-            assert agree(before, found.full, inputs)
-        assert sorted([*found.unused, *found.folded, *found.merged]) == found.removed.tolist()
-        assert found.couplings.exact[found.removed].all()
-        left = unread_by_hand(found.full, found.couplings) & ~found.removed_mask
-        for unit in np.flatnonzero(left):
-            assert found.kept_reasons[int(unit)]
-
-
-def test_most_dead_channels_go():
-    """Over all seeds the rounds remove hundreds of channels: agreement is not for want of work."""
-    gone = sum(
-        lossless(net.traced, net.couplings, random_mask(net.couplings, seed), [net.inputs]).removed.size
-        for seed, net in ((s, five(s)) for s in SEEDS)
-    )
-    assert gone > 100
+    mask = random_mask(net.couplings, seed)
+    before = apply_mask(net.traced, net.couplings, mask)
+    found = lossless(net.traced, net.couplings, mask, [net.inputs])
+    for inputs in (net.inputs, net.others):
+        assert agree(before, found.small, inputs)
+        assert agree(before, found.full, inputs)
+    assert found.removed.size > 10  # agreement is not for want of work
+    assert sorted([*found.unused, *found.folded, *found.merged]) == found.removed.tolist()
+    assert found.couplings.exact[found.removed].all()
+    left = unread_by_hand(found.full, found.couplings) & ~found.removed_mask
+    assert all(found.kept_reasons[int(unit)] for unit in np.flatnonzero(left))
 
 
 @pytest.mark.parametrize("seed", SEEDS)
