@@ -19,6 +19,7 @@ COMMANDS = {
     "inspect": ("edgeprune.cli.inspect", "What can be removed from a model, and what cannot, with reasons."),
     "score": ("edgeprune.cli.score", "Score every component and connection with one criterion."),
     "prune": ("edgeprune.cli.prune", "Remove components by score or by a given mask; writes a .pt2."),
+    "apply": ("edgeprune.cli.apply", "Slice your own class by the recipe of a run."),
     "export": ("edgeprune.cli.export", "Export a model to ONNX, simplified and parity-checked."),
     "bench": ("edgeprune.cli.bench", "Time ONNX files on this machine or a device, in paired rounds."),
     "explain": ("edgeprune.cli.explain", "Why a channel was removed or kept in a finished run."),
