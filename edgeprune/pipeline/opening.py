@@ -6,6 +6,7 @@ from edgeprune.errors import TraceError
 from edgeprune.model.free import free_batch
 from edgeprune.model.load import LoadedModel
 from edgeprune.model.trace import Trace, trace
+from edgeprune.surgery.lossless_hooks import fuse_masks
 
 
 def open_trace(loaded: LoadedModel) -> tuple[Trace, tuple[str, ...]]:
@@ -15,12 +16,14 @@ def open_trace(loaded: LoadedModel) -> tuple[Trace, tuple[str, ...]]:
         TraceError: torch.export refused the model.
     """
     traced = trace(loaded.program if loaded.kind == "exported" else loaded.module, loaded.example_inputs)
-    if any(traced.dynamic):
-        return traced, loaded.notes
-    freed = free_batch(traced)
+    traced, masks = fuse_masks(traced)
+    notes = loaded.notes
+    if masks.keep:
+        notes = (*notes, f"masks of {len(masks.keep)} weights were multiplied in, which changed no output")
+    freed = None if any(traced.dynamic) else free_batch(traced)
     if freed is None:
-        return traced, loaded.notes
-    return freed, (*loaded.notes, "its batch was made free, which changed no output")
+        return traced, notes
+    return freed, (*notes, "its batch was made free, which changed no output")
 
 
 def require_free_batch(traced: Trace) -> None:

@@ -38,13 +38,16 @@ SENSITIVITY_SAMPLES = 512
 
 @dataclass(frozen=True)
 class State:
-    """A network on its way down. `origin` maps its components to the dense ones."""
+    """A network on its way down. `origin` maps its components to the dense ones, `scored` those of
+    the network before it, which is what the scores in its record are about.
+    """
 
     trace: Trace
     couplings: Couplings
     origin: npt.NDArray[np.int64]
     removed: BoolArray  # dense components, shape (dense count,)
     record: dict[str, Any]
+    scored: npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -60,12 +63,13 @@ def start(prepared: Prepared, options: Options, clock: Clock) -> State:
     count = prepared.couplings.count
     found = free_of_charge(prepared, clock)
     record: dict[str, Any] = {"round": 0, "lossless": summary(found)}
-    dense = State(prepared.trace, prepared.couplings, np.arange(count), np.zeros(count, bool), record)
+    numbers = np.arange(count)
+    dense = State(prepared.trace, prepared.couplings, numbers, np.zeros(count, bool), record, numbers)
     if not len(found.removed):
         return dense
     clock.progress.note(f"lossless: {len(found.removed)} channels removed, certified to {found.max_abs:.1e}")
     # The full-size network with folded biases couples as the dense one, plus the new biases.
-    folded = State(found.full, found.couplings, dense.origin, dense.removed, record)
+    folded = State(found.full, found.couplings, dense.origin, dense.removed, record, numbers)
     return advance(prepared, folded, found.trace, found.removed_mask, record, options)
 
 
@@ -144,7 +148,7 @@ def advance(
     origin = _origins(state, couplings, now)
     removed = state.removed.copy()
     removed[state.origin[now]] = True
-    return State(again, couplings, origin, removed, record)
+    return State(again, couplings, origin, removed, record, state.origin)
 
 
 def _origins(state: State, couplings: Couplings, now: BoolArray) -> npt.NDArray[np.int64]:

@@ -156,10 +156,15 @@ def removed_channels(
         }
         for c in range(couplings.count)
     ]
-    accepted, origins = _lineage(prepared, final, tried)
-    for state, origin in zip(accepted, origins, strict=True):
+    accepted = _lineage(final, tried)
+    for state in accepted:
         arrays = folder.arrays(f"rounds/{state.record['round']}")
-        _enter(entries, state, origin, arrays, couplings)
+        _enter(entries, state, state.scored, arrays, couplings)
+    lossless = final.removed.copy()
+    for state in accepted:
+        lossless[state.scored] = False  # what a round could still score was there after the lossless rounds
+    for component in np.flatnonzero(lossless):
+        entries[component]["reason"] = "constant, unused or doubled: removed without changing an output"
     return {
         "schema": 1,
         "channels": _channels(couplings),
@@ -168,19 +173,15 @@ def removed_channels(
     }
 
 
-def _lineage(
-    prepared: Prepared, final: State, tried: list[State]
-) -> tuple[list[State], list[npt.NDArray[np.int64]]]:
-    """The accepted rounds with the dense numbers of the components that each one scored."""
+def _lineage(final: State, tried: list[State]) -> list[State]:
+    """The accepted rounds, first to last."""
     path: list[State] = []
     wanted = final.record.get("round", 0)
     by_number = {s.record["round"]: s for s in tried}
     while wanted:
         path.insert(0, by_number[wanted])
         wanted = by_number[wanted].record["asked"]["from"]
-    before: list[npt.NDArray[np.int64]] = [np.arange(prepared.couplings.count)]
-    before += [s.origin for s in path[:-1]]
-    return path, before
+    return path
 
 
 def _enter(
