@@ -160,11 +160,6 @@ def removed_channels(
     for state in accepted:
         arrays = folder.arrays(f"rounds/{state.record['round']}")
         _enter(entries, state, state.scored, arrays, couplings)
-    lossless = final.removed.copy()
-    for state in accepted:
-        lossless[state.scored] = False  # what a round could still score was there after the lossless rounds
-    for component in np.flatnonzero(lossless):
-        entries[component]["reason"] = "constant, unused or doubled: removed without changing an output"
     return {
         "schema": 1,
         "channels": _channels(couplings),
