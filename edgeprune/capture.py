@@ -83,6 +83,7 @@ def capture(
         "labels" if dataset.labels is not None else "the dense model's own decisions",
         len(indices),
         others.result(done),
+        (dataset, indices),
     )
 
 

@@ -13,11 +13,16 @@ from edgeprune.errors import CriterionError
 BUILT_IN = {
     "ib-gauss": "edgeprune.criteria.ib_gauss:ib_gauss",
     "ib-edge": "edgeprune.criteria.ib_edge:ib_edge",
+    "ib-jmi": "edgeprune.criteria.ib_jmi:ib_jmi",
+    "mrmr": "edgeprune.criteria.mrmr:mrmr",
+    "hsic-lasso": "edgeprune.criteria.hsic_lasso:hsic_lasso",
+    "vib": "edgeprune.criteria.vib:vib",
     "random": "edgeprune.criteria.controls:random",
     "l2": "edgeprune.criteria.controls:l2",
     "taylor": "edgeprune.criteria.controls:taylor",
+    "fpgm": "edgeprune.criteria.fpgm:fpgm",
 }
-NEEDS_NO_DATA = ("l2", "random")
+NEEDS_NO_DATA = ("l2", "random", "fpgm")
 Criterion = Callable[[Context], Scores]
 
 

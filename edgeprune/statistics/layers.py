@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeprune.coupling.components import Couplings, Layer
+from edgeprune.data import Dataset
 
 FULL_COVARIANCE = 4096  # channels; above, a layer keeps diagonals only (8·C² bytes otherwise)
 FloatArray = npt.NDArray[np.float64]
@@ -75,7 +76,8 @@ class Statistics:
 
     other_readings: shape (count,), nats per sample that silencing a component costs at what
     reads it besides the mixing layers, ½·E[(Σ w·∂L/∂w)²] over those weights; for a component
-    that nothing reads through a weight, over the weights that write it.
+    that nothing reads through a weight, over the weights that write it. source: the dataset
+    and the samples of it, for criteria that train on them.
     """
 
     layers: dict[str, LayerStatistics]
@@ -83,6 +85,7 @@ class Statistics:
     label_source: str
     samples: int
     other_readings: FloatArray
+    source: tuple[Dataset, npt.NDArray[np.int64]] | None = None
 
 
 def mixing_layers(couplings: Couplings) -> list[Layer]:

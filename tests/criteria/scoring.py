@@ -57,11 +57,11 @@ def hidden(context, weight="0.weight"):
 
 
 class RecurrentStack(nn.Module):
-    """Two LSTM layers: the lower one's units are read by recurrent weights only."""
+    """Two GRU layers: the lower one's units are read by recurrent weights only."""
 
     def __init__(self):
         super().__init__()
-        self.rnn, self.head = nn.LSTM(4, 5, num_layers=2, batch_first=True), nn.Linear(5, 3)
+        self.rnn, self.head = nn.GRU(4, 5, num_layers=2, batch_first=True), nn.Linear(5, 3)
 
     def forward(self, x):
         return self.head(self.rnn(x)[0].mean(1))

@@ -123,9 +123,8 @@ def test_widths_of_queries_and_keys_get_a_score():
 
 
 def test_recurrent_readers_add_to_what_the_head_reads():
-    """A hidden unit that the LSTM feeds back scores more than its reading by the head alone."""
+    """What a hidden unit feeds back counts, and the lower layer's units have scores at all."""
     context = unread("recurrent")
-    alone = replace(
-        context, statistics=replace(context.statistics, other_readings=np.zeros(context.couplings.count))
-    )
+    nothing = np.zeros(context.couplings.count)
+    alone = replace(context, statistics=replace(context.statistics, other_readings=nothing))
     assert (score("ib-gauss", context).component > score("ib-gauss", alone).component).all()
