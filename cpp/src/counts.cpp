@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstring>
 #include <stdexcept>
 #include <vector>
 
@@ -25,8 +26,7 @@ struct alignas(64) Scratch {
     float floats[block_channels * block_pitch];
     Key keys[block_channels * block_pitch];
     std::uint8_t codes[block_samples];
-    std::uint16_t base[block_samples];
-    std::uint16_t index[block_samples];
+    std::uint32_t lanes[4][256] = {};  // zero between uses
     std::vector<SearchTable<float>> float_tables;
     std::vector<SearchTable<Key>> key_tables;
     std::vector<std::size_t> slot;  // of each channel in its list of tables
@@ -46,12 +46,13 @@ struct alignas(64) Scratch {
         }
     }
 
-    bool load(const View& view, std::size_t first, std::size_t count, std::size_t channel, std::size_t width) {
+    // Samples first + i, or order[first + i].
+    bool load(const View& view, const std::uint32_t* order, std::size_t first, std::size_t count, std::size_t channel,
+              std::size_t width) {
+        if (order) order += first;
         bool finite = true;
-        if (!key_tables.empty())
-            finite &= load_tile(view, nullptr, first, count, channel, width, keys, block_pitch);
-        if (!float_tables.empty())
-            finite &= load_tile(view, nullptr, first, count, channel, width, floats, block_pitch);
+        if (!key_tables.empty()) finite &= load_tile(view, order, first, count, channel, width, keys, block_pitch);
+        if (!float_tables.empty()) finite &= load_tile(view, order, first, count, channel, width, floats, block_pitch);
         return finite;
     }
 
@@ -60,25 +61,43 @@ struct alignas(64) Scratch {
         else kernels().floats.search(float_tables[slot[c]], floats + c * block_pitch, count, out);
     }
 
-    void search_index(std::size_t c, std::size_t count) {
-        if (by_key[c])
-            kernels().keys.search_index(key_tables[slot[c]], keys + c * block_pitch, count, base, index);
-        else
-            kernels().floats.search_index(float_tables[slot[c]], floats + c * block_pitch, count, base, index);
-    }
-
-    // For every tile of samples: start(first, count), then visit(c, first, count) for each channel of
-    // the block. False: a value was not finite.
-    template <class Start, class Visit>
-    bool walk(const View& view, std::size_t channel, std::size_t width, Start&& start, Visit&& visit) {
+    // visit(c, first, count) for every tile of samples and each channel of the block. False: a value
+    // was not finite.
+    template <class Visit>
+    bool walk(const View& view, const std::uint32_t* order, std::size_t channel, std::size_t width, Visit&& visit) {
         bool finite = true;
         for (std::size_t first = 0; first < view.samples; first += block_samples) {
             const std::size_t count = std::min(block_samples, view.samples - first);
-            finite &= load(view, first, count, channel, width);
-            start(first, count);
+            finite &= load(view, order, first, count, channel, width);
             for (std::size_t c = 0; c < width; ++c) visit(c, first, count);
         }
         return finite;
+    }
+
+    // row[code] += step for `count` codes of one class. Neighbouring samples often share a code (zero,
+    // above all), and an increment must wait for the one before it to the same counter: four private
+    // counters in turn keep them apart.
+    void tally(const std::uint8_t* code, std::size_t count, std::size_t bins, std::uint32_t step, std::uint32_t* row) {
+        std::size_t i = 0;
+        if (count >= 64) {
+            for (; i + 8 <= count; i += 8) {
+                std::uint64_t eight;  // bytes may alias the counters: one load, not eight between the stores
+                std::memcpy(&eight, code + i, 8);
+                ++lanes[0][eight & 0xff];
+                ++lanes[1][eight >> 8 & 0xff];
+                ++lanes[2][eight >> 16 & 0xff];
+                ++lanes[3][eight >> 24 & 0xff];
+                ++lanes[0][eight >> 32 & 0xff];
+                ++lanes[1][eight >> 40 & 0xff];
+                ++lanes[2][eight >> 48 & 0xff];
+                ++lanes[3][eight >> 56];
+            }
+            for (std::size_t b = 0; b < bins; ++b) {
+                row[b] += step * (lanes[0][b] + lanes[1][b] + lanes[2][b] + lanes[3][b]);
+                lanes[0][b] = lanes[1][b] = lanes[2][b] = lanes[3][b] = 0;
+            }
+        }
+        for (; i < count; ++i) row[code[i]] += step;
     }
 };
 
@@ -109,7 +128,7 @@ bool encode(const View& view, const float* thresholds, std::size_t threshold_cou
             const auto search = [&](std::size_t c, std::size_t first, std::size_t count) {
                 own.search(c, count, codes + (channel + c) * view.samples + first);
             };
-            if (!own.walk(view, channel, width, [](std::size_t, std::size_t) {}, search)) finite = false;
+            if (!own.walk(view, nullptr, channel, width, search)) finite = false;
         }
     });
     return finite;
@@ -117,12 +136,27 @@ bool encode(const View& view, const float* thresholds, std::size_t threshold_cou
 
 namespace {
 
+// Samples class after class, each class in order of the samples: counters of one class stay in the
+// first-level cache however many classes there are. Empty where it does not pay: where samples lie
+// together in memory, or a class has but a few.
+std::vector<std::uint32_t> order_by_class(const View& view, const Labels& labels) {
+    const std::ptrdiff_t step = view.sample_stride < 0 ? -view.sample_stride : view.sample_stride;
+    if (step < 64 || labels.count < 8 * labels.classes) return {};
+    std::vector<std::uint32_t> next(labels.classes + 1, 0), order(labels.count);
+    for (std::size_t i = 0; i < labels.count; ++i) ++next[static_cast<std::size_t>(labels.data[i]) + 1];
+    for (std::size_t k = 0; k < labels.classes; ++k) next[k + 1] += next[k];
+    for (std::size_t i = 0; i < labels.count; ++i)
+        order[next[static_cast<std::size_t>(labels.data[i])]++] = static_cast<std::uint32_t>(i);
+    return order;
+}
+
 // Adds `step`, modulo 2^32, per sample: 1, or 2^32 - 1 to take the same samples out again.
 bool add_steps(const View& view, const float* thresholds, std::size_t threshold_count, const Labels& labels,
                std::uint32_t step, std::uint32_t* counts, std::size_t threads) {
     const std::size_t bins = threshold_count + 1;
     const std::size_t table_size = labels.classes * bins;
-    const bool short_index = table_size <= 65536;
+    const std::vector<std::uint32_t> order = order_by_class(view, labels);
+    const std::uint32_t* by_class = order.empty() ? nullptr : order.data();
     threads = resolve_threads(threads);
     std::vector<Scratch> scratch(threads);
     std::atomic<bool> finite{true};
@@ -131,22 +165,24 @@ bool add_steps(const View& view, const float* thresholds, std::size_t threshold_
         for (std::size_t channel = begin; channel < end; channel += block_channels) {
             const std::size_t width = std::min(block_channels, end - channel);
             own.take_edges(thresholds + channel * threshold_count, threshold_count, width);
-            const auto start = [&](std::size_t first, std::size_t count) {
-                for (std::size_t i = 0; short_index && i < count; ++i)
-                    own.base[i] = static_cast<std::uint16_t>(static_cast<std::size_t>(labels.data[first + i]) * bins);
-            };
             const auto tally = [&](std::size_t c, std::size_t first, std::size_t count) {
                 std::uint32_t* table = counts + (channel + c) * table_size;
-                if (short_index) {
-                    own.search_index(c, count);
-                    for (std::size_t i = 0; i < count; ++i) table[own.index[i]] += step;
-                } else {
-                    own.search(c, count, own.codes);
+                own.search(c, count, own.codes);
+                if (by_class == nullptr) {
                     for (std::size_t i = 0; i < count; ++i)
                         table[static_cast<std::size_t>(labels.data[first + i]) * bins + own.codes[i]] += step;
+                    return;
+                }
+                for (std::size_t i = 0; i < count;) {
+                    const std::int32_t label = labels.data[by_class[first + i]];
+                    std::size_t stop = i + 1;
+                    if (labels.data[by_class[first + count - 1]] == label) stop = count;
+                    while (stop < count && labels.data[by_class[first + stop]] == label) ++stop;
+                    own.tally(own.codes + i, stop - i, bins, step, table + static_cast<std::size_t>(label) * bins);
+                    i = stop;
                 }
             };
-            if (!own.walk(view, channel, width, start, tally)) finite = false;
+            if (!own.walk(view, by_class, channel, width, tally)) finite = false;
         }
     });
     return finite;

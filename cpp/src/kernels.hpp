@@ -29,9 +29,6 @@ struct TileKernels {
     Convert<T> convert[dtype_count];                 // by Dtype; elements lie together
     // code[i] = number of thresholds <= x[i]
     void (*search)(const SearchTable<T>& table, const T* x, std::size_t count, std::uint8_t* code);
-    // index[i] = base[i] + number of thresholds <= x[i], which the caller knows to fit
-    void (*search_index)(const SearchTable<T>& table, const T* x, std::size_t count, const std::uint16_t* base,
-                         std::uint16_t* index);
 };
 
 struct Kernels {

@@ -139,17 +139,6 @@ void search_at(const SearchTable<T>& table, const T* x, std::size_t whole, std::
     }
 }
 
-template <int depth, class T>
-void search_index_at(const SearchTable<T>& table, const T* x, std::size_t whole, const std::uint16_t* base,
-                     std::uint16_t* index) {
-    for (std::size_t i = 0; i < whole; i += 32)
-        for (std::size_t half = i; half < i + 32; half += 16) {
-            const __m256i from = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(base + half));
-            _mm256_storeu_si256(reinterpret_cast<__m256i*>(index + half),
-                                _mm256_add_epi16(from, sixteen<depth>(table, x + half)));
-        }
-}
-
 template <class T>
 void search(const SearchTable<T>& table, const T* x, std::size_t count, std::uint8_t* code) {
     using Loop = void (*)(const SearchTable<T>&, const T*, std::size_t, std::uint8_t*);
@@ -158,18 +147,6 @@ void search(const SearchTable<T>& table, const T* x, std::size_t count, std::uin
     const std::size_t whole = count / 32 * 32;
     loops[table.depth](table, x, whole, code);
     search_plain(table, x, whole, count, code);
-}
-
-template <class T>
-void search_index(const SearchTable<T>& table, const T* x, std::size_t count, const std::uint16_t* base,
-                  std::uint16_t* index) {
-    using Loop = void (*)(const SearchTable<T>&, const T*, std::size_t, const std::uint16_t*, std::uint16_t*);
-    static constexpr Loop loops[] = {search_index_at<0, T>, search_index_at<1, T>, search_index_at<2, T>,
-                                     search_index_at<3, T>, search_index_at<4, T>, search_index_at<5, T>,
-                                     search_index_at<6, T>, search_index_at<7, T>, search_index_at<8, T>};
-    const std::size_t whole = count / 32 * 32;
-    loops[table.depth](table, x, whole, base, index);
-    search_index_plain(table, x, whole, count, base, index);
 }
 
 template <Dtype dtype>
@@ -320,8 +297,7 @@ constexpr TileKernels<T> tile_kernels{
     {transpose_eight<Dtype::float32, T>, transpose_eight<Dtype::float64, T>, transpose_eight<Dtype::float16, T>,
      transpose_eight<Dtype::bfloat16, T>},
     {convert<Dtype::float32>, convert<Dtype::float64>, convert<Dtype::float16>, convert<Dtype::bfloat16>},
-    search<T>,
-    search_index<T>};
+    search<T>};
 
 }  // namespace
 

@@ -84,13 +84,6 @@ void search_at(const SearchTable<T>& table, const T* x, std::size_t whole, std::
     for (std::size_t i = 0; i < whole; i += 8) vst1_u8(code + i, vmovn_u16(eight<depth>(table, x + i)));
 }
 
-template <int depth, class T>
-void search_index_at(const SearchTable<T>& table, const T* x, std::size_t whole, const std::uint16_t* base,
-                     std::uint16_t* index) {
-    for (std::size_t i = 0; i < whole; i += 8)
-        vst1q_u16(index + i, vaddq_u16(vld1q_u16(base + i), eight<depth>(table, x + i)));
-}
-
 template <class T>
 void search(const SearchTable<T>& table, const T* x, std::size_t count, std::uint8_t* code) {
     using Loop = void (*)(const SearchTable<T>&, const T*, std::size_t, std::uint8_t*);
@@ -99,18 +92,6 @@ void search(const SearchTable<T>& table, const T* x, std::size_t count, std::uin
     const std::size_t whole = count / 8 * 8;
     loops[table.depth](table, x, whole, code);
     search_plain(table, x, whole, count, code);
-}
-
-template <class T>
-void search_index(const SearchTable<T>& table, const T* x, std::size_t count, const std::uint16_t* base,
-                  std::uint16_t* index) {
-    using Loop = void (*)(const SearchTable<T>&, const T*, std::size_t, const std::uint16_t*, std::uint16_t*);
-    static constexpr Loop loops[] = {search_index_at<0, T>, search_index_at<1, T>, search_index_at<2, T>,
-                                     search_index_at<3, T>, search_index_at<4, T>, search_index_at<5, T>,
-                                     search_index_at<6, T>, search_index_at<7, T>, search_index_at<8, T>};
-    const std::size_t whole = count / 8 * 8;
-    loops[table.depth](table, x, whole, base, index);
-    search_index_plain(table, x, whole, count, base, index);
 }
 
 template <Dtype dtype>
@@ -246,8 +227,7 @@ constexpr TileKernels<T> tile_kernels{
     {transpose_eight<Dtype::float32, T>, transpose_eight<Dtype::float64, T>, transpose_eight<Dtype::float16, T>,
      transpose_eight<Dtype::bfloat16, T>},
     {convert<Dtype::float32>, convert<Dtype::float64>, convert<Dtype::float16>, convert<Dtype::bfloat16>},
-    search<T>,
-    search_index<T>};
+    search<T>};
 
 }  // namespace
 

@@ -21,19 +21,12 @@ void search(const SearchTable<T>& table, const T* x, std::size_t count, std::uin
 }
 
 template <class T>
-void search_index(const SearchTable<T>& table, const T* x, std::size_t count, const std::uint16_t* base,
-                  std::uint16_t* index) {
-    search_index_plain(table, x, 0, count, base, index);
-}
-
-template <class T>
 constexpr TileKernels<T> tile_kernels{
     {transpose_eight<Dtype::float32, T>, transpose_eight<Dtype::float64, T>, transpose_eight<Dtype::float16, T>,
      transpose_eight<Dtype::bfloat16, T>},
     {convert<Dtype::float32, T>, convert<Dtype::float64, T>, convert<Dtype::float16, T>,
      convert<Dtype::bfloat16, T>},
-    search<T>,
-    search_index<T>};
+    search<T>};
 
 }  // namespace
 

@@ -52,13 +52,6 @@ void search_plain(const SearchTable<T>& table, const T* x, std::size_t begin, st
     for (std::size_t i = begin; i < count; ++i) code[i] = static_cast<std::uint8_t>(code_of(table, x[i]));
 }
 
-template <class T>
-void search_index_plain(const SearchTable<T>& table, const T* x, std::size_t begin, std::size_t count,
-                        const std::uint16_t* base, std::uint16_t* index) {
-    for (std::size_t i = begin; i < count; ++i)
-        index[i] = static_cast<std::uint16_t>(base[i] + code_of(table, x[i]));
-}
-
 extern const Kernels scalar_kernels;
 #if defined(EDGEPRUNE_AVX2)
 extern const Kernels avx2_kernels;

@@ -15,11 +15,13 @@ import numpy.typing as npt
 from edgeprune.errors import DataError
 from edgeprune.information import validate
 from edgeprune.information._native import core
-from edgeprune.information.codes import SKETCH, Codes, find_edges
+from edgeprune.information.codes import Codes, find_edges
 from edgeprune.information.counts import joint_counts
 from edgeprune.information.validate import FloatArray
 
 Correction = Literal["none", "miller-madow", "full", "shuffle"]
+# Half of what find_edges takes by itself: a tenth of the time saved for some 3e-5 nats.
+FAST_SKETCH = 2048
 CORRECTIONS = ("none", "miller-madow", "full", "shuffle")
 
 
@@ -174,7 +176,7 @@ def label_information(
     bins: int = 64,
     classes: int | None = None,
     correction: Correction = "miller-madow",
-    sketch: int = SKETCH,
+    sketch: int = FAST_SKETCH,
     threads: int = 0,
 ) -> FloatArray:
     """Estimate I(x_c; Y) from activations in one call: find edges, count, reduce.

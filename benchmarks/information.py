@@ -1,0 +1,403 @@
+"""Time the information core against NumPy, scikit-learn and its own goals.
+
+    python benchmarks/information.py            # everything; some minutes
+    python benchmarks/information.py --only flagship,ross
+
+One run measures both sides of every ratio in interleaved rounds and gives the
+median ratio with a 95% bootstrap interval over rounds, wall time, and the
+processor time of this process beside it: on a shared machine they differ. Writes
+benchmarks/results/information.json (machine, versions, command, rows) and, with
+the scaling section, docs/information-*.svg.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import edgeprune._core as core
+import numpy as np
+
+from edgeprune import information
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results" / "information.json"
+Row = dict[str, Any]
+
+
+def timed(call: Callable[[], object]) -> tuple[float, float]:
+    """Return wall and processor seconds of one call."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    call()
+    return time.perf_counter() - wall, time.process_time() - cpu
+
+
+def compare(
+    name: str, ours: Callable[[], object], theirs: Callable[[], object], rounds: int, **facts: Any
+) -> Row:
+    """Time both calls in interleaved rounds after one warm-up; ratios are ours / theirs."""
+    ours(), theirs()
+    pairs = [(timed(theirs), timed(ours)) for _ in range(rounds)]
+    row = {
+        "name": name,
+        "rounds": rounds,
+        "ours_wall_s": float(np.median([o[0] for _, o in pairs])),
+        "ours_cpu_s": float(np.median([o[1] for _, o in pairs])),
+        "theirs_wall_s": float(np.median([t[0] for t, _ in pairs])),
+        "theirs_cpu_s": float(np.median([t[1] for t, _ in pairs])),
+        **facts,
+    }
+    for kind, at in (("wall", 0), ("cpu", 1)):
+        ratios = np.array([o[at] / t[at] for t, o in pairs])
+        draws = np.random.default_rng(0).choice(ratios, (2000, rounds))
+        low, high = np.quantile(np.median(draws, axis=1), [0.025, 0.975])
+        row[f"{kind}_ratio"] = {"value": float(np.median(ratios)), "low": float(low), "high": float(high)}
+    return row
+
+
+def alone(name: str, call: Callable[[], object], rounds: int, **facts: Any) -> Row:
+    """Time one call after a warm-up; the median and the least of its rounds."""
+    call()
+    runs = [timed(call) for _ in range(rounds)]
+    return {
+        "name": name,
+        "rounds": rounds,
+        "ours_wall_s": float(np.median([w for w, _ in runs])),
+        "ours_cpu_s": float(np.median([c for _, c in runs])),
+        "least_wall_s": min(w for w, _ in runs),
+        **facts,
+    }
+
+
+def activations(samples: int, channels: int, classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Make float32 activations, half of them through a ReLU, some knowing the label; quick to make."""
+    rng = np.random.default_rng(seed)
+    base = rng.standard_normal((min(samples, 5000), channels), dtype=np.float32)
+    labels = rng.integers(0, classes, samples)
+    x = np.empty((samples, channels), np.float32)
+    for first in range(0, samples, len(base)):
+        part = x[first : first + len(base)]
+        np.multiply(np.roll(base, first // 7, axis=1)[: len(part)], 1 + first / samples / 10, out=part)
+        part += (labels[first : first + len(part), None] / classes * np.linspace(0, 1, channels)).astype(
+            np.float32
+        )
+    np.maximum(x[:, ::2], 0, out=x[:, ::2])
+    return x, labels
+
+
+def numpy_scores(x: np.ndarray, labels: np.ndarray, classes: int, bins: int) -> np.ndarray:
+    """Do the same work as `label_information` with the fastest NumPy that its author could write.
+
+    Edges by np.partition of the same sketch, codes by a table over the upper 16 bits of each float,
+    counts by one bincount per channel.
+    """
+    samples = len(x)
+    rows = information.sketch_rows(samples, 2048)
+    base = labels.astype(np.int64) * (bins + 1)
+    cells = np.arange(65536, dtype=np.uint32)
+    midpoints = (cells << 16).view(np.float32)
+    valid = np.isfinite(midpoints)
+    n_y = np.bincount(labels, minlength=classes)
+    f = np.arange(samples + 1, dtype=np.float64)
+    f[1:] *= np.log(f[1:])
+    scores = np.empty(x.shape[1])
+    for c in range(x.shape[1]):
+        column = np.ascontiguousarray(x[:, c])
+        sketch = column[rows]
+        ranks = np.arange(1, bins) * len(sketch) // bins
+        edges = np.append(np.partition(sketch, ranks)[ranks], np.float32(0))
+        edges.sort()
+        table = np.zeros(65536, np.int64)
+        table[valid] = np.searchsorted(edges, midpoints[valid], side="right")
+        index = table.take(column.view(np.uint32) >> 16)
+        index += base
+        counts = np.bincount(index, minlength=classes * (bins + 1)).reshape(classes, bins + 1)
+        joint = f[counts].sum() - f[counts.sum(0)].sum() - f[n_y].sum() + f[samples]
+        occupied = np.count_nonzero(counts) - np.count_nonzero(counts.any(0)) - np.count_nonzero(n_y) + 1
+        scores[c] = joint / samples - occupied / (2 * samples)
+    return scores
+
+
+def flagship(rounds: int) -> list[Row]:
+    """50,000 x 4,096 float32, K = 10, 64 bins and zero, from activations to scores, against numpy.copyto."""
+    samples, channels, classes = 50_000, 4096, 10
+    x, labels = activations(samples, channels, classes)
+    target = np.zeros_like(x)
+    values = x.size
+    rows = []
+    for k in (classes, 1000):
+        y = labels if k == classes else np.random.default_rng(1).integers(0, k, samples)
+        row = compare(
+            f"label information, K = {k}, against copyto",
+            lambda y=y, k=k: information.label_information(x, y, bins=64, classes=k, threads=2),
+            lambda: np.copyto(target, x),
+            rounds,
+            goal="wall ratio at most 2.5" if k == classes else "",
+            shape=[samples, channels],
+        )
+        row["ours_ns_per_value"] = row["ours_wall_s"] / values * 1e9
+        row["theirs_ns_per_value"] = row["theirs_wall_s"] / values * 1e9
+        rows.append(row)
+    part = np.ascontiguousarray(x[:, :256])
+    rows.append(
+        compare(
+            "label information against vectorised NumPy, 256 channels",
+            lambda: information.label_information(part, labels, bins=64, classes=classes, threads=2),
+            lambda: numpy_scores(part, labels, classes, 64),
+            max(3, rounds // 2),
+            goal="wall ratio at most 1/20",
+            shape=list(part.shape),
+        )
+    )
+    return rows
+
+
+def ross(rounds: int) -> list[Row]:
+    """Ross (2014) against the same estimator in scikit-learn."""
+    from sklearn.feature_selection import mutual_info_classif
+
+    x, labels = activations(50_000, 8, 10, seed=2)
+    x = x[:, 1::2].copy()  # continuous channels
+    return [
+        compare(
+            "Ross against mutual_info_classif, 50,000 x 4",
+            lambda: information.ross_information(x, labels, threads=2),
+            lambda: mutual_info_classif(x, labels, random_state=0),
+            max(3, rounds // 2),
+            goal="wall ratio at most 1/40",
+        )
+    ]
+
+
+def others(rounds: int) -> list[Row]:
+    """Other packages' estimators, where they are installed: counting and mixed KSG beside them."""
+    rows: list[Row] = []
+    x, labels = activations(2000, 4, 10, seed=3)
+    x = x[:, 1::2].copy()
+
+    def add(package: str, call: Callable[[], object]) -> None:
+        rows.append(
+            compare(
+                f"Ross, 2,000 x 2, against {package}",
+                lambda: information.ross_information(x, labels, threads=2),
+                call,
+                max(3, rounds // 2),
+                version=importlib.metadata.version(package),
+            )
+        )
+
+    try:
+        from npeet import entropy_estimators as npeet
+
+        add("npeet-plus", lambda: [npeet.micd(x[:, [c]], labels[:, None]) for c in range(x.shape[1])])
+    except ImportError:
+        rows.append({"name": "NPEET", "note": "not installed"})
+    try:
+        import infomeasure
+
+        add(
+            "infomeasure",
+            lambda: [
+                infomeasure.mutual_information(x[:, c], labels, approach="ksg") for c in range(x.shape[1])
+            ],
+        )
+    except ImportError:
+        rows.append({"name": "infomeasure", "note": "not installed"})
+    rows.append({"name": "gcmi", "note": "not on PyPI"})
+    return rows
+
+
+def selection(rounds: int) -> list[Row]:
+    """JMI selection, per-edge scores and Gaussian elimination."""
+    rounds = max(3, rounds // 2)
+    x, labels = activations(50_000, 512, 10, seed=4)
+    codes = information.quantize(x, 7)
+    rng = np.random.default_rng(5)
+    weights = rng.normal(size=(512 * 9, 512)).astype(np.float32)
+    steps = np.full(len(weights), 0.4, np.float32)
+    edges = information.EdgeCounts(np.abs(x).max(axis=0), 10).update(x, labels)
+    rows = [
+        alone(
+            "JMI: 256 of 512 channels, N = 50,000",
+            lambda: information.jmi_selection(codes, labels, 256, classes=10, threads=2),
+            rounds,
+            goal="under 5 s",
+        ),
+        alone(
+            "edge scores of a 512 x 512 x 3 x 3 layer",
+            lambda: edges.scores(weights, steps, threads=2),
+            rounds,
+            goal="under 1 s",
+        ),
+        alone(
+            "edge scores, capture included",
+            lambda: information.edge_information(x, labels, weights, steps, threads=2),
+            rounds,
+        ),
+        alone("covariance of 512 channels, N = 50,000", lambda: information.covariance(x, threads=2), rounds),
+    ]
+    for size in (512, 2048):
+        a = rng.normal(size=(2 * size, size))
+        covariance = a.T @ a / len(a) + 0.05 * np.eye(size)
+        w = rng.normal(size=(size // 2, size))
+        consumer = information.Consumer(covariance, w.T @ w, np.arange(size, dtype=np.int32))
+        rows.append(
+            alone(
+                f"backward elimination of {size} channels",
+                lambda consumer=consumer, size=size: information.backward_elimination(
+                    [consumer], size, threads=2
+                ),
+                rounds,
+                goal="under 1 s" if size == 512 else "",
+            )
+        )
+    return rows
+
+
+def scaling(rounds: int) -> list[Row]:
+    """How label information grows from 20,000 x 1,024, 64 bins, K = 10, two threads, along each axis."""
+    standard = {"N": 20_000, "C": 1024, "B": 64, "K": 10, "threads": 2}
+    sweeps: dict[str, list[int]] = {
+        "N": [1000, 5000, 20_000, 80_000],
+        "C": [64, 256, 1024, 4096],
+        "B": [8, 16, 32, 64, 128, 250],
+        "K": [2, 10, 100, 1000],
+        "threads": [1, 2],
+    }
+    rows: list[Row] = []
+    for axis, points in sweeps.items():
+        for point in points:
+            at = {**standard, axis: point}
+            x, labels = activations(at["N"], at["C"], at["K"], seed=6)
+            row = alone(
+                f"label information, {axis} = {point}",
+                lambda x=x, labels=labels, at=at: information.label_information(
+                    x, labels, bins=at["B"], classes=at["K"], threads=at["threads"]
+                ),
+                max(3, rounds // 2),
+                axis=axis,
+                point=point,
+            )
+            row["ns_per_value"] = row["ours_wall_s"] / x.size * 1e9
+            row["cpu_ns_per_value"] = row["ours_cpu_s"] / x.size * 1e9
+            rows.append(row)
+        plot(axis, [r for r in rows if r["axis"] == axis], ROOT / "docs" / f"information-{axis}.svg")
+    return rows
+
+
+def plot(axis: str, rows: list[Row], path: Path) -> None:
+    """Draw nanoseconds per value against one axis, processor time beside wall time."""
+    width, height, left, bottom = 460, 260, 56, 44
+    most = max(max(r["ns_per_value"], r["cpu_ns_per_value"]) for r in rows) * 1.15
+    across = [left + (width - left - 20) * i / max(len(rows) - 1, 1) for i in range(len(rows))]
+
+    def up(value: float) -> float:
+        return height - bottom - (height - bottom - 24) * value / most
+
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
+        'font-family="sans-serif" font-size="11">',
+        f'<rect width="{width}" height="{height}" fill="white"/>',
+        f'<path d="M{left} 20V{height - bottom}H{width - 12}" fill="none" stroke="#444"/>',
+        f'<text x="{width / 2}" y="{height - 8}" text-anchor="middle">{axis}</text>',
+        '<text x="14" y="14">ns per value</text>',
+    ]
+    for tick in range(5):
+        value = most * tick / 4
+        parts.append(f'<text x="{left - 6}" y="{up(value) + 4:.1f}" text-anchor="end">{value:.2f}</text>')
+    for x, row in zip(across, rows, strict=True):
+        parts.append(
+            f'<text x="{x:.1f}" y="{height - bottom + 15}" text-anchor="middle">{row["point"]:,}</text>'
+        )
+    for key, colour, label, place in (
+        ("ns_per_value", "#1f6fb4", "wall", 0),
+        ("cpu_ns_per_value", "#b45f1f", "processor", 1),
+    ):
+        points = " ".join(f"{x:.1f},{up(r[key]):.1f}" for x, r in zip(across, rows, strict=True))
+        parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        parts.append(f'<text x="{width - 80}" y="{30 + 14 * place}" fill="{colour}">{label}</text>')
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join([*parts, "</svg>"]) + "\n", encoding="utf-8")
+
+
+def machine() -> dict[str, Any]:
+    """Describe what the times were taken on."""
+    model = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [
+            line.partition(":")[2].strip()
+            for line in info.read_text().splitlines()
+            if line.startswith("model name")
+        ]
+        model = names[0] if names else model
+    return {
+        "processor": model,
+        "processors": os.cpu_count(),
+        "system": platform.system(),
+        "load_before": os.getloadavg(),
+    }
+
+
+SECTIONS: dict[str, Callable[[int], list[Row]]] = {
+    "flagship": flagship,
+    "ross": ross,
+    "others": others,
+    "selection": selection,
+    "scaling": scaling,
+}
+
+
+def show(row: Row) -> str:
+    """Lay a row out for the terminal."""
+    if "note" in row:
+        return f"{row['name']:<62} {row['note']}"
+    text = f"{row['name']:<62} {row['ours_wall_s']:9.3f} s wall {row['ours_cpu_s']:9.3f} s cpu"
+    if "wall_ratio" in row:
+        for kind in ("wall", "cpu"):
+            r = row[f"{kind}_ratio"]
+            text += f"  {kind} ratio {r['value']:.4g} [{r['low']:.4g}, {r['high']:.4g}]"
+    return text + (f"  goal: {row['goal']}" if row.get("goal") else "")
+
+
+def main() -> None:
+    """Run the sections asked for and write the record."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", default=",".join(SECTIONS), help="sections, comma separated")
+    parser.add_argument("--rounds", type=int, default=9)
+    options = parser.parse_args()
+    record: dict[str, Any] = {
+        "command": " ".join(["python", "benchmarks/information.py", *sys.argv[1:]]),
+        "machine": machine(),
+        "versions": {
+            "python": platform.python_version(),
+            **{p: importlib.metadata.version(p) for p in ("edgeprune", "numpy", "scipy", "scikit-learn")},
+        },
+        "simd": core.simd_name(),
+        "rows": {},
+    }
+    if RESULTS.exists():  # sections that were not asked for keep their rows and the command that made them
+        record["rows"] = json.loads(RESULTS.read_text())["rows"]
+    for name in options.only.split(","):
+        rows = SECTIONS[name](options.rounds)
+        record["rows"][name] = {"command": record["command"], "load_after": os.getloadavg(), "rows": rows}
+        for row in rows:
+            print(show(row), flush=True)
+    temporary = RESULTS.with_suffix(".tmp")
+    RESULTS.parent.mkdir(parents=True, exist_ok=True)
+    temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    os.replace(temporary, RESULTS)
+
+
+if __name__ == "__main__":
+    main()
