@@ -92,7 +92,7 @@ def enliven(model: Any, inputs: Any) -> None:
             norm.reset_running_stats()
             norm.momentum = None
             norm.train()
-        if norms:
+        if norms and inputs:
             model(*inputs)
         for norm in norms:
             norm.eval()
@@ -101,10 +101,20 @@ def enliven(model: Any, inputs: Any) -> None:
 
 def measure_module(model: Any, inputs: tuple[Any, ...]) -> dict[str, Any]:
     """The row of one traceable module; `inputs` hold eight samples."""
-    import numpy as np
-    import torch
-
     from edgeprune.model.trace import trace
+
+    began = time.monotonic()
+    traced = trace(model, tuple(x[:2] for x in inputs))
+    row, _ = measure_trace(traced, inputs, round(time.monotonic() - began, 2))
+    return row
+
+
+def measure_trace(
+    traced: Any, inputs: tuple[Any, ...], trace_seconds: float = 0.0
+) -> tuple[dict[str, Any], Any]:
+    """The row of one trace, and the cut trace."""
+    import numpy as np
+
     from edgeprune.planning import uniform
     from edgeprune.surgery import analyse, cut
 
@@ -114,8 +124,7 @@ def measure_module(model: Any, inputs: tuple[Any, ...]) -> dict[str, Any]:
         clock.append(time.monotonic())
         return round(clock[-1] - clock[-2], 2)
 
-    traced = trace(model, tuple(x[:2] for x in inputs))
-    seconds = {"trace": lap()}
+    seconds = {"trace": trace_seconds}
     couplings = analyse(traced)
     seconds["coupling"] = lap()
     full = couplings.macs()
@@ -130,21 +139,20 @@ def measure_module(model: Any, inputs: tuple[Any, ...]) -> dict[str, Any]:
         "components": couplings.count,
         "free_share": round(couplings.share_free(), 4),
         "exact_share": round(float(couplings.exact.mean()), 4) if couplings.count else None,
-        "mmacs": round(full / 1e6, 2),
+        "mmacs": round(full / 1e6, 4),
         "macs_ratio": round(couplings.macs(removed) / full, 4) if full else None,
+        "parameters": _parameters(traced.graph),
         "params_ratio": round(_parameters(small.graph) / max(1, _parameters(traced.graph)), 4),
         "dynamic_batch": all(traced.dynamic),
         "pins": [[p.reason, p.channels] for p in sorted(couplings.pins, key=lambda p: -p.channels)[:12]],
         "seconds": seconds,
     }
-    del traced
     row.update(parity(small, inputs, lap, seconds))
     row["passed"] = bool(
         row["macs_ratio"] is not None and row["macs_ratio"] <= LIMIT and (row["spread_ratio"] or 0) >= SPREAD
     )
     row["max_rss_gib"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20), 2)
-    del torch
-    return row
+    return row, small
 
 
 def parity(small: Any, inputs: tuple[Any, ...], lap: Any, seconds: dict[str, float]) -> dict[str, Any]:

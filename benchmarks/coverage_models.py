@@ -58,8 +58,9 @@ def _torchvision(name: str, module: str) -> Row:
         return lambda: torchvision.models.get_model(name, weights=None, **options)
 
     if ".detection" in module:
+        small = {} if name.startswith("ssd") else {"min_size": 128, "max_size": 128}
         return Row(
-            build(weights_backbone=None),
+            build(weights_backbone=None, **small),
             lambda n: tuple(torch.rand(3, 128, 128) for _ in range(n)),
             parts=True,
         )

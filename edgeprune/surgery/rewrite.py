@@ -59,8 +59,9 @@ def groups_left(mask: BoolArray | None, groups: int) -> int:
 
 @rewriter(aten.view.default, aten.reshape.default, aten._unsafe_view.default)
 def _view(node: fx.Node, sizes: Sizes) -> New:
+    """A view becomes a reshape: the narrower operand may have another memory layout."""
     new = new_sizes(node, node.args[1], shape_of(node.meta["val"]), sizes.shape(node))
-    return node.target, replaced(node.args, 1, new), node.kwargs
+    return aten.reshape.default, replaced(node.args, 1, new), node.kwargs
 
 
 @rewriter(aten.expand.default)

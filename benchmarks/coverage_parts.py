@@ -1,0 +1,50 @@
+"""A row of a model that exports only in parts: detectors with post-processing by the data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from coverage import LIMIT, SAMPLES, SPREAD, enliven, measure_trace
+from coverage_models import Row
+from torch import nn
+
+from edgeprune.model.parts import exportable_parts, put_back
+
+
+def measure_parts(model: nn.Module, row: Row) -> dict[str, Any]:
+    """Every part to half, each file compared with its graph; then all put back and the model run."""
+    images = list(row.inputs(SAMPLES))
+    enliven(model, (images,))
+    parts, missed = exportable_parts(model, lambda m: m(images))
+    rows: dict[str, dict[str, Any]] = {}
+    before = after = parameters = kept = 0.0
+    for part in parts:
+        measured, small = measure_trace(part.trace, tuple(torch.utils._pytree.tree_leaves(part.inputs)))
+        measured["rows"] = part.rows
+        rows[part.path] = measured
+        before += part.rows * measured["mmacs"]
+        after += part.rows * measured["mmacs"] * (measured["macs_ratio"] or 1.0)
+        parameters += measured["parameters"]
+        kept += measured["parameters"] * measured["params_ratio"]
+        put_back(model, part.path, small.graph)
+    with torch.no_grad():
+        found = model(images)
+    worst = min((r["spread_ratio"] or 0.0 for r in rows.values()), default=0.0)
+    return {
+        "components": sum(r["components"] for r in rows.values()),
+        "free_share": round(min((r["free_share"] for r in rows.values()), default=0.0), 4),
+        "mmacs": round(before / SAMPLES, 2),
+        "macs_ratio": round(after / before, 4) if before else None,
+        "params_ratio": round(kept / max(1.0, parameters), 4),
+        "parity_max_abs": max((r["parity_max_abs"] for r in rows.values()), default=None),
+        "spread_ratio": worst,
+        "parts": rows,
+        "missed": missed,
+        "runs_put_back": len(found) == SAMPLES,
+        "seconds": {
+            k: round(sum(r["seconds"].get(k, 0.0) for r in rows.values()), 2)
+            for k in ("trace", "coupling", "surgery", "export")
+        },
+        "passed": bool(before and after / before <= LIMIT and worst >= SPREAD and not missed),
+    }

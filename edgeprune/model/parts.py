@@ -1,0 +1,107 @@
+"""The largest exportable parts of a model that torch.export refuses as a whole.
+
+A detector's post-processing depends on the data, its backbone and heads do not. One run
+records what every submodule is given; from the top down, a module that exports is a part
+and its children are left alone.
+
+Guarantee: parts do not overlap, each has parameters, and none was called in two ways.
+Elsewhere: putting a changed part back is one `setattr` on its parent (`put_back`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from edgeprune.errors import TraceError
+from edgeprune.model.trace import Trace, trace
+
+pytree = torch.utils._pytree
+Call = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A submodule by its path, its arguments as recorded, its trace on two samples of them."""
+
+    path: str
+    inputs: tuple[Any, ...]
+    trace: Trace
+    rows: int  # samples in dimension 0 when it was recorded
+
+
+def exportable_parts(
+    model: nn.Module, run: Callable[[nn.Module], Any], *, samples: int = 8
+) -> tuple[list[Part], dict[str, str]]:
+    """Find the parts of `model`; `run` calls it once on an example.
+
+    Returns the parts and, for every module with parameters of its own that is in none, the reason.
+    """
+    calls = _recorded(model, run)
+    parts: list[Part] = []
+    missed: dict[str, str] = {}
+
+    def descend(path: str, module: nn.Module) -> None:
+        if not any(True for _ in module.parameters()):
+            return
+        found = _part(path, module, calls.get(path, []), samples)
+        if isinstance(found, Part):
+            parts.append(found)
+            return
+        children = list(module.named_children())
+        if not children or any(True for _ in module.parameters(recurse=False)):
+            missed[path] = found
+        for name, child in children:
+            descend(f"{path}.{name}" if path else name, child)
+
+    for name, child in model.named_children():
+        descend(name, child)
+    return parts, missed
+
+
+def put_back(model: nn.Module, path: str, module: nn.Module) -> None:
+    """Replace the submodule at `path`."""
+    *parents, name = path.split(".")
+    owner = model.get_submodule(".".join(parents))
+    owner._modules[name] = module
+
+
+def _recorded(model: nn.Module, run: Callable[[nn.Module], Any]) -> dict[str, list[Call]]:
+    calls: dict[str, list[Call]] = {}
+    hooks = []
+    for path, module in model.named_modules():
+
+        def keep(_: nn.Module, args: Any, kwargs: Any, path: str = path) -> None:
+            calls.setdefault(path, []).append((args, kwargs))
+
+        hooks.append(module.register_forward_pre_hook(keep, with_kwargs=True))
+    try:
+        with torch.no_grad():
+            run(model)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return calls
+
+
+def _part(path: str, module: nn.Module, calls: list[Call], samples: int) -> Part | str:
+    """The part, or why the module is none."""
+    if len(calls) != 1:
+        return f"called {len(calls)} times in one run"
+    args, kwargs = calls[0]
+    leaves = pytree.tree_leaves((args, kwargs))
+    tensors = [x for x in leaves if isinstance(x, torch.Tensor)]
+    if kwargs or len(tensors) != len(leaves) or not tensors:
+        return "takes more than tensors"
+    rows = {int(x.shape[0]) if x.dim() else 0 for x in tensors}
+    if len(rows) != 1 or min(rows) < 2:
+        return "its arguments share no batch"
+    given = pytree.tree_map(lambda x: x[:samples].detach().clone(), tuple(args))
+    try:
+        return Part(path, given, trace(module, pytree.tree_map(lambda x: x[:2], given)), min(rows))
+    except TraceError as error:
+        return error.message
