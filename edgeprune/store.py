@@ -131,12 +131,11 @@ class RunFolder:
         write_json(self.path / "stages.json", self._stages)
 
     def abandon(self) -> None:
-        """Take back what opening wrote, if no stage was finished; files of others stay."""
-        if self._stages:
-            return
-        (self.path / "run.json").unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # not empty, or made by somebody else
-            self.path.rmdir()
+        """Take back what opening wrote, if nothing else was written since; else the run can go on."""
+        if {p.name for p in self.path.iterdir()} == {"run.json"}:
+            (self.path / "run.json").unlink()
+            with contextlib.suppress(OSError):  # a mount point, say
+                self.path.rmdir()
 
     def finished(self) -> list[str]:
         """Names of the stages that were entered."""
