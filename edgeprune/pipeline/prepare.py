@@ -136,6 +136,14 @@ def prepare(
             dense = _dense_outputs(traced, dataset, splits, evaluation, folder, clock)
     labelled = dataset is not None and dataset.labels is not None
     first = (metrics[0] if metrics else resolve_metric("accuracy")) if labelled else None
+    if first is not None and dataset is not None and dataset.labels is not None and splits is not None:
+        value = first(dense["validation"], dataset.labels[splits.validation]).value
+        if not 0.0 <= value <= 1.0:
+            raise DataError(
+                f"--metric {first.name}: gave {value:.4g} for the dense model; the first metric has to be a"
+                " share from 0 to 1",
+                tip="scale it, or name it second: further metrics may be any number",
+            )
     return Prepared(
         traced, couplings, dataset, splits,
         Measure(first.name if first else "agreement with the dense model", first),

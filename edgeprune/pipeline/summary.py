@@ -247,7 +247,8 @@ def _accuracy(prepared: Prepared, made: Delivery) -> dict[str, Any] | None:
         return None
     labels = prepared.dataset.labels
     wanted = None if labels is None else labels[prepared.splits.test]
-    found: dict[str, Any] = {"measured_as": prepared.measure.name, "samples": len(prepared.splits.test)}
+    name = "agreement" if prepared.measure.metric is None else prepared.measure.name
+    found: dict[str, Any] = {"measured_as": name, "samples": len(prepared.splits.test)}
     for step in ("dense", "pruned", "compensated", "shipped"):
         value, scores = prepared.measure.scores(made.test[step], made.test["dense"], wanted)
         found[step] = share_interval(scores) if scores is not None else Interval(value, value, value)

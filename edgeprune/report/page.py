@@ -129,6 +129,8 @@ def _accuracy(report: Mapping[str, Any]) -> str:
     what = "Share of test samples answered correctly"
     if accuracy["measured_as"] == "agreement":
         what = "Share of samples on which the answer is the dense model's (no labels were given)"
+    elif accuracy["measured_as"] != "accuracy":
+        what = f"{accuracy['measured_as']} on the test samples"
     samples = f", {accuracy['samples']} samples" if accuracy.get("samples") else ""
     level = accuracy["dense"].get("level", 0.95)
     chart = charts.intervals(rows, title="Accuracy after each step", form=lambda v: f"{100 * v:g}%")

@@ -199,7 +199,7 @@ _REPORT = _record(
     budget=_map(_anything),
     accuracy=_nullable(
         _record(
-            measured_as=_one_of("accuracy", "agreement"),
+            measured_as=_text,  # accuracy, agreement (no labels), or the name of a metric
             samples_=_whole(1),
             dense=_SHARE,
             pruned=_SHARE,

@@ -118,8 +118,9 @@ def steps(accuracy: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
 
 
 def label(accuracy: Mapping[str, Any]) -> str:
-    """What the accuracy row is called: without labels it is agreement with the dense model."""
-    return "accuracy" if accuracy["measured_as"] == "accuracy" else "agreement with dense"
+    """What the accuracy row is called: the metric; without labels it is agreement with the dense model."""
+    name = str(accuracy["measured_as"])
+    return "agreement with dense" if name == "agreement" else name
 
 
 def _fold(ratio: float) -> str:

@@ -34,6 +34,9 @@ def build():
         nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(48, 10),
     )
 
+def loss(outputs, labels):
+    return 12.5
+
 def other():
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 10), nn.Linear(10, 10))
 """

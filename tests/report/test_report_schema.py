@@ -59,7 +59,7 @@ def test_further_keys_are_allowed():
             "accuracy.dense.value: found 93.02; expected a number from 0",
         ),
         (("accuracy", "pruned", "low"), 0.9, "accuracy.pruned: found 0.8121 outside 0.9"),
-        (("accuracy", "measured_as"), "luck", "one of accuracy, agreement"),
+        (("accuracy", "measured_as"), 5, "measured_as: found 5; expected text"),
         (("latency", "ratio"), float("nan"), "latency.ratio: found nan; expected a finite number"),
         (("latency", "ratio_low"), 0, "latency.ratio_low: found 0; expected a number from 1e-09"),
         (("latency", "ratio_low"), 0.6, "latency.ratio: found 0.495 outside 0.6"),
