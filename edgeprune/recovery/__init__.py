@@ -9,6 +9,6 @@ from __future__ import annotations
 
 from edgeprune.recovery.batchnorm import recalibrate
 from edgeprune.recovery.compensate import compensate
-from edgeprune.recovery.finetune import FineTune, finetune
+from edgeprune.recovery.finetune import FineTune, finetune, penultimate
 
-__all__ = ["FineTune", "compensate", "finetune", "recalibrate"]
+__all__ = ["FineTune", "compensate", "finetune", "penultimate", "recalibrate"]

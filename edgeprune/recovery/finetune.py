@@ -2,7 +2,9 @@
 
 Loss: (1−α)·cross-entropy(labels) + α·T²·KL(teacher‖student) for classifiers, mean squared
 error to the teacher for other outputs, and α = 1 without labels. The teacher's outputs
-are computed once. Whichever of the start and the epochs does best on validation is
+are computed once. `ib_beta` adds the class-conditional entropy of the noisy activations
+(bottleneck), `features` the distance between how the student's and the teacher's features
+arrange the samples of a batch. Whichever of the start and the epochs does best on validation is
 returned, so fine-tuning never makes the validation result worse.
 """
 
@@ -21,14 +23,20 @@ import torch.nn.functional as F
 from torch import fx
 
 from edgeprune.data import Dataset
+from edgeprune.errors import CriterionError
 from edgeprune.model.run import swift, tensors
 from edgeprune.model.trace import Trace, run
 from edgeprune.recovery.batchnorm import set_training
+from edgeprune.recovery.bottleneck import Observed, last_features, noise_scales, penalty, similarity_loss
 
 
 @dataclass(frozen=True)
 class FineTune:
-    """Settings of one fine-tuning. `seconds` caps the wall time; 0 epochs do nothing."""
+    """Settings of one fine-tuning. `seconds` caps the wall time; 0 epochs do nothing.
+
+    ib_beta: weight ≥ 0 of the entropy penalty; above 0 the forward pass adds the noise.
+    features: weight ≥ 0 of feature distillation; needs `teacher_features`.
+    """
 
     epochs: int = 3
     learning_rate: float = 2e-3
@@ -37,6 +45,8 @@ class FineTune:
     temperature: float = 2.0
     seconds: float = math.inf
     seed: int = 0
+    ib_beta: float = 0.0
+    features: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -57,16 +67,25 @@ def finetune(
     validate: Callable[[fx.GraphModule], float],
     settings: FineTune,
     *,
+    teacher_features: npt.NDArray[np.float32] | None = None,
     progress: Callable[[int, int, float], None] | None = None,
 ) -> tuple[Trace, tuple[Epoch, ...]]:
     """Train a copy of `pruned`.
 
     Args:
         teacher: the dense model's first output for `train`, in that order.
+        teacher_features: the dense model's `penultimate` for `train`, for `settings.features`.
         validate: larger is better; called on a graph in evaluation form after each epoch.
         progress: called with (step, steps, loss).
     """
     graph = swift(pruned.graph)
+    if settings.ib_beta < 0 or settings.features < 0:
+        raise CriterionError(
+            f"fine-tuning with ib_beta {settings.ib_beta:g} and features {settings.features:g}",
+            tip="both weights are 0 or more; the score's --theta is the one with a sign",
+        )
+    if settings.features and teacher_features is None:
+        raise CriterionError("feature distillation without features", tip="give penultimate(dense, …)")
     best_score = validate(graph)
     best = copy.deepcopy(graph.state_dict())
     history = [Epoch(0, math.nan, best_score, 0.0)]
@@ -86,6 +105,13 @@ def finetune(
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: _cosine(s, steps))
     rng = np.random.default_rng(settings.seed)
     torch.manual_seed(settings.seed)
+    scales: dict[str, torch.Tensor] = {}
+    if settings.ib_beta:
+        some = train[: 4 * settings.batch_size]
+        parts = range(0, len(some), settings.batch_size)
+        scales = noise_scales(
+            graph, [tensors(dataset.batch(some[i : i + settings.batch_size])) for i in parts]
+        )
     began, step = time.monotonic(), 0
     for epoch in range(1, settings.epochs + 1):
         set_training(graph, True)
@@ -95,7 +121,15 @@ def finetune(
             part = order[start : start + settings.batch_size]
             if len(part) < 2:  # batch norm needs two samples
                 continue
-            loss = _loss(graph, dataset, train[part], teacher[part], settings)
+            labels = None if dataset.labels is None else torch.from_numpy(dataset.labels[train[part]])
+            inputs, wanted = tensors(dataset.batch(train[part])), torch.from_numpy(teacher[part])
+            if settings.ib_beta or settings.features:
+                watcher = Observed(graph, scales)
+                out = watcher.outputs(inputs)[0]
+                loss = _loss(out, labels, wanted, settings)
+                loss = loss + _extra(graph, watcher, labels, wanted, scales, settings, teacher_features, part)
+            else:
+                loss = _loss(run(graph, inputs)[0], labels, wanted, settings)
             optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(parameters, 5.0)
@@ -118,25 +152,55 @@ def finetune(
     return Trace(trained, pruned.inputs, pruned.dynamic), tuple(history)
 
 
+def penultimate(
+    graph: fx.GraphModule, dataset: Dataset, indices: npt.NDArray[np.int64], batch_size: int = 128
+) -> npt.NDArray[np.float32]:
+    """What the last layer reads, reduced over positions, shape (samples, features)."""
+    found = []
+    with torch.no_grad():
+        for start in range(0, len(indices), batch_size):
+            watcher = Observed(graph)
+            watcher.outputs(tensors(dataset.batch(indices[start : start + batch_size])))
+            features = last_features(graph, watcher.seen)
+            if features is None:
+                raise CriterionError("feature distillation: no layer of this network reads features")
+            found.append(features.float().numpy())
+    return np.concatenate(found)
+
+
 def _loss(
-    graph: fx.GraphModule,
-    dataset: Dataset,
-    indices: npt.NDArray[np.int64],
-    teacher: npt.NDArray[np.float32],
-    settings: FineTune,
+    out: torch.Tensor, labels: torch.Tensor | None, wanted: torch.Tensor, settings: FineTune
 ) -> torch.Tensor:
-    out = run(graph, tensors(dataset.batch(indices)))[0]
-    wanted = torch.from_numpy(teacher)
     if out.dim() != 2 or out.shape[1] < 2:
         return F.mse_loss(out, wanted)
     t = settings.temperature
     soft = F.kl_div(
         F.log_softmax(out / t, 1), F.log_softmax(wanted / t, 1), log_target=True, reduction="batchmean"
     )
-    if dataset.labels is None:
+    if labels is None:
         return soft * t * t
-    hard = F.cross_entropy(out, torch.from_numpy(dataset.labels[indices]))
-    return settings.distil * soft * t * t + (1 - settings.distil) * hard
+    return settings.distil * soft * t * t + (1 - settings.distil) * F.cross_entropy(out, labels)
+
+
+def _extra(
+    graph: fx.GraphModule,
+    watcher: Observed,
+    labels: torch.Tensor | None,
+    wanted: torch.Tensor,
+    scales: dict[str, torch.Tensor],
+    settings: FineTune,
+    features: npt.NDArray[np.float32] | None,
+    part: npt.NDArray[np.int64],
+) -> torch.Tensor:
+    """The weighted penalty and feature distance; without labels the teacher's decisions stand in."""
+    total = torch.zeros(())
+    if settings.ib_beta and (labels is not None or wanted.dim() == 2):
+        decided = wanted.argmax(1) if labels is None else labels
+        total = total + settings.ib_beta * penalty(watcher.seen, decided, scales)
+    mine = last_features(graph, watcher.seen) if settings.features else None
+    if mine is not None and features is not None:
+        total = total + settings.features * similarity_loss(mine, torch.from_numpy(features[part]))
+    return total
 
 
 def _cosine(step: int, steps: int) -> float:

@@ -10,11 +10,13 @@ import pytest
 import torch
 
 from edgeprune.data import open_data
+from edgeprune.errors import CriterionError
 from edgeprune.model.graph import state_tensors
 from edgeprune.model.run import outputs
 from edgeprune.model.trace import run, trace
-from edgeprune.recovery import FineTune, finetune
+from edgeprune.recovery import FineTune, finetune, penultimate
 from edgeprune.recovery.batchnorm import TRAINING, batch_norms
+from edgeprune.recovery.bottleneck import Observed, noise_scales, penalty, similarity_loss
 
 N = 96
 
@@ -130,3 +132,52 @@ def test_time_runs_out_between_epochs():
     traced, data, teacher = task()
     _, history = tuned(traced, data, teacher, epochs=5, seconds=0.0)
     assert [e.epoch for e in history] == [0, 1]
+
+
+def rising():
+    """A validation under which every epoch is better than the one before: training alone decides."""
+    turns = iter(range(100))
+    return lambda graph: float(next(turns))
+
+
+def test_ib_beta_lowers_the_conditional_entropy_and_not_by_shrinking():
+    """At equal noise, a network trained with the penalty has less H(T|Y) than one trained without."""
+    traced, data, teacher = task()
+    found = {}
+    for beta in (0.0, 1.0):
+        settings = FineTune(epochs=6, batch_size=48, learning_rate=5e-3, distil=0.0, ib_beta=beta)
+        small, history = finetune(traced, data, np.arange(N), teacher, rising(), settings)
+        assert all(math.isfinite(e.loss) for e in history[1:])
+        watcher = Observed(small.graph)
+        with torch.no_grad():
+            watcher.outputs((torch.from_numpy(data.batch(np.arange(N))[0]),))
+            scales = noise_scales(traced.graph, [(torch.from_numpy(data.batch(np.arange(N))[0]),)])
+            found[beta] = float(penalty(watcher.seen, torch.from_numpy(data.labels), scales))
+    assert found[1.0] < found[0.0] - 0.05
+
+
+def test_feature_distillation_brings_the_arrangement_nearer():
+    """With its weight the student's features arrange the samples more like the teacher's."""
+    traced, data, teacher = task()
+    other, _ = nets.build("chain", seed=5, dtype=torch.float32)
+    example = torch.from_numpy(data.batch(np.arange(2))[0])
+    wanted = penultimate(trace(other, (example,)).graph, data, np.arange(N))
+    assert wanted.shape == (N, 5)
+    far = []
+    for weight in (0.0, 300.0):
+        settings = FineTune(epochs=6, batch_size=32, learning_rate=5e-3, features=weight)
+        small, _ = finetune(
+            traced, data, np.arange(N), teacher, rising(), settings,
+            teacher_features=wanted,
+        )  # fmt: skip
+        mine = penultimate(small.graph, data, np.arange(N))
+        far.append(float(similarity_loss(torch.from_numpy(mine), torch.from_numpy(wanted))))
+    assert far[1] < far[0]
+
+
+@pytest.mark.parametrize("settings", [{"ib_beta": -0.1}, {"features": -1.0}, {"features": 1.0}])
+def test_weights_that_cannot_be_meant_are_refused(settings):
+    """Negative weights, and feature distillation without features."""
+    traced, data, teacher = task()
+    with pytest.raises(CriterionError):
+        tuned(traced, data, teacher, **settings)
