@@ -101,7 +101,7 @@ private:
     template <class Values>
     void cut(const Key* keys, std::size_t count, Values& values, int begin, int end, std::size_t total,
              std::size_t parts) {
-        const std::size_t heavy = total / (2 * parts);  // more than half a bin
+        const std::size_t heavy = total / parts;
         std::size_t below = 0;
         std::size_t next = 1;
         std::size_t rank = next < parts ? next * total / parts : count;

@@ -44,32 +44,46 @@ double information_of(const std::uint32_t* table, const Margins& margins, std::s
     return (sum + f(margins.samples)) / static_cast<double>(margins.samples);
 }
 
-TableStatistics statistics_of(const std::uint32_t* table, const Margins& margins, std::size_t classes,
-                              std::size_t bins, const EntropyTerm& f) {
+TableStatistics statistics_of(const std::uint32_t* table, std::size_t classes, std::size_t bins,
+                              const EntropyTerm& f, std::vector<std::uint64_t>& per_bin) {
     TableStatistics out;
-    if (margins.samples == 0) return out;
-    const double samples = static_cast<double>(margins.samples);
-    double joint = 0, rows = 0, columns = 0;
-    std::uint64_t least_row = margins.samples, least_column = margins.samples;
-    for (std::size_t i = 0; i < classes * bins; ++i) {
-        joint += f(table[i]);
-        out.cells += table[i] != 0;
+    per_bin.assign(bins, 0);
+    // Four sums in turn: one would wait for its last addition at every cell.
+    double joint[4] = {}, columns = 0, rows = 0;
+    std::uint64_t total = 0, cells = 0, used_rows = 0, used_columns = 0;
+    std::uint64_t least_row = ~std::uint64_t{0}, least_column = least_row;
+    for (std::size_t k = 0; k < classes; ++k) {
+        const std::uint32_t* own = table + k * bins;
+        std::uint64_t column = 0;
+        for (std::size_t b = 0; b < bins; ++b) {
+            const std::uint32_t n = own[b];
+            per_bin[b] += n;
+            column += n;
+            cells += n != 0;
+            joint[b % 4] += f(n);
+        }
+        if (column == 0) continue;
+        total += column;
+        ++used_columns;
+        columns += f(column);
+        least_column = std::min(least_column, column);
     }
-    for (const std::uint64_t n : margins.bins) {
+    if (total == 0) return out;
+    for (const std::uint64_t n : per_bin) {
+        if (n == 0) continue;
+        ++used_rows;
         rows += f(n);
-        out.bins += n != 0;
-        if (n != 0) least_row = std::min(least_row, n);
+        least_row = std::min(least_row, n);
     }
-    for (const std::uint64_t n : margins.classes) {
-        columns += f(n);
-        out.classes += n != 0;
-        if (n != 0) least_column = std::min(least_column, n);
-    }
-    const double all = f(margins.samples);
+    const double samples = static_cast<double>(total);
+    const double all = f(total);
     out.samples = samples;
-    out.information = (joint - rows - columns + all) / samples;
+    out.information = ((joint[0] + joint[1]) + (joint[2] + joint[3]) - rows - columns + all) / samples;
     out.entropy = (all - rows) / samples;
     out.class_entropy = (all - columns) / samples;
+    out.bins = static_cast<double>(used_rows);
+    out.classes = static_cast<double>(used_columns);
+    out.cells = static_cast<double>(cells);
     out.smallest_expected = static_cast<double>(least_row) * static_cast<double>(least_column) / samples;
     return out;
 }
@@ -103,11 +117,9 @@ void table_statistics(const std::uint32_t* counts, std::size_t channels, std::si
     const std::size_t size = classes * bins;
     const EntropyTerm f(largest_total(counts, std::min<std::size_t>(channels, 1), size));
     parallel_for(channels, 16, resolve_threads(threads), [&](std::size_t begin, std::size_t end, std::size_t) {
-        Margins margins;
-        for (std::size_t c = begin; c < end; ++c) {
-            margins.take(counts + c * size, classes, bins);
-            out[c] = statistics_of(counts + c * size, margins, classes, bins, f);
-        }
+        std::vector<std::uint64_t> per_bin;
+        for (std::size_t c = begin; c < end; ++c)
+            out[c] = statistics_of(counts + c * size, classes, bins, f, per_bin);
     });
 }
 

@@ -111,8 +111,8 @@ def find_edges(x: Any, bins: int = 32, *, sketch: int = SKETCH, threads: int = 0
     Negative and positive values share the cells by their mass, at least one
     each, so `bins` + 1 codes result. Quantiles are taken over at most `sketch`
     evenly spread samples, on the grid of float32's sign, exponent and leading
-    seven mantissa bits, or exactly where one cell of that grid holds more than
-    half a bin.
+    seven mantissa bits, or exactly where one cell of that grid holds more than a
+    bin.
 
     Args:
         x: floats, shape (samples, channels), any strides.

@@ -6,7 +6,7 @@
 // so every code below, at or above zero follows from one definition.
 //
 // Quantile edges come from a range-free grid: the 65,536 cells that share the upper 16 bits of a
-// float32 (sign, exponent, 7 leading mantissa bits). Where one cell holds more than half a bin's
+// float32 (sign, exponent, 7 leading mantissa bits). Where one cell holds more than a bin's
 // share the exact value within the cell is taken instead, so a channel of any offset and scale
 // is resolved. The edges depend on the multiset of sketched values only, never on their order.
 //
