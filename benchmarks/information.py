@@ -25,6 +25,7 @@ from typing import Any
 
 import edgeprune._core as core
 import numpy as np
+from information_plots import plot
 
 from edgeprune import information
 
@@ -178,37 +179,36 @@ def ross(rounds: int) -> list[Row]:
 
 
 def others(rounds: int) -> list[Row]:
-    """Other packages' estimators, where they are installed: counting and mixed KSG beside them."""
+    """Other packages' nearest-neighbour estimates of I between two real variables, where they install."""
     rows: list[Row] = []
-    x, labels = activations(2000, 4, 10, seed=3)
-    x = x[:, 1::2].copy()
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(2000, 1))
+    y = 0.75 * x + np.sqrt(1 - 0.75**2) * rng.normal(size=x.shape)
 
-    def add(package: str, call: Callable[[], object]) -> None:
+    def add(package: str, call: Callable[[], float]) -> None:
         rows.append(
             compare(
-                f"Ross, 2,000 x 2, against {package}",
-                lambda: information.ross_information(x, labels, threads=2),
+                f"mixed KSG, 2,000 pairs, k = 3, against {package}",
+                lambda: information.mixed_information(x, y, neighbours=3, threads=1),
                 call,
-                max(3, rounds // 2),
+                rounds,
                 version=importlib.metadata.version(package),
+                truth_nats=float(-0.5 * np.log(1 - 0.75**2)),
+                ours_nats=float(information.mixed_information(x, y, neighbours=3)[0]),
+                theirs_nats=float(call()),
             )
         )
 
     try:
-        from npeet import entropy_estimators as npeet
+        import npeet_plus
 
-        add("npeet-plus", lambda: [npeet.micd(x[:, [c]], labels[:, None]) for c in range(x.shape[1])])
+        add("npeet-plus", lambda: npeet_plus.mi(x, y, k=3, base=np.e))
     except ImportError:
-        rows.append({"name": "NPEET", "note": "not installed"})
+        rows.append({"name": "npeet-plus", "note": "not installed"})
     try:
         import infomeasure
 
-        add(
-            "infomeasure",
-            lambda: [
-                infomeasure.mutual_information(x[:, c], labels, approach="ksg") for c in range(x.shape[1])
-            ],
-        )
+        add("infomeasure", lambda: infomeasure.mutual_information(x[:, 0], y[:, 0], approach="ksg", k=3))
     except ImportError:
         rows.append({"name": "infomeasure", "note": "not installed"})
     rows.append({"name": "gcmi", "note": "not on PyPI"})
@@ -291,41 +291,6 @@ def scaling(rounds: int) -> list[Row]:
             rows.append(row)
         plot(axis, [r for r in rows if r["axis"] == axis], ROOT / "docs" / f"information-{axis}.svg")
     return rows
-
-
-def plot(axis: str, rows: list[Row], path: Path) -> None:
-    """Draw nanoseconds per value against one axis, processor time beside wall time."""
-    width, height, left, bottom = 460, 260, 56, 44
-    most = max(max(r["ns_per_value"], r["cpu_ns_per_value"]) for r in rows) * 1.15
-    across = [left + (width - left - 20) * i / max(len(rows) - 1, 1) for i in range(len(rows))]
-
-    def up(value: float) -> float:
-        return height - bottom - (height - bottom - 24) * value / most
-
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
-        'font-family="sans-serif" font-size="11">',
-        f'<rect width="{width}" height="{height}" fill="white"/>',
-        f'<path d="M{left} 20V{height - bottom}H{width - 12}" fill="none" stroke="#444"/>',
-        f'<text x="{width / 2}" y="{height - 8}" text-anchor="middle">{axis}</text>',
-        '<text x="14" y="14">ns per value</text>',
-    ]
-    for tick in range(5):
-        value = most * tick / 4
-        parts.append(f'<text x="{left - 6}" y="{up(value) + 4:.1f}" text-anchor="end">{value:.2f}</text>')
-    for x, row in zip(across, rows, strict=True):
-        parts.append(
-            f'<text x="{x:.1f}" y="{height - bottom + 15}" text-anchor="middle">{row["point"]:,}</text>'
-        )
-    for key, colour, label, place in (
-        ("ns_per_value", "#1f6fb4", "wall", 0),
-        ("cpu_ns_per_value", "#b45f1f", "processor", 1),
-    ):
-        points = " ".join(f"{x:.1f},{up(r[key]):.1f}" for x, r in zip(across, rows, strict=True))
-        parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>')
-        parts.append(f'<text x="{width - 80}" y="{30 + 14 * place}" fill="{colour}">{label}</text>')
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n".join([*parts, "</svg>"]) + "\n", encoding="utf-8")
 
 
 def machine() -> dict[str, Any]:

@@ -81,7 +81,7 @@ def test_bfloat16_and_torch_tensors_are_read_as_they_are(simd: str):
     for dtype in (torch.bfloat16, torch.float16, torch.float64):
         cast = x.to(dtype)
         edges = information.find_edges(cast, 16)
-        for view in (cast, cast.t().contiguous().t(), cast[:, ::2].contiguous() if False else cast[::1]):
+        for view in (cast, cast.t().contiguous().t()):
             codes = information.encode(view, edges).codes
             assert np.array_equal(codes, reference.codes(cast.float().numpy(), edges.thresholds))
 
