@@ -55,9 +55,13 @@ def test_widths_that_fit_no_layer_are_refused(widths, text):
         nets.fashion_resnet(widths)
 
 
-def test_checkpoints_are_there_for_every_network():
-    """Each factory has the checkpoint that its documentation promises."""
-    assert {path.stem for path in CHECKPOINTS} == set(measure.FACTORIES)
+def test_every_checkpoint_has_a_factory_and_an_account():
+    """No weights without the class that takes them and the command that made them."""
+    assert {"fashion_resnet", "demo_cnn"} <= {path.stem for path in CHECKPOINTS} <= set(measure.FACTORIES)
+    accounts = [json.loads(path.with_suffix(".json").read_text()) for path in CHECKPOINTS]
+    assert all(
+        a["command"].startswith("python -m examples.") and 0 < a["test_accuracy"] < 1 for a in accounts
+    )
 
 
 @pytest.mark.parametrize("path", CHECKPOINTS, ids=lambda path: path.stem)

@@ -188,3 +188,9 @@ def test_empty_package_lists_are_refused(tmp_path):
     path.write_text("nothing here")
     with pytest.raises(DataError, match="no package descriptions"):
         debian_text.read_packages(path)
+
+
+def test_multiply_adds_count_the_products_of_attention():
+    """20 tokens: linear layers 20·12·64² a block, attention 2·20·20·64, and the classifier."""
+    found = training.multiply_adds(debian_text.debian_text(), torch.ones(1, 20, dtype=torch.int64))
+    assert found == 3 * (20 * 12 * 64**2 + 2 * 20 * 20 * 64) + 64 * 16
