@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -30,9 +31,29 @@ from edgeprune.ship import Bundle, list_releases, open_bundle, rollback, ship
 CLI = [sys.executable, "-c", "from edgeprune.cli.device import ship; ship()"]
 
 
+def settled(base: Path, look: Callable[[Path], bool]) -> bool:
+    """What `look` says of the release that `current` leads to, both before and after looking.
+
+    A dead client's other half may still finish: `current` moves on and the old release is removed
+    while a reader is in it, which says nothing about the release that is current then.
+    """
+    while True:
+        here = os.readlink(base / "current")
+        try:
+            fine = look(base / here)
+        except FileNotFoundError:
+            fine = False
+        if fine or os.readlink(base / "current") == here:
+            return fine
+
+
 def is_complete(base: Path) -> bool:
     """Whether `current` leads to a release of exactly the manifest's files, each with its hash."""
-    folder = (base / "current").resolve()
+    return settled(base, whole_release)
+
+
+def whole_release(folder: Path) -> bool:
+    """Whether a folder holds exactly its manifest's files, each with its hash."""
     text = (folder / MANIFEST).read_bytes()
     listed = json.loads(text)["files"]
     there = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
