@@ -23,6 +23,7 @@ FLOORS = {
     "surgery": 6,
     "recovery": 7,
     "onnxfile": 8, "bench": 8, "device": 8.5,
+    "latency": 8.7,
     "report": 9, "ship": 9,
     "pipeline": 10,
     "api": 11, "cli": 11,
