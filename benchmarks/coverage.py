@@ -42,7 +42,7 @@ def names(which: str) -> list[str]:
     if which != "torchvision":
         from coverage_transformers import transformers_rows
 
-        rows = [*(rows if which == "all" else []), *transformers_rows()]
+        rows = [*transformers_rows(), *(rows if which == "all" else [])]
     return rows
 
 
@@ -191,9 +191,10 @@ def _parameters(graph: Any) -> int:
     return sum(p.numel() for p in graph.parameters())
 
 
-def child(name: str, limit_gib: float) -> None:
+def child(name: str, limit_gib: float, cpu_seconds: float) -> None:
     """Measure in this process and print the row as the last line."""
     resource.setrlimit(resource.RLIMIT_AS, (int(limit_gib * GIB), int(limit_gib * GIB)))
+    resource.setrlimit(resource.RLIMIT_CPU, (int(cpu_seconds), int(cpu_seconds) + 5))
     from edgeprune.errors import EdgepruneError
 
     try:
@@ -206,8 +207,11 @@ def child(name: str, limit_gib: float) -> None:
     print("\n" + json.dumps(row), flush=True)
 
 
-def run_row(name: str, limit_gib: float, timeout: float) -> dict[str, Any]:
-    command = ["nice", "-n", "5", sys.executable, __file__, "--child", name, "--memory-gib", str(limit_gib)]
+def run_row(name: str, limit_gib: float, cpu_seconds: float) -> dict[str, Any]:
+    """The row from a process of its own, which the system ends when it takes too much of either."""
+    command = ["nice", "-n", "5", sys.executable, __file__, "--child", name]
+    command += ["--memory-gib", str(limit_gib), "--cpu-seconds", str(cpu_seconds)]
+    timeout = 6 * cpu_seconds
     began = time.monotonic()
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
@@ -263,11 +267,11 @@ def main() -> int:
     parser.add_argument("--failed", action="store_true", help="measure again what did not pass")
     parser.add_argument("--force", action="store_true", help="measure everything again")
     parser.add_argument("--memory-gib", type=float, default=20.0)
-    parser.add_argument("--timeout", type=float, default=3600.0, help="seconds for one row")
+    parser.add_argument("--cpu-seconds", type=float, default=900.0, help="processor time for one row")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
-        child(args.child, args.memory_gib)
+        child(args.child, args.memory_gib, args.cpu_seconds)
         return 0
     known = json.loads(RESULTS.read_text())["rows"] if RESULTS.exists() else {}
     every = args.rows or names(args.set)
@@ -290,7 +294,7 @@ def main() -> int:
     )
     print("{:34} {:6} {:>7} {:>6} {:>6} {:>6} {:>7} {:>6} {:>6} {:>9} {:>10}".format(*head))
     for name in todo:
-        known[name] = run_row(name, args.memory_gib, args.timeout)
+        known[name] = run_row(name, args.memory_gib, args.cpu_seconds)
         print(line(name, known[name]), flush=True)
         known = {**(json.loads(RESULTS.read_text())["rows"] if RESULTS.exists() else {}), name: known[name]}
         write(known)

@@ -10,8 +10,8 @@ from edgeprune.errors import BudgetError
 from edgeprune.model.graph import state_tensors
 from edgeprune.model.trace import Trace
 from edgeprune.planning import Budget
-from edgeprune.planning.allocate import Cost, largest
 from edgeprune.planning.budget import refuse_impossible
+from edgeprune.planning.groups import Cost, largest
 
 NAMES = {"macs": "MACs", "params": "parameters"}
 

@@ -15,7 +15,7 @@ import torch
 from edgeprune.coupling.components import BoolArray, Couplings, Pin
 from edgeprune.pipeline.costs import cost_of, parameters
 from edgeprune.pipeline.stages import Analysis, layer_name
-from edgeprune.planning.allocate import largest
+from edgeprune.planning.groups import largest
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ from edgeprune.pipeline.prepare import BATCH, Measure, Prepared
 from edgeprune.pipeline.rounds import State, Target, advance, capture_for, plan, start
 from edgeprune.pipeline.stages import Analysis, checked_split
 from edgeprune.planning import Budget
-from edgeprune.planning.allocate import Cost
+from edgeprune.planning.groups import Cost
 from edgeprune.records import Interval
 from edgeprune.recovery import compensate, recalibrate
 from edgeprune.store import write_json

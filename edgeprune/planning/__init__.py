@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from edgeprune.planning.allocate import Curve, allocate, uniform
+from edgeprune.planning.allocate import allocate
 from edgeprune.planning.bounds import paired_drop, share_interval
 from edgeprune.planning.budget import Budget, parse_share
+from edgeprune.planning.groups import Curve, uniform
 
 __all__ = ["Budget", "Curve", "allocate", "paired_drop", "parse_share", "share_interval", "uniform"]

@@ -1,43 +1,67 @@
-"""Share a budget over groups: least loss per unit of cost saved, by measured curves.
+"""Widths of all groups at once: least measured loss within a cost that may be a staircase.
 
-A curve says what removing a share of one group costs (alone, after compensation). Its
-lower convex hull turns the multiple-choice knapsack into a greedy walk: always the step
-with the smallest loss per cost saved at the current state; the saving is recomputed as
-the walk goes on, since a product of two widths shrinks with both.
+A multiple-choice knapsack: each group takes one of its widths, losses add up, and the
+cost (milliseconds, MACs, bytes) is asked of the whole network, since the time of a layer
+depends on two widths. For a price per unit of cost the groups take turns at their best
+width until none moves (coordinate descent on the Lagrangian, Everett 1963); the price is
+found by bisection; what is left of the budget is then spent on the widths around, one
+channel at a time, so that a width just over a step of the staircase ends on it.
 """
 
 from __future__ import annotations
 
-import heapq
+import itertools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from edgeprune.coupling.components import BoolArray, Couplings
+from edgeprune.planning.groups import Cost, Curve, block_of, in_order
 
-Cost = Callable[[BoolArray], float]
+GRID = 16  # widths per group while the price is sought
+AROUND = 16  # channels looked at on either side of a width when the rest is spent
+SWEEPS = 6
+CLOSEST = 3  # solutions near the target that are filled up
+EXCHANGES = 10_000  # networks priced at most
+BISECTIONS = 14
 
 
-@dataclass(frozen=True)
-class Curve:
-    """Loss (nats per sample) at removed shares of one group, both ascending from (0, 0)."""
+@dataclass
+class _Choice:
+    """Removed counts per group, with the network's cost and loss at any of them."""
 
-    shares: tuple[float, ...]
-    losses: tuple[float, ...]
+    couplings: Couplings
+    members: dict[int, npt.NDArray[np.int64]]
+    curves: dict[int, Curve]
+    cost: Cost
+    block: dict[int, int]
+    known: dict[tuple[int, ...], float] = field(default_factory=dict)
 
-    def hull(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """Lower convex hull of the monotone curve."""
-        points: list[tuple[float, float]] = []
-        highest = 0.0
-        for x, y in zip(self.shares, self.losses, strict=True):
-            highest = max(highest, y)
-            while len(points) > 1 and _turns_down(points[-2], points[-1], (x, highest)):
-                points.pop()
-            points.append((x, highest))
-        return np.array([p[0] for p in points]), np.array([p[1] for p in points])
+    def removal(self, counts: dict[int, int]) -> BoolArray:
+        removed = np.zeros(self.couplings.count, bool)
+        for g, count in counts.items():
+            removed[self.members[g][:count]] = True
+        return removed
+
+    def price(self, counts: dict[int, int]) -> float:
+        """Cost of these counts; infinite where a dimension would be emptied."""
+        key = tuple(counts.values())
+        if key not in self.known:
+            removed = self.removal(counts)
+            empty = len(self.couplings.emptied(removed)) > 0
+            self.known[key] = math.inf if empty else self.cost(removed)
+        return self.known[key]
+
+    def loss(self, g: int, count: int) -> float:
+        curve = self.curves[g]
+        highest = np.maximum.accumulate(curve.losses)
+        return float(np.interp(count / len(self.members[g]), curve.shares, highest))
+
+    def total(self, counts: dict[int, int]) -> float:
+        return sum(self.loss(g, count) for g, count in counts.items())
 
 
 def allocate(
@@ -48,122 +72,129 @@ def allocate(
     target: float,
     *,
     align: int = 1,
-    steps: int = 32,
+    progress: Callable[[int, int], None] | None = None,
 ) -> BoolArray:
-    """Components to remove so that `cost` falls to `target`, or as far as it can.
+    """Components to remove so that `cost` is at most `target` at the least summed loss.
 
     Args:
         rank: removal order within each group.
         curves: group -> its measured loss; a group without one stays whole.
-        cost: of a removal, monotone (MACs, parameters, milliseconds).
-        align: kept channels of a group are a multiple of this, or all; from a measured staircase.
-        steps: a group is walked in at most this many steps.
+        cost: of a removal (MACs, bytes, milliseconds); need not be monotone.
+        align: kept channels of a group are a multiple of this, or all; for a cost that does not
+            know what widths the machine likes.
+
+    Returns what costs least where the target lies out of reach; the caller compares.
     """
-    removed = np.zeros(couplings.count, bool)
-    members = {g: _in_order(couplings, rank, g) for g in curves}
-    hulls = {g: c.hull() for g, c in curves.items()}
-    taken = dict.fromkeys(members, 0)
-    block = {g: _block(couplings, g, align) for g in members}
-    now = cost(removed)
-    scale = max(now, 1e-12)
-
-    def offer(g: int) -> tuple[float, int, BoolArray, float] | None:
-        """Loss per relative saving of the next step of a group; None when it has none left."""
-        total = len(members[g])
-        count = total - _aligned_down(total - taken[g] - max(1, total // steps), block[g])
-        if count >= total:
-            return None
-        trial = removed.copy()
-        trial[members[g][:count]] = True
-        if couplings.emptied(trial):
-            return None
-        after = cost(trial)
-        x, y = hulls[g]
-        loss = np.interp(count / total, x, y) - np.interp(taken[g] / total, x, y)
-        saving = (now - after) / scale
-        return (max(loss, 1e-9) / saving if saving > 0 else math.inf), count, trial, after
-
-    queue: list[tuple[float, int]] = []
-    for g in members:
-        found = offer(g)
-        if found and math.isfinite(found[0]):
-            heapq.heappush(queue, (found[0], g))
-    while queue and now > target:
-        _, g = heapq.heappop(queue)
-        found = offer(g)
-        if found is None or not math.isfinite(found[0]):
-            continue
-        if queue and found[0] > queue[0][0] * (1 + 1e-9):  # others moved meanwhile: look again
-            heapq.heappush(queue, (found[0], g))
-            continue
-        _, taken[g], removed, now = found
-        heapq.heappush(queue, (found[0], g))
-    return removed
-
-
-def uniform(
-    couplings: Couplings, rank: npt.NDArray[np.int64], cost: Cost, target: float, *, align: int = 1
-) -> BoolArray:
-    """The same share out of every group, as large as the target needs: the control."""
-    members = {g: _in_order(couplings, rank, g) for g in range(len(couplings.group_names))}
-
-    def take(share: float) -> BoolArray:
-        removed = np.zeros(couplings.count, bool)
-        for g, rows in members.items():
-            kept = _aligned_up(max(round((1 - share) * len(rows)), 1), _block(couplings, g, align))
-            removed[rows[: max(len(rows) - kept, 0)]] = True
-        return _refill(couplings, removed)
-
-    low, high = 0.0, 1.0
-    if cost(take(high)) > target:
-        return take(high)
-    for _ in range(30):
+    members = {g: in_order(couplings, rank, g) for g in curves}
+    block = {g: block_of(couplings, g, align) for g in members}
+    choice = _Choice(couplings, members, curves, cost, block)
+    counts = dict.fromkeys(members, 0)
+    if choice.price(counts) <= target:
+        return choice.removal(counts)
+    options = {g: _grid(len(rows), choice.block[g]) for g, rows in members.items()}
+    scale = sum(choice.loss(g, o[-1]) for g, o in options.items()) / choice.price(counts) + 1e-12
+    low, high = -12.0, 12.0  # of log2(price / scale)
+    fitting: list[dict[int, int]] = []  # ever closer to the target
+    for turn in range(BISECTIONS):
         middle = (low + high) / 2
-        low, high = (low, middle) if cost(take(middle)) <= target else (middle, high)
-    return take(high)
+        price = scale * 2.0**middle
+        starts = [counts, *fitting[-1:]]
+        ends = [_descend(choice, options, dict(start), price) for start in starts]
+        found = min(ends, key=lambda c: choice.total(c) + price * choice.price(c))
+        if choice.price(found) <= target:
+            fitting.append(found)
+            high = middle
+        else:
+            low = middle
+        if progress:
+            progress(turn + 1, BISECTIONS)
+    if not fitting:
+        least = _descend(choice, options, counts, math.inf)
+        if choice.price(least) > target:
+            return choice.removal(least)
+        fitting = [least]
+    full = [_exchange(choice, _spend(choice, found, target), target) for found in fitting[-CLOSEST:]]
+    return choice.removal(min(full, key=choice.total))
 
 
-def largest(couplings: Couplings, rank: npt.NDArray[np.int64]) -> BoolArray:
-    """Everything that can go while each group and each extent keeps one."""
-    removed = np.ones(couplings.count, dtype=bool)
-    for g in range(len(couplings.group_names)):
-        removed[_in_order(couplings, rank, g)[-1:]] = False
-    return _refill(couplings, removed)
+def _grid(total: int, block: int) -> list[int]:
+    """Removed counts whose kept counts are multiples of a step, from nothing to one block."""
+    step = max(block, -(-total // GRID // block) * block)
+    kept = [total, *range((total - 1) // step * step, 0, -step), min(block, total)]
+    return [total - k for k in dict.fromkeys(kept)]
 
 
-def _block(couplings: Couplings, group: int, align: int) -> int:
-    """How many components make `align` channels of the layers that the group writes."""
-    for layer in couplings.layers:
-        vector = couplings.extents[layer.outputs]
-        mine = vector[vector >= 0]
-        mine = mine[couplings.group[mine] == group]
-        if len(mine):
-            channels = len(mine) // len(np.unique(mine))
-            return max(1, align // math.gcd(align, channels))
-    return 1
+def _given_back(choice: _Choice, g: int, count: int) -> list[int]:
+    """Smaller removed counts around one that keep to the block, most given back first."""
+    total, block = len(choice.members[g]), choice.block[g]
+    near = range(max(0, count - AROUND * block), count)
+    return [c for c in near if c == 0 or (total - c) % block == 0]
 
 
-def _aligned_down(kept: int, block: int) -> int:
-    """The largest multiple of the block; below one block, whatever is left (0 or less: nothing)."""
-    return kept // block * block
+def _descend(
+    choice: _Choice, options: dict[int, list[int]], counts: dict[int, int], price: float
+) -> dict[int, int]:
+    """Groups take turns at the width of the least loss + price × cost until none moves."""
+
+    def value(trial: dict[int, int], g: int) -> float:
+        cost = choice.price(trial)
+        return cost if math.isinf(price) else choice.loss(g, trial[g]) + price * cost
+
+    for _ in range(SWEEPS):
+        moved = False
+        for g in counts:
+            now = value(counts, g)
+            trials = [{**counts, g: count} for count in options[g]]
+            values = [value(trial, g) for trial in trials]
+            least = int(np.argmin(values))
+            if values[least] < now - 1e-12 * abs(now):
+                counts, moved = trials[least], True
+        if not moved:
+            break
+    return counts
 
 
-def _aligned_up(kept: int, block: int) -> int:
-    return -(-kept // block) * block
+def _spend(choice: _Choice, counts: dict[int, int], target: float) -> dict[int, int]:
+    """Give channels back while the cost stays within the target: the most loss saved per cost first."""
+    while True:
+        now, moves = choice.price(counts), []
+        for g, count in counts.items():
+            for fewer in _given_back(choice, g, count):
+                trial = {**counts, g: fewer}
+                more = choice.price(trial)
+                if more <= target:
+                    saved = choice.loss(g, count) - choice.loss(g, fewer)
+                    moves.append((saved / max(more - now, 1e-3 * target / len(counts)), g, fewer))
+        if not moves:
+            return counts
+        gain, g, fewer = max(moves, key=lambda m: (m[0], m[2]))
+        if gain <= 0 and choice.price({**counts, g: fewer}) > now:
+            return counts
+        counts = {**counts, g: fewer}
 
 
-def _refill(couplings: Couplings, removed: BoolArray) -> BoolArray:
-    for extent in couplings.emptied(removed):
-        vector = couplings.extents[extent]
-        removed[vector[vector >= 0][-1]] = False
-    return removed
-
-
-def _in_order(couplings: Couplings, rank: npt.NDArray[np.int64], group: int) -> npt.NDArray[np.int64]:
-    rows = np.flatnonzero(couplings.group == group)
-    return rows[np.argsort(rank[rows], kind="stable")]
-
-
-def _turns_down(a: tuple[float, float], b: tuple[float, float], c: tuple[float, float]) -> bool:
-    """Whether b lies on or above the line from a to c."""
-    return (b[1] - a[1]) * (c[0] - a[0]) >= (c[1] - a[1]) * (b[0] - a[0])
+def _exchange(choice: _Choice, counts: dict[int, int], target: float) -> dict[int, int]:
+    """One group gives channels up and another gets some back, while that lowers the loss."""
+    until = len(choice.known) + EXCHANGES
+    while len(choice.known) < until:
+        now, moves = choice.total(counts), []
+        for g, h in itertools.permutations(counts, 2):
+            if len(choice.known) >= until:
+                break
+            for more in (1, 2, 4, 8, 16):
+                smaller = {**counts, g: counts[g] + more * choice.block[g]}
+                if smaller[g] >= len(choice.members[g]) or choice.price(smaller) > target:
+                    continue
+                worse = choice.loss(g, smaller[g]) - choice.loss(g, counts[g])
+                for fewer in _given_back(choice, h, counts[h]):
+                    if choice.loss(h, counts[h]) - choice.loss(h, fewer) <= worse:
+                        break
+                    trial = {**smaller, h: fewer}
+                    if choice.price(trial) <= target:
+                        moves.append((choice.total(trial), g, smaller[g], h, fewer))
+                        break
+        if not moves or min(moves)[0] >= now - 1e-12:
+            return counts
+        _, g, more, h, fewer = min(moves)
+        counts = {**counts, g: more, h: fewer}
+    return counts

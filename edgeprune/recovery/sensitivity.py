@@ -21,7 +21,7 @@ from edgeprune.capture import FULL_COVARIANCE, LayerStatistics, Statistics, mixi
 from edgeprune.coupling.components import BoolArray, Couplings, Layer
 from edgeprune.model.graph import attribute
 from edgeprune.model.trace import Trace, run
-from edgeprune.planning.allocate import Curve
+from edgeprune.planning.groups import Curve
 from edgeprune.statistics.readings import further_readings
 
 SHARES = (0.25, 0.5, 0.7, 0.85, 0.95)
