@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from edgeprune.criteria.base import rank_in_groups
 
 if TYPE_CHECKING:
-    from benchmarks.bakeoff import Bench
+    from benchmarks.bakeoff_net import Bench
 
 
 def outside_rank(criterion: str, bench: Bench, seed: int) -> np.ndarray:

@@ -1,64 +1,111 @@
-"""Tables and plots of the bake-off's cells."""
+"""Tables and plots of the bake-off's cells, and the bootstrap of paired differences."""
 
 from __future__ import annotations
 
+import base64
+import zlib
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+CONTROLS = ("random", "l2", "taylor", "fpgm", "tp-l2", "tp-taylor", "tp-bn-scale")
+RESAMPLES = 2000
+Cells = dict[int, dict[str, Any]]  # seed -> cell
 
-def grid(found: dict[str, Any]) -> dict[tuple[str, str], dict[str, dict[float, dict[int, float]]]]:
-    """(recovery, allocation) -> criterion -> share of MACs -> seed -> accuracy."""
+
+def packed(flags: np.ndarray) -> str:
+    """Booleans as text: bits, deflated, base64."""
+    return base64.b64encode(zlib.compress(np.packbits(flags).tobytes(), 9)).decode()
+
+
+def unpacked(text: str, count: int) -> np.ndarray:
+    """What `packed` was given."""
+    raw = np.frombuffer(zlib.decompress(base64.b64decode(text)), np.uint8)
+    return np.unpackbits(raw, count=count).astype(bool)
+
+
+def grid(found: dict[str, Any]) -> dict[tuple[str, str], dict[str, dict[float, Cells]]]:
+    """(recovery, allocation) -> criterion -> share of MACs -> seed -> cell."""
     made: Any = defaultdict(lambda: defaultdict(lambda: defaultdict(dict)))
     for key, cell in found["cells"].items():
         criterion, ratio, seed, recovery, allocation = key.split("|")
-        made[recovery, allocation][criterion][float(ratio)][int(seed)] = cell["accuracy"]
+        made[recovery, allocation][criterion][float(ratio)][int(seed)] = cell
     return {k: {c: dict(r) for c, r in v.items()} for k, v in made.items()}
 
 
-def table(found: dict[str, Any]) -> str:
-    """Mean ± sd over seeds in points of accuracy, best column entry marked, then paired differences."""
+def difference(found: dict[str, Any], ours: Cells, theirs: Cells) -> tuple[float, float, float, int] | None:
+    """Paired difference of accuracy in points with its 95% interval and the number of seeds.
+
+    Seeds and test samples are both drawn again (percentile bootstrap); only seeds that both have count.
+    """
+    both = sorted({*ours} & {*theirs})
+    if not both:
+        return None
+    count = found["settings"]["test_samples"]
+    dense = unpacked(found["dense_right"], count)
+    gain = np.stack(
+        [
+            (unpacked(ours[s]["differs"], count) ^ dense).astype(np.float32)
+            - (unpacked(theirs[s]["differs"], count) ^ dense)
+            for s in both
+        ]
+    )
+    rng = np.random.default_rng(0)
+    means = []
+    for _ in range(RESAMPLES):
+        seeds = np.bincount(rng.integers(len(both), size=len(both)), minlength=len(both))
+        samples = np.bincount(rng.integers(count, size=count), minlength=count)
+        means.append(float(seeds @ gain @ samples) / (len(both) * count))
+    low, high = 100 * np.percentile(means, [2.5, 97.5])
+    return 100 * float(gain.mean()), float(low), float(high), len(both)
+
+
+def mean(cells: Cells) -> float:
+    """Mean accuracy over seeds."""
+    return float(np.mean([c["accuracy"] for c in cells.values()]))
+
+
+def spread(cells: Cells) -> float | None:
+    """Sample standard deviation of the accuracy over seeds; None for one seed."""
+    return float(np.std([c["accuracy"] for c in cells.values()], ddof=1)) if len(cells) > 1 else None
+
+
+def text_of(cells: Cells | None, best: float) -> str:
+    """Mean ± sd, the best of a column marked."""
+    if not cells:
+        return ""
+    sd = spread(cells)
+    return f"{mean(cells):.2f}{'' if sd is None else f'±{sd:.2f}'}{'*' if mean(cells) >= best else ' '}"
+
+
+def order(rows: dict[str, dict[float, Cells]], ratios: list[float]) -> list[str]:
+    """Criteria by mean accuracy over the sizes that all of them have, best first."""
+    shared = [r for r in ratios if all(r in row for row in rows.values())] or ratios
+    return sorted(
+        rows, key=lambda c: -float(np.mean([mean(rows[c][r]) for r in shared if r in rows[c]] or 0))
+    )
+
+
+def table(found: dict[str, Any], default: str = "ib-gauss") -> str:
+    """Mean ± sd over seeds, best column entry marked, then the default's paired differences."""
     lines = [f"{found.get('net', '?')}: dense {found.get('dense', float('nan')):.2f}"]
     for (recovery, allocation), rows in sorted(grid(found).items()):
         ratios = sorted({r for row in rows.values() for r in row}, reverse=True)
         lines += ["", f"{recovery}, {allocation} allocation; accuracy at a share of the MACs"]
         lines.append("criterion    " + "".join(f"{r:>16.3f}" for r in ratios))
-        best = {r: max((_mean(row[r]) for row in rows.values() if r in row), default=0.0) for r in ratios}
-        order = sorted(rows, key=lambda c: -sum(_mean(rows[c][r]) for r in ratios if r in rows[c]))
-        for criterion in order:
-            cells = [_cell(rows[criterion].get(r), best[r]) for r in ratios]
+        best = {r: max(mean(row[r]) for row in rows.values() if r in row) for r in ratios}
+        for criterion in order(rows, ratios):
+            cells = [text_of(rows[criterion].get(r), best[r]) for r in ratios]
             lines.append(f"{criterion:13}" + "".join(f"{c:>16}" for c in cells))
-        lines += _against(rows, ratios)
+        for control in rows:
+            if control == default or default not in rows or recovery == "none":
+                continue
+            parts = [difference(found, rows[default].get(r, {}), rows[control].get(r, {})) for r in ratios]
+            texts = [f"{p[0]:+.2f}[{p[1]:+.2f},{p[2]:+.2f}]" if p else "" for p in parts]
+            lines.append(f"  −{control:11}" + "".join(f"{t:>20}" for t in texts))
     return "\n".join(lines)
-
-
-def _against(rows: dict[str, Any], ratios: list[float], default: str = "ib-gauss") -> list[str]:
-    """The default's paired difference to every control, over the seeds that both have."""
-    lines = []
-    for control in ("random", "l2", "taylor", "fpgm"):
-        cells = []
-        for r in ratios:
-            ours, theirs = (rows.get(c, {}).get(r, {}) for c in (default, control))
-            both = sorted({*ours} & {*theirs})
-            difference = [ours[s] - theirs[s] for s in both]
-            cells.append(f"{np.mean(difference):+.2f} (n={len(both)})" if both else "")
-        if any(cells):
-            lines.append(f"  − {control:9}" + "".join(f"{c:>16}" for c in cells))
-    return [f"{default}, paired difference", *lines] if lines else []
-
-
-def _mean(cell: dict[int, float]) -> float:
-    return float(np.mean(list(cell.values())))
-
-
-def _cell(cell: dict[int, float] | None, best: float) -> str:
-    if not cell:
-        return ""
-    values = list(cell.values())
-    spread = f"±{np.std(values, ddof=1):.2f}" if len(values) > 1 else ""
-    return f"{np.mean(values):.2f}{spread}{'*' if _mean(cell) >= best else ' '}"
 
 
 def plot(found: dict[str, Any], path: Path) -> None:
@@ -77,10 +124,10 @@ def plot(found: dict[str, Any], path: Path) -> None:
     for axis, ((recovery, allocation), rows) in zip(axes[0], panels, strict=True):
         for criterion, row in sorted(rows.items()):
             ratios = sorted(row)
-            means = [_mean(row[r]) for r in ratios]
-            spread = [float(np.std(list(row[r].values()))) for r in ratios]
-            style = "--" if criterion in ("random", "l2", "taylor", "fpgm") else "-"
-            axis.errorbar(ratios, means, spread, label=criterion, linestyle=style, capsize=2)
+            means = [mean(row[r]) for r in ratios]
+            sds = [spread(row[r]) or 0.0 for r in ratios]
+            style = "--" if criterion in CONTROLS else "-"
+            axis.errorbar(ratios, means, sds, label=criterion, linestyle=style, capsize=2)
         axis.axhline(found["dense"], color="grey", linewidth=0.8)
         axis.set(title=f"{recovery}, {allocation}", xlabel="share of the MACs", ylabel="test accuracy, %")
         axis.legend(fontsize=8)
