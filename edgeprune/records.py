@@ -304,3 +304,111 @@ class Finding:
     found: str
     tip: str
     needed: bool = True
+
+
+@dataclass(frozen=True)
+class QuantisedLayer:
+    """A layer of a quantised file. `reason` says why it stayed in float; it is empty for 8 bits.
+
+    `harm` is the output error with this layer alone in 8 bits, as a share of the output's variance;
+    `time_ratio` its time in 8 bits, conversions at its borders included, by that in float. None where
+    it was not measured.
+    """
+
+    name: str
+    operator: str
+    quantised: bool
+    reason: str
+    harm: float | None
+    time_ratio: float | None
+
+
+@dataclass(frozen=True)
+class QuantiseResult:
+    """An 8-bit file with its proof.
+
+    artifact: the file; its `parity` compares it with the same quantised graph run unoptimised.
+    activations, weights, reduce_range, method: the types and the calibration that were chosen.
+    output_error: mean square difference from the float file's outputs by their variance.
+    before, after: what `evaluate` gave for the float file and for this one, where it was given.
+    time_ratio: this file's time by the float file's, as measured by the caller's timer.
+    """
+
+    artifact: OnnxArtifact
+    source: Path
+    source_bytes: int
+    layers: tuple[QuantisedLayer, ...]
+    activations: str
+    weights: str
+    reduce_range: bool
+    method: str
+    samples: int
+    output_error: float
+    top1_agreement: float | None
+    before: float | None
+    after: float | None
+    time_ratio: float | None
+    evaluations: int
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class OperatorTime:
+    """One operator of the optimised graph as the runtime ran it; `layer` is None for its own additions.
+
+    `us` is the median over inferences and repeats, `bytes` what it reads and writes at least.
+    """
+
+    name: str
+    operator: str
+    layer: str | None
+    us: float
+    bytes: int
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class FileProfile:
+    """Operators of one file on one processor.
+
+    `total_us` is an inference without the profiler, whose own cost per operator has been taken off.
+    """
+
+    file: str
+    total_us: float
+    operators: tuple[OperatorTime, ...]
+
+
+@dataclass(frozen=True)
+class LayerChange:
+    """A layer before and after: microseconds, multiply-adds, channels in and out, and what was seen.
+
+    `misaligned` is the staircase's cost of this width by that of the next free one; None when it is free.
+    `bound` is compute, memory or overhead: what the operator's time is mostly made of.
+    """
+
+    name: str
+    operator: str
+    us_before: float | None
+    us_after: float | None
+    macs_before: int | None
+    macs_after: int | None
+    inputs: tuple[int | None, int | None]
+    width: tuple[int | None, int | None]
+    misaligned: float | None
+    bound: str
+    note: str
+
+
+@dataclass(frozen=True)
+class WhyResult:
+    """Why a file is as fast as it is against another; `causes` are sentences, the costliest first."""
+
+    before: FileProfile
+    after: FileProfile
+    layers: tuple[LayerChange, ...]
+    causes: tuple[str, ...]
+    machine: str
+    threads: int
+    batch: int
+    schema: int = 1

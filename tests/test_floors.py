@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "edgeprune"
 # Higher may import lower; a unit may import itself. Halves are an order within a floor: model/run feeds
 # data into graphs, statistics and capture read what coupling found, a device is timed and compared.
 FLOORS = {
-    "errors": 0, "records": 0, "importing": 0.5,
+    "errors": 0, "records": 0, "importing": 0.5, "onnxgraph": 0.5,
     "store": 1, "targets": 1, "information": 1,
     "data": 2, "model": 2.5,
     "coupling": 3, "statistics": 3.3, "capture": 3.5,
@@ -30,7 +30,7 @@ FLOORS = {
 }  # fmt: skip
 # Units whose import must not pull in torch: the runner, planning and the command line start without it.
 WITHOUT_TORCH = (
-    "errors", "records", "importing", "store", "targets", "information", "data",
+    "errors", "records", "importing", "onnxgraph", "store", "targets", "information", "data",
     "masks", "planning", "bench", "device", "report", "ship", "cli",
 )  # fmt: skip
 LAZY = ("onnxfile",)  # torch only inside the functions that export

@@ -39,12 +39,12 @@ def check_parity(
     """
     calls = [tuple(np.asarray(a) for a in call) for call in inputs]
     _require_different(calls)
-    session, version = _open(path)
+    session, version = open_session(path)
     names = [o.name for o in session.get_outputs()]
     expected: list[Arrays] = []
     found: list[Arrays] = []
     for call in calls:
-        found.append(_run(session, path, call))
+        found.append(run_session(session, path, call))
         expected.append(tuple(np.asarray(a) for a in reference(call)))
         if len(expected[-1]) != len(names):
             raise ParityError(f"{path.name} has {len(names)} outputs; the reference gave {len(expected[-1])}")
@@ -152,19 +152,23 @@ def _samples(call: Arrays) -> int:
     return max((int(a.shape[0]) for a in call if a.ndim), default=1)
 
 
-def _open(path: Path) -> tuple[Any, str]:
+def open_session(path: Path, *, optimised: bool = True) -> tuple[Any, str]:
+    """A session on one thread, and the version; `optimised=False` runs the graph as it is written."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 4
+    if not optimised:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
         return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"]), ort.__version__
     except Exception as e:  # pybind11 classes without a common base
         raise ParityError(f"ONNX Runtime {ort.__version__} cannot load {path.name}: {_line(e)}") from e
 
 
-def _run(session: Any, path: Path, call: Arrays) -> Arrays:
+def run_session(session: Any, path: Path, call: Arrays) -> Arrays:
+    """All outputs of one call."""
     declared = session.get_inputs()
     if len(declared) != len(call):
         raise ParityError(f"{path.name} takes {len(declared)} inputs; {len(call)} were given")

@@ -55,7 +55,7 @@ def produce(
         exported = export_onnx(
             program, draft, opset=opset, input_names=input_names, output_names=output_names
         )
-        calls = [*inputs, *_single_sample(draft, inputs)]
+        calls = [*inputs, *single_sample(draft, inputs)]
         parity = check_parity(reference, draft, calls, rtol=rtol)
         chosen, simplified, note = draft, False, "not simplified: not asked for"
         if simplify_graph:
@@ -75,7 +75,7 @@ def produce(
     )
 
 
-def _single_sample(path: Path, inputs: Sequence[Arrays]) -> list[Arrays]:
+def single_sample(path: Path, inputs: Sequence[Arrays]) -> list[Arrays]:
     """The first call cut to one sample along every dynamic leading dimension, where it holds more."""
     dynamic = [
         bool(d) and not d[0].HasField("dim_value")
