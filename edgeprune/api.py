@@ -41,6 +41,10 @@ def compress(
     max_drop: float | None = None,
     macs: float | str | None = None,
     params: float | str | None = None,
+    target_ms: float | None = None,
+    speedup: float | None = None,
+    deadline_ms: float | None = None,
+    size_mb: float | None = None,
     criterion: str = "ib-gauss",
     metrics: Sequence[str] = (),
     eval_data: Mapping[str, Any] | None = None,
@@ -64,6 +68,9 @@ def compress(
         output: the run folder, by default NAME-edgeprune in the current one.
         max_drop: points of accuracy that may be lost; 1 where no other budget is given.
         macs, params: share kept (0.5) or factor ("3x").
+        target_ms, deadline_ms: median and 99th percentile of the latency on the target, ms.
+        speedup: dense latency over the result's.
+        size_mb: the ONNX file, MB (10⁶ bytes).
         metrics: names or "module:function"; the first decides.
         settings: further fields of `edgeprune.pipeline.Options` (rounds, epochs, seed, …).
 
@@ -72,7 +79,10 @@ def compress(
         TypeError: a setting that does not exist.
     """
     shares = {"macs": _share(macs, "macs"), "params": _share(params, "params")}
-    limit = 1.0 if max_drop is None and not any(shares.values()) else max_drop
+    budget = Budget(max_drop, **shares, target_ms=target_ms, speedup=speedup,
+                    deadline_ms=deadline_ms, size_mb=size_mb)  # fmt: skip
+    if max_drop is None and not budget.sized:
+        budget = Budget(max_drop=1.0)
     statistics = {"mean": mean, "std": std}
     if isinstance(model, str | Path):
         loaded, _ = load_hooked(model, factory=factory, input_shapes=input_shapes, trust_pickle=trust_pickle)
@@ -82,7 +92,7 @@ def compress(
     shapes = [tuple(x.shape[1:]) for x in loaded.example_inputs]
     dataset = None if data is None else open_data(data, input_shapes=shapes, **statistics)
     further = {k: open_data(v, input_shapes=shapes, **statistics) for k, v in (eval_data or {}).items()}
-    options = Options(budget=Budget(limit, **shares), criterion=criterion, metrics=tuple(metrics), **settings)
+    options = Options(budget=budget, criterion=criterion, metrics=tuple(metrics), **settings)
     return run(
         loaded,
         dataset,

@@ -19,17 +19,41 @@ from edgeprune.cli.device import device_options, open_device
 @click.option("--max-drop", type=float, help="Points that may be lost [1 without other budgets].")
 @click.option("--macs", help="Share of the MACs to keep (0.5) or factor fewer (3x).")
 @click.option("--params", help="Share of the parameters to keep, or factor fewer.")
+@click.option("--target-ms", type=float, help="Median latency on the target, ms, batch 1.")
+@click.option("--speedup", type=float, help="Times faster than the dense file: 2.")
+@click.option("--deadline-ms", type=float, help="99th percentile of the latency, ms.")
+@click.option("--size-mb", type=float, help="Size of the ONNX file, MB.")
 @click.option("--target", default="host", show_default=True, help="Device; see `edgeprune targets`.")
 @click.option("--criterion", default="ib-gauss", show_default=True, help="What ranks channels.")
 @click.option("--theta", default=0.0, show_default=True, help="Signed weight of H(T|Y) in ib-edge.")
 @click.option(
     "--allocation", type=click.Choice(["sensitivity", "uniform"]), default="sensitivity", show_default=True
 )
+@click.option(
+    "--objective",
+    type=click.Choice(["latency", "macs"]),
+    default="latency",
+    show_default=True,
+    help="What --max-drop alone brings down.",
+)
+@click.option("--profile", type=click.Path(), help="Latency profile to plan with; see `edgeprune profile`.")
+@click.option(
+    "--profile-seconds", default=20.0, show_default=True, help="Time to measure one in, without --profile."
+)
 @click.option("--rounds", default=2, show_default=True, help="Prune-recover rounds to a size budget.")
 @click.option("--epochs", default=3, show_default=True, help="Fine-tuning epochs per round; 0 for none.")
 @click.option("--lr", "learning_rate", default=2e-3, show_default=True, help="Peak, of AdamW.")
 @click.option("--batch-size", default=128, show_default=True, help="Of fine-tuning.")
 @click.option("--distil", default=0.7, show_default=True, help="Weight of the dense model in the loss.")
+@click.option(
+    "--features", default=0.0, show_default=True, help="Weight of the dense model's features in the loss."
+)
+@click.option(
+    "--ib-beta",
+    default=0.0,
+    show_default=True,
+    help="Weight of the noisy activations' entropy in the loss.",
+)
 @click.option("--calibration", default=1024, show_default=True, help="Samples that scores are taken on.")
 @click.option("--validation", default=0.15, show_default=True, help="Share of the training part.")
 @click.option("--metric", "metrics", multiple=True, help="accuracy, top5, MODULE:FUNCTION; first decides.")
@@ -59,6 +83,10 @@ def compress(
     max_drop: float | None,
     macs: str | None,
     params: str | None,
+    target_ms: float | None,
+    speedup: float | None,
+    deadline_ms: float | None,
+    size_mb: float | None,
     metrics: tuple[str, ...],
     eval_data: tuple[str, ...],
     output: Path | None,
@@ -82,7 +110,10 @@ def compress(
 
     shares = {"macs": macs, "params": params}
     parsed = {k: None if v is None else parse_share(v, f"--{k}") for k, v in shares.items()}
-    limit = 1.0 if max_drop is None and not any(parsed.values()) else max_drop
+    budget = Budget(max_drop, **parsed, target_ms=target_ms, speedup=speedup,
+                    deadline_ms=deadline_ms, size_mb=size_mb)  # fmt: skip
+    if max_drop is None and not budget.sized:
+        budget = Budget(max_drop=1.0)
     loaded = load(model, factory, input_shapes, trust_pickle)
     dataset = None if data is None else open_for(data, loaded, mean, std)
     further = {}
@@ -93,7 +124,7 @@ def compress(
         further[name] = open_for(spec, loaded, mean, std)
     progress = Terminal()
     folder = output or Path(f"{model.stem}-edgeprune")
-    options = Options(budget=Budget(limit, **parsed), metrics=metrics, **settings)
+    options = Options(budget=budget, metrics=metrics, **settings)
     device = None
     with contextlib.ExitStack() as opened:
         opened.callback(progress.close)

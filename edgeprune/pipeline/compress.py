@@ -76,7 +76,7 @@ def compress(
         clock.progress.note(f"{output}: finished before; --force starts over")
         return Result(output, done)
     try:
-        prepared = prepare(loaded, dataset, evaluation or {}, options, folder, clock)
+        prepared = prepare(loaded, dataset, evaluation or {}, options, folder, clock, device)
     except BaseException:
         folder.abandon()  # a request that was refused leaves no folder that would refuse the next
         raise

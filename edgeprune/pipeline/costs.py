@@ -1,19 +1,14 @@
-"""What a network costs, in MACs or parameters, and whether a budget lies within reach."""
+"""What a network costs, in MACs or parameters."""
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 
 from edgeprune.coupling.components import BoolArray, Couplings
 from edgeprune.errors import BudgetError
 from edgeprune.model.graph import state_tensors
 from edgeprune.model.trace import Trace
-from edgeprune.planning import Budget
-from edgeprune.planning.budget import refuse_impossible
-from edgeprune.planning.groups import Cost, largest
-
-NAMES = {"macs": "MACs", "params": "parameters"}
+from edgeprune.planning.groups import Cost
 
 
 def parameters(traced: Trace) -> int:
@@ -21,11 +16,6 @@ def parameters(traced: Trace) -> int:
     tensors = state_tensors(traced.graph).values()
     unique = {id(t): t for t in tensors if isinstance(t, torch.nn.Parameter)}
     return sum(t.numel() for t in unique.values())
-
-
-def whole(traced: Trace, couplings: Couplings, kind: str) -> float:
-    """MACs per sample ("macs") or parameters ("params") of a network as it is."""
-    return couplings.macs() if kind == "macs" else parameters(traced)
 
 
 def cost_of(traced: Trace, couplings: Couplings, kind: str) -> Cost:
@@ -50,15 +40,10 @@ def cost_of(traced: Trace, couplings: Couplings, kind: str) -> Cost:
     return count
 
 
-def refuse_unreachable(traced: Trace, couplings: Couplings, budget: Budget) -> None:
-    """Raise BudgetError when nothing can be removed, or a share lies below what structure allows."""
+def refuse_rigid(couplings: Couplings) -> None:
+    """Raise BudgetError when nothing at all can be removed."""
     if not couplings.count:
         reasons = ", ".join(f"{p.reason} ({p.channels})" for p in couplings.pins[:3])
         raise BudgetError(
             f"nothing can be removed from this model: {reasons or 'no layer has free channels'}"
         )
-    everything = largest(couplings, np.arange(couplings.count))
-    for kind, share in (("macs", budget.macs), ("params", budget.params)):
-        if share is not None:
-            floor = cost_of(traced, couplings, kind)(everything) / whole(traced, couplings, kind)
-            refuse_impossible(couplings, floor, share, f"--{kind}", NAMES[kind])

@@ -19,10 +19,10 @@ from edgeprune.device.remote import Device, device_bench
 from edgeprune.device.verify import verify_for_target, verify_on_device
 from edgeprune.errors import ParityError
 from edgeprune.model.run import outputs
-from edgeprune.pipeline.exporting import export_trace, parity_inputs
+from edgeprune.pipeline.exporting import export_trace
 from edgeprune.pipeline.options import Clock, Options
 from edgeprune.pipeline.prepare import BATCH, Prepared
-from edgeprune.pipeline.rounds import State
+from edgeprune.pipeline.state import State
 from edgeprune.records import BenchResult, OnnxArtifact, VerifyResult
 from edgeprune.recovery import compensate, recalibrate
 from edgeprune.store import RunFolder, write_json, write_npz
@@ -54,17 +54,15 @@ def deliver(
     clock: Clock,
     device: Device | None = None,
 ) -> Delivery:
-    """Write dense.onnx, model.onnx, golden.npz and preprocess.json, and measure them.
+    """Write model.onnx, golden.npz and preprocess.json, and measure them.
 
     Raises:
         ParityError: a file does not compute what its graph computes.
     """
-    real = None if prepared.splits is None else prepared.splits.validation
-    made: dict[str, Any] = {"fixed_batch": options.fixed_batch}
-    calls = parity_inputs(prepared.trace, prepared.dataset, real, seed=options.seed, **made)
-    made["opset"] = options.opset
+    assert prepared.file is not None
+    dense, calls = prepared.file, list(prepared.calls)
+    made: dict[str, Any] = {"fixed_batch": options.fixed_batch, "opset": options.opset}
     with clock.stage("export"):
-        dense = export_trace(prepared.trace, calls, folder.path / "dense.onnx", **made)
         shipped = export_trace(final.trace, calls, folder.path / "model.onnx", **made)
     target = load_target(options.target)
     with clock.stage("bench"):

@@ -20,11 +20,16 @@ class Options:
     criterion: str = "ib-gauss"
     theta: float = 0.0
     allocation: str = "sensitivity"
+    objective: str = "latency"  # what the search with --max-drop alone brings down: latency or macs
+    profile: str | None = None  # a written latency profile
+    profile_seconds: float = 20.0
     rounds: int = 2
     epochs: int = 3
     learning_rate: float = 2e-3
     batch_size: int = 128
     distil: float = 0.7
+    features: float = 0.0  # weight of the dense network's features in the loss
+    ib_beta: float = 0.0  # weight of the class-conditional entropy of noisy activations
     seed: int = 0
     calibration: int = 1024
     validation: float = 0.15

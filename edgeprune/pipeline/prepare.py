@@ -14,16 +14,19 @@ import torch
 from edgeprune.bench.staircase import staircase
 from edgeprune.coupling.components import Couplings
 from edgeprune.data import Dataset, Metric, check_labels, resolve_metric, split
+from edgeprune.device.remote import Device
 from edgeprune.errors import DataError, ModelError
 from edgeprune.model.graph import concrete, state_tensors
 from edgeprune.model.load import LoadedModel
 from edgeprune.model.run import batches, outputs
 from edgeprune.model.trace import Trace, run
-from edgeprune.pipeline.costs import refuse_unreachable
+from edgeprune.pipeline.costs import refuse_rigid
+from edgeprune.pipeline.exporting import export_trace, parity_inputs
+from edgeprune.pipeline.latencies import Latency, open_latency
 from edgeprune.pipeline.opening import open_trace, require_free_batch
 from edgeprune.pipeline.options import Clock, Options
 from edgeprune.planning import paired_drop
-from edgeprune.records import Interval, Splits
+from edgeprune.records import Interval, OnnxArtifact, Splits
 from edgeprune.store import RunFolder
 from edgeprune.surgery import analyse
 from edgeprune.targets import load_target
@@ -67,6 +70,9 @@ class Prepared:
     dense: dict[str, npt.NDArray[np.float32]]
     align: int
     notes: tuple[str, ...] = field(default=())
+    file: OnnxArtifact | None = None  # the dense network as ONNX
+    calls: tuple[tuple[npt.NDArray[Any], ...], ...] = ()  # inputs of the parity checks
+    latency: Latency | None = None
 
     def calibration(self) -> list[tuple[torch.Tensor, ...]]:
         """Calibration batches that fit in memory: each node's value over all of them stays bounded."""
@@ -100,12 +106,14 @@ def prepare(
     options: Options,
     folder: RunFolder,
     clock: Clock,
+    device: Device | None = None,
 ) -> Prepared:
-    """Trace, couple, split and run the dense model once over the parts.
+    """Trace, couple, split, run the dense model once over the parts, and export it.
 
     Raises:
         TraceError, DataError: as the stages do; labels that the model cannot have.
-        BudgetError: the budget lies below what structure allows; said before anything is computed.
+        BudgetError: nothing can be removed; said before anything is computed.
+        ExportError, ParityError: the dense model does not become a faithful ONNX file.
     """
     with clock.stage("trace"):
         traced, notes = open_trace(loaded)
@@ -114,7 +122,7 @@ def prepare(
     with clock.stage("coupling"):
         check_keep(traced, options.keep)
         couplings = analyse(traced, keep=options.keep, seed=options.seed)
-    refuse_unreachable(traced, couplings, options.budget)
+    refuse_rigid(couplings)
     splits, dense = None, {}
     metrics = tuple(resolve_metric(name) for name in options.metrics)
     if dataset is not None:
@@ -144,10 +152,16 @@ def prepare(
                 " share from 0 to 1",
                 tip="scale it, or name it second: further metrics may be any number",
             )
+    real = None if splits is None else splits.validation
+    made: dict[str, Any] = {"fixed_batch": options.fixed_batch}
+    calls = parity_inputs(traced, dataset, real, seed=options.seed, **made)
+    with clock.stage("export dense"):
+        file = export_trace(traced, calls, folder.path / "dense.onnx", opset=options.opset, **made)
     return Prepared(
         traced, couplings, dataset, splits,
         Measure(first.name if first else "agreement with the dense model", first),
-        metrics[1:], dict(evaluation), dense, _alignment(options, folder, clock), notes,
+        metrics[1:], dict(evaluation), dense, _alignment(options, folder, clock), notes, file, tuple(calls),
+        open_latency(traced, couplings, file.path, options, folder, clock, device),
     )  # fmt: skip
 
 

@@ -30,11 +30,14 @@ from edgeprune.masks import Honoured, Mask, evidence, honoured, mask_from_zeros,
 from edgeprune.model.graph import state_tensors
 from edgeprune.model.run import outputs
 from edgeprune.model.trace import Trace, run, save
-from edgeprune.pipeline.costs import cost_of, parameters, refuse_unreachable, whole
+from edgeprune.pipeline.costs import cost_of, parameters
+from edgeprune.pipeline.goals import Goal, dense_price, goals_of
 from edgeprune.pipeline.options import Clock, Options, Progress
+from edgeprune.pipeline.plans import plan
 from edgeprune.pipeline.prepare import BATCH, Measure, Prepared
-from edgeprune.pipeline.rounds import State, Target, advance, capture_for, plan, start
+from edgeprune.pipeline.rounds import capture_for
 from edgeprune.pipeline.stages import Analysis, checked_split
+from edgeprune.pipeline.state import State, advance, start
 from edgeprune.planning import Budget
 from edgeprune.planning.groups import Cost
 from edgeprune.records import Interval
@@ -105,10 +108,7 @@ def prune_model(
         criterion=criterion or "l2", theta=settings.theta, allocation=settings.allocation,
         seed=settings.seed, calibration=settings.calibration, keep=found.keep, epochs=0,
     )  # fmt: skip
-    shares = (("macs", settings.macs), ("params", settings.params))
-    targets = [Target(kind, share) for kind, share in shares if share is not None]
-    if targets:
-        refuse_unreachable(found.trace, found.couplings, Budget(None, settings.macs, settings.params))
+    targets = goals_of(prepared, Budget(None, settings.macs, settings.params))
     state = start(prepared, options, clock)
     lossless = dict(state.record["lossless"])
     for target in targets:
@@ -179,7 +179,7 @@ def _prepared(found: Analysis, sparse: Trace, dataset: Dataset | None, settings:
 def _step(
     prepared: Prepared,
     state: State,
-    target: Target,
+    target: Goal,
     options: Options,
     recover: bool,
     by_mask: bool,
@@ -187,7 +187,7 @@ def _step(
 ) -> State:
     """Down to one target."""
     cost = cost_of(state.trace, state.couplings, target.kind)
-    goal = target.share * whole(prepared.trace, prepared.couplings, target.kind)
+    goal = target.share * dense_price(prepared, target.kind)
     if cost(_none(state.couplings)) <= goal:
         return state
     with clock.stage("capture"):
@@ -200,7 +200,7 @@ def _step(
         if by_mask:
             removed = by_evidence(state, scores, cost, goal)
         else:
-            removed, _ = plan(prepared, state, scores, statistics, target, options, clock)
+            removed = plan(prepared, state, scores, statistics, (target,), options, clock).removed
     with clock.stage("remove"):
         if recover and prepared.dataset is not None:
             calibration = prepared.calibration()

@@ -1,91 +1,55 @@
 """One prune-recover round: score, share the budget, remove, compensate, fine-tune, re-trace.
 
 A round starts from a State (the dense network, or the result of the round before) and
-gives the next one with its record. Components keep their dense numbers throughout, so
-that a report can say what happened to each channel of the model that the user gave.
+gives the next one with its record, kept in the run folder.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from torch import fx
 
 from edgeprune.capture import Statistics, capture
-from edgeprune.coupling.components import BoolArray, Couplings
+from edgeprune.coupling.components import BoolArray
 from edgeprune.criteria import Context, Scores, score
 from edgeprune.criteria.label import label_information
-from edgeprune.errors import TraceError
 from edgeprune.masks import evidence, honoured, mask_from_scores
 from edgeprune.model.load import load_model
 from edgeprune.model.run import outputs
 from edgeprune.model.trace import Trace, save, trace
-from edgeprune.pipeline.costs import cost_of, parameters, whole
-from edgeprune.pipeline.lossless import free_of_charge, summary
+from edgeprune.pipeline.costs import parameters
+from edgeprune.pipeline.goals import Goals
 from edgeprune.pipeline.options import Clock, Options
+from edgeprune.pipeline.plans import plan
 from edgeprune.pipeline.prepare import BATCH, Prepared
-from edgeprune.planning import Curve, allocate, uniform
+from edgeprune.pipeline.state import State, advance
 from edgeprune.recovery import FineTune, compensate, finetune, recalibrate
-from edgeprune.recovery.sensitivity import sensitivity
+from edgeprune.recovery.finetune import penultimate
 from edgeprune.store import RunFolder
-from edgeprune.surgery import analyse, cut, retrace
-
-SENSITIVITY_SAMPLES = 512
-
-
-@dataclass(frozen=True)
-class State:
-    """A network on its way down. `origin` maps its components to the dense ones, `scored` those of
-    the network before it, which is what the scores in its record are about.
-    """
-
-    trace: Trace
-    couplings: Couplings
-    origin: npt.NDArray[np.int64]
-    removed: BoolArray  # dense components, shape (dense count,)
-    record: dict[str, Any]
-    scored: npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Target:
-    """What a round aims at: `cost` of a removal falls to `value` (in the cost's own unit)."""
-
-    kind: str  # "macs" or "params"
-    share: float  # of the dense network
-
-
-def start(prepared: Prepared, options: Options, clock: Clock) -> State:
-    """The dense network after the lossless rounds."""
-    count = prepared.couplings.count
-    found = free_of_charge(prepared, clock)
-    record: dict[str, Any] = {"round": 0, "lossless": summary(found)}
-    numbers = np.arange(count)
-    dense = State(prepared.trace, prepared.couplings, numbers, np.zeros(count, bool), record, numbers)
-    if not len(found.removed):
-        return dense
-    clock.progress.note(f"lossless: {len(found.removed)} channels removed, certified to {found.max_abs:.1e}")
-    # The full-size network with folded biases couples as the dense one, plus the new biases.
-    folded = State(found.full, found.couplings, dense.origin, dense.removed, record, numbers)
-    return advance(prepared, folded, found.trace, found.removed_mask, record, options)
+from edgeprune.surgery import cut, retrace
 
 
 def run_round(
     prepared: Prepared,
     state: State,
-    target: Target,
+    goals: Goals,
     number: int,
     options: Options,
     folder: RunFolder,
     clock: Clock,
+    *,
+    last: bool = False,
 ) -> State:
-    """Do round `number`, or take it from the run folder when it was finished before."""
+    """Do round `number`, or take it from the run folder when it was finished before.
+
+    Args:
+        last: no round follows that could make up for a prediction that was off, so whole models are timed.
+    """
     stage = f"rounds/{number}"
     found = folder.load(stage)
-    asked = {"kind": target.kind, "share": target.share, "from": state.record.get("round", 0)}
+    asked = {"goals": {g.kind: g.share for g in goals}, "from": state.record.get("round", 0)}
     if found is not None and found["asked"] == asked:
         clock.progress.note(f"round {number}: taken from {folder.path}")
         arrays = folder.arrays(stage)
@@ -98,7 +62,8 @@ def run_round(
         context = Context(state.trace, state.couplings, statistics, options.seed, options.theta)
         scores = score(options.criterion, context)
     with clock.stage(f"{label}: plan"):
-        removed, curves = plan(prepared, state, scores, statistics, target, options, clock)
+        chosen = plan(prepared, state, scores, statistics, goals, options, clock, correct=last)
+        removed, curves = chosen.removed, chosen.curves
     if not removed.any():
         return state
     with clock.stage(f"{label}: remove and compensate"):
@@ -127,7 +92,8 @@ def run_round(
         "samples": scores.samples,
         "fits": fits,
         "epochs": history,
-        "mask": _mask_report(scores, state, removed, target.share),
+        "mask": _mask_report(scores, state, removed, state.couplings.macs(removed) / state.couplings.macs()),
+        "timed": chosen.timed,
         "curves": {state.couplings.group_names[g]: c for g, c in curves.items()},
     }
     if prepared.splits is not None and prepared.dataset is not None:
@@ -138,35 +104,6 @@ def run_round(
     save(again, folder.path / f"{stage}.pt2")
     folder.save(stage, record, arrays=arrays, files=(f"{stage}.pt2",))
     return advance(prepared, state, again, removed, folder.load(stage) or {}, options)
-
-
-def advance(
-    prepared: Prepared, state: State, again: Trace, now: BoolArray, record: dict[str, Any], options: Options
-) -> State:
-    """The state after `now` (components of `state`) went and the rest was traced as `again`."""
-    couplings = analyse(again, keep=options.keep, seed=options.seed)
-    origin = _origins(state, couplings, now)
-    removed = state.removed.copy()
-    removed[state.origin[now]] = True
-    return State(again, couplings, origin, removed, record, state.origin)
-
-
-def _origins(state: State, couplings: Couplings, now: BoolArray) -> npt.NDArray[np.int64]:
-    """Dense component of each new component, read off any tensor dimension that both share."""
-    origin = np.full(couplings.count, -1, dtype=np.int64)
-    old = state.couplings
-    for name, dims in couplings.tensors.items():
-        before = old.tensors.get(old.aliases.get(name, ""), ())
-        for extent, previous in zip(dims, before, strict=False):
-            if extent is None or previous is None:
-                continue
-            new_units = couplings.extents[extent]
-            old_units = old.extents[previous][old.keep_mask(previous, now)]
-            both = (new_units >= 0) & (old_units >= 0)
-            origin[new_units[both]] = state.origin[old_units[both]]
-    if (origin < 0).any():
-        raise TraceError("a component of the re-traced network has no counterpart in the one before")
-    return origin
 
 
 def capture_for(prepared: Prepared, state: State, options: Options, clock: Clock) -> Statistics | None:
@@ -181,35 +118,6 @@ def capture_for(prepared: Prepared, state: State, options: Options, clock: Clock
         seed=options.seed,
         progress=clock.progress.step,
     )
-
-
-def plan(
-    prepared: Prepared,
-    state: State,
-    scores: Scores,
-    statistics: Statistics | None,
-    target: Target,
-    options: Options,
-    clock: Clock,
-) -> tuple[BoolArray, dict[int, Curve]]:
-    """Components to remove so that a state reaches a target, and the curves that decided it."""
-    cost = cost_of(state.trace, state.couplings, target.kind)
-    goal = target.share * whole(prepared.trace, prepared.couplings, target.kind)
-    if cost(np.zeros(state.couplings.count, bool)) <= goal:
-        return np.zeros(state.couplings.count, bool), {}
-    if statistics is None or options.allocation == "uniform":
-        removed = uniform(state.couplings, scores.rank, cost, goal, align=prepared.align)
-        if cost(removed) > goal:  # the budget comes before widths that suit the machine
-            removed = uniform(state.couplings, scores.rank, cost, goal)
-        return removed, {}
-    samples = prepared.calibration()[: max(1, SENSITIVITY_SAMPLES // BATCH)]
-    curves = sensitivity(
-        state.trace, state.couplings, statistics, scores.rank, samples, progress=clock.progress.step
-    )
-    removed = allocate(state.couplings, scores.rank, curves, cost, goal, align=prepared.align)
-    if cost(removed) > goal:
-        removed = allocate(state.couplings, scores.rank, curves, cost, goal)
-    return removed, curves
 
 
 def _finetune(
@@ -227,8 +135,11 @@ def _finetune(
         learning_rate=options.learning_rate,
         batch_size=options.batch_size,
         distil=options.distil,
+        features=options.features,
+        ib_beta=options.ib_beta,
         seed=options.seed + number,
     )
+    features = penultimate(prepared.trace.graph, dataset, splits.train) if options.features else None
     return finetune(
         pruned,
         dataset,
@@ -236,6 +147,7 @@ def _finetune(
         prepared.dense["train"],
         validate,
         settings,
+        teacher_features=features,
         progress=lambda step, steps, loss: clock.progress.step(step, steps, f"loss {loss:.3f}"),
     )
 

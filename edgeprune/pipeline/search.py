@@ -1,9 +1,10 @@
 """The loop over rounds: down to a share that was asked for, or as far as accuracy allows.
 
-With `--macs` or `--params` the shares fall geometrically over the rounds. With
-`--max-drop` alone each round goes a step further from the last accepted network; the
-first refusal is followed by one try half-way, and the last accepted network is the
-result. Selection looks at a one-sided 90% bound of the paired loss on validation only.
+With a size or a latency asked for, the shares fall geometrically over the rounds. With
+`--max-drop` alone each round goes a step further from the last accepted network, in
+predicted milliseconds where they can be had, else in MACs; the first refusal is followed
+by one try half-way, and the last accepted network is the result. Selection looks at a
+one-sided 90% bound of the paired loss on validation only.
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ from __future__ import annotations
 import numpy as np
 
 from edgeprune.errors import BudgetError
-from edgeprune.pipeline.costs import whole
+from edgeprune.pipeline.goals import Goal, Goals, goals_of, shares
 from edgeprune.pipeline.options import Clock, Options
 from edgeprune.pipeline.prepare import Prepared
-from edgeprune.pipeline.rounds import State, Target, run_round, start
+from edgeprune.pipeline.rounds import run_round
+from edgeprune.pipeline.state import State, start
 from edgeprune.store import RunFolder
 
-LADDER = (0.5, 0.36, 0.26, 0.19, 0.14, 0.1, 0.07, 0.05)  # shares of the dense MACs, about ×0.72 each
+LADDER = (0.5, 0.36, 0.26, 0.19, 0.14, 0.1, 0.07, 0.05)  # shares of the dense cost, about ×0.72 each
 RETREATS = (0.7, 0.85)  # tried when the first rung is refused
 
 
@@ -30,11 +32,10 @@ def search(
         BudgetError: the budget cannot be met, by the rounds or by accuracy (by structure: see prepare).
     """
     state = start(prepared, options, clock)
-    budget = options.budget
-    targets = [Target(k, s) for k, s in (("macs", budget.macs), ("params", budget.params)) if s is not None]
     tried: list[State] = []
-    if targets:
-        return _descend(prepared, state, targets, options, folder, clock, tried), tried
+    if options.budget.sized:
+        goals = goals_of(prepared, options.budget)
+        return _descend(prepared, state, goals, options, folder, clock, tried), tried
     return _walk(prepared, state, options, folder, clock, tried), tried
 
 
@@ -48,29 +49,27 @@ def within(state: State, options: Options) -> bool:
 def _descend(
     prepared: Prepared,
     state: State,
-    targets: list[Target],
+    goals: Goals,
     options: Options,
     folder: RunFolder,
     clock: Clock,
     tried: list[State],
 ) -> State:
-    number = 0
-    for target in targets:
-        for i in range(1, options.rounds + 1):
-            number += 1
-            share = target.share ** (i / options.rounds)
-            before = state
-            state = run_round(prepared, state, Target(target.kind, share), number, options, folder, clock)
-            if state is not before:
-                tried.append(state)
-                _tell(state, prepared, options, clock)
-    for target in targets:
-        dense = whole(prepared.trace, prepared.couplings, target.kind)
-        left = whole(state.trace, state.couplings, target.kind) / dense
-        if left > target.share * (1 + 1e-9):
+    for i in range(1, options.rounds + 1):
+        before = state
+        step = tuple(Goal(g.kind, g.share ** (i / options.rounds)) for g in goals)
+        last = i == options.rounds
+        state = run_round(prepared, state, step, i, options, folder, clock, last=last)
+        if state is not before:
+            tried.append(state)
+            _tell(state, prepared, options, clock)
+    left = shares(prepared, state.trace, state.couplings, goals)
+    for goal in goals:
+        if goal.kind != "ms" and left[goal.kind] > goal.share * (1 + 1e-9):
             raise BudgetError(
-                f"--{target.kind} {target.share:.3g}: the rounds came down to {left:.3g} and no further",
-                tip=f"use --{target.kind} {left + 0.005:.2f} or more, or --allocation uniform",
+                f"{options.budget.asked()}: the rounds came down to {left[goal.kind]:.3g} of the {goal.kind}"
+                f" and no further; {goal.share:.3g} is needed",
+                tip="ask for less, or try --allocation uniform",
             )
     return state
 
@@ -83,15 +82,16 @@ def _walk(
     clock: Clock,
     tried: list[State],
 ) -> State:
+    kind = "macs" if prepared.latency is None else "ms"
     number, accepted_share, refused_share = 0, 1.0, None
     pending = list(LADDER)
     while pending:
         share = pending.pop(0)
         number += 1
-        found = run_round(prepared, state, Target("macs", share), number, options, folder, clock)
+        goals = (Goal(kind, share),)
+        found = run_round(prepared, state, goals, number, options, folder, clock)
         if found is state:
-            dense = whole(prepared.trace, prepared.couplings, "macs")
-            if whole(state.trace, state.couplings, "macs") <= share * dense:  # lossless rounds got there
+            if shares(prepared, state.trace, state.couplings, goals)[kind] <= share:  # lossless got there
                 continue
             break  # nothing more can go
         tried.append(found)

@@ -18,8 +18,8 @@ from edgeprune.pipeline.costs import parameters
 from edgeprune.pipeline.deliver import Delivery
 from edgeprune.pipeline.options import Clock, Options
 from edgeprune.pipeline.prepare import Prepared
-from edgeprune.pipeline.rounds import State
 from edgeprune.pipeline.search import within
+from edgeprune.pipeline.state import State
 from edgeprune.planning import share_interval
 from edgeprune.records import Interval, to_json
 from edgeprune.store import RunFolder

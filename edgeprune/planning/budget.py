@@ -1,8 +1,9 @@
-"""A budget in the user's words: shares kept (`0.5`, `3x`) and points of accuracy."""
+"""A budget in the user's words: shares kept (`0.5`, `3x`), milliseconds, megabytes, points of accuracy."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, fields
 
 from edgeprune.coupling.components import Couplings
 from edgeprune.errors import BudgetError
@@ -10,19 +11,51 @@ from edgeprune.errors import BudgetError
 
 @dataclass(frozen=True)
 class Budget:
-    """What the result must keep to. None where nothing was asked.
+    """What the result must keep to, in any mix. None where nothing was asked.
 
     max_drop: points (of 100) of the first metric. macs, params: share kept, in (0, 1].
+    target_ms: median latency on the target, batch 1. speedup: dense median over shipped, above 1.
+    deadline_ms: 99th percentile of the latency. size_mb: the ONNX file, MB (10⁶ bytes).
     """
 
     max_drop: float | None = None
     macs: float | None = None
     params: float | None = None
+    target_ms: float | None = None
+    speedup: float | None = None
+    deadline_ms: float | None = None
+    size_mb: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("target_ms", "deadline_ms", "size_mb"):
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise BudgetError(f"{option(name)} {value:g}: not a positive number")
+        if self.speedup is not None and not (math.isfinite(self.speedup) and self.speedup >= 1):
+            raise BudgetError(
+                f"--speedup {self.speedup:g}: not a factor of at least 1", tip="2 asks for half the latency"
+            )
+
+    @property
+    def sized(self) -> bool:
+        """Whether anything besides accuracy was asked for."""
+        return any(getattr(self, f.name) is not None for f in fields(self) if f.name != "max_drop")
+
+    @property
+    def timed(self) -> bool:
+        """Whether a latency was asked for."""
+        return any(x is not None for x in (self.target_ms, self.speedup, self.deadline_ms))
 
     def asked(self) -> str:
         """The budget as the user would type it."""
-        parts = [("--macs", self.macs), ("--params", self.params), ("--max-drop", self.max_drop)]
+        order = [f.name for f in fields(self) if f.name != "max_drop"] + ["max_drop"]
+        parts = [(option(name), getattr(self, name)) for name in order]
         return " ".join(f"{name} {value:g}" for name, value in parts if value is not None)
+
+
+def option(name: str) -> str:
+    """`target_ms` → `--target-ms`."""
+    return "--" + name.replace("_", "-")
 
 
 def parse_share(text: str, option: str) -> float:
@@ -43,14 +76,25 @@ def parse_share(text: str, option: str) -> float:
     return value
 
 
-def refuse_impossible(couplings: Couplings, floor: float, asked: float, option: str, what: str) -> None:
-    """Raise when even removing everything removable keeps more than `asked`."""
-    if floor <= asked:
+def refuse_impossible(couplings: Couplings, floor: float, share: float, asked: str, what: str) -> None:
+    """Raise when even removing everything removable keeps more than a share of `what`."""
+    if floor <= share:
         return
     reasons = sorted(couplings.pins, key=lambda p: -p.channels)[:3]
     listed = ", ".join(f"{p.reason} {p.channels}" for p in reasons)
+    name, _, value = asked.partition(" ")
+    least = _least(name, float(value), share, floor)
     raise BudgetError(
-        f"{option} {asked:.3g} keeps {asked:.1%} of the {what}; at least {floor:.1%} has to stay"
+        f"{asked} keeps {share:.1%} of the {what}; at least {floor:.1%} has to stay"
         + (f" (pinned: {listed})" if listed else ""),
-        tip=f"use {option} {floor + 0.005:.2f} or more, or see `edgeprune inspect` for what is pinned",
+        tip=f"use {name} {least}, or see `edgeprune inspect` for what is pinned",
     )
+
+
+def _least(name: str, value: float, share: float, floor: float) -> str:
+    """The least that can be asked, in the option's own unit."""
+    if name in ("--macs", "--params"):
+        return f"{floor + 0.005:.2f} or more"
+    if name == "--speedup":
+        return f"{1 / (floor * 1.005):.2f} or less"
+    return f"{value * floor / share * 1.005:.3g} or more"

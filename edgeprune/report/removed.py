@@ -15,6 +15,8 @@ from edgeprune.store import read_record
 LOSSLESS = "it carried nothing of its own (unused, constant or a double), so no output changed"
 COUPLED = 24  # entries; a component of a wide network can touch hundreds of tensors
 
+KINDS = {"macs": "MACs", "params": "parameters", "ms": "latency"}
+
 
 def explanation(run: Path, wanted: str) -> dict[str, Any]:
     """The entry of a layer ("features.3") or of one of its channels ("features.3:17").
@@ -77,8 +79,8 @@ def _channel(
     entry |= {key: found[key] for key in keys if key in found}
     step = found.get("step")
     if step:
-        what = "MACs" if step["kind"] == "macs" else "parameters"
-        entry["step"] = {"index": step["round"], "budget": f"{step['share']:.1%} of the dense {what}"}
+        goals = " and ".join(f"{share:.1%} of the dense {KINDS[k]}" for k, share in step["goals"].items())
+        entry["step"] = {"index": step["round"], "budget": goals}
     elif not found["removed"]:
         entry["step"] = None
     else:

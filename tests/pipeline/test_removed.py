@@ -16,7 +16,7 @@ def run(tmp_path):
     """A run of two layers by l2: one scored channel gone, one gone without a score, one kept, one pinned."""
     chance = {"value": 2.0, "low": 1.5, "high": 2.5}
     scored = {"criterion": "l2", "unit": "1", "estimator": "norm", "samples": 0, "of": 2, "random": chance}
-    step = {"round": 2, "kind": "params", "share": 0.25, "from": 1}
+    step = {"round": 2, "goals": {"params": 0.25}, "from": 1}
     record = {
         "schema": 1,
         "channels": {"stem": [0, 1, 2], "head": [-1]},

@@ -9,6 +9,7 @@ import pytest
 
 from edgeprune.errors import BudgetError
 from edgeprune.pipeline import search as module
+from edgeprune.pipeline.goals import Goal
 from edgeprune.pipeline.options import Clock, Options, Progress
 from edgeprune.planning import Budget
 
@@ -18,7 +19,9 @@ def network(share, removed=False):
     couplings = SimpleNamespace(macs=lambda: 1000.0 * share)
     drop = {"value": 20 * (1 - share), "high": 20 * (1 - share)}
     record = {"round": 1, "macs": 1000 * share, "validation_drop": drop}
-    return SimpleNamespace(trace=None, couplings=couplings, removed=np.array([removed]), record=record)
+    return SimpleNamespace(
+        trace=None, couplings=couplings, removed=np.array([removed]), record=record, latency=None
+    )
 
 
 @pytest.fixture
@@ -26,11 +29,12 @@ def asked(monkeypatch):
     """Shares that the rounds were asked for; every round reaches its share exactly."""
     shares = []
 
-    def round_to(prepared, state, target, number, options, folder, clock):
-        if target.share * 1000 >= state.couplings.macs():
+    def round_to(prepared, state, goals, number, options, folder, clock, *, last=False):
+        (goal,) = goals
+        if goal.share * 1000 >= state.couplings.macs():
             return state
-        shares.append(target.share)
-        return network(target.share, removed=True)
+        shares.append(goal.share)
+        return network(goal.share, removed=True)
 
     monkeypatch.setattr(module, "run_round", round_to)
     return shares
@@ -38,6 +42,8 @@ def asked(monkeypatch):
 
 def go(monkeypatch, limit, first, **budget):
     monkeypatch.setattr(module, "start", lambda *_: first)
+    monkeypatch.setattr(module, "shares", lambda p, t, couplings, goals: {"macs": couplings.macs() / 1000})
+    monkeypatch.setattr(module, "goals_of", lambda p, b: (Goal("macs", b.macs),))
     options = Options(budget=Budget(limit, **budget))
     return module.search(network(1.0), options, None, Clock(Progress()))
 
@@ -73,6 +79,6 @@ def test_rungs_that_lossless_rounds_passed_are_skipped(monkeypatch, asked):
 
 def test_a_size_budget_that_the_rounds_miss_is_an_error(monkeypatch):
     """Rounds that stop short of the share never ship as if they had reached it."""
-    monkeypatch.setattr(module, "run_round", lambda *a: network(0.75, removed=True))
-    with pytest.raises(BudgetError, match=r"--macs 0\.5: the rounds came down to 0\.75 .*--macs 0\.76"):
+    monkeypatch.setattr(module, "run_round", lambda *a, last: network(0.75, removed=True))
+    with pytest.raises(BudgetError, match=r"--macs 0\.5: the rounds came down to 0\.75 .*0\.5 is needed"):
         go(monkeypatch, None, network(1.0), macs=0.5)
