@@ -354,17 +354,33 @@ class QuantiseResult:
 
 @dataclass(frozen=True)
 class OperatorTime:
-    """One operator of the optimised graph as the runtime ran it; `layer` is None for its own additions.
+    """One operator of the optimised graph as the runtime ran it.
 
-    `us` is the median over inferences and repeats, `bytes` what it reads and writes at least.
+    `layer` is the layer that it computes, None for anything else; `serves` the layer whose output it
+    treats (an activation, an addition, a change of layout) or whose input it converts. `us` is the time
+    of one run, `bytes` what it reads and writes at least, `shape` that of its first output.
     """
 
     name: str
     operator: str
     layer: str | None
+    serves: str | None
     us: float
     bytes: int
     shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class LayerSize:
+    """A layer as its file has it: multiply-adds at the batch that ran, channels, bytes of weights."""
+
+    name: str
+    operator: str
+    macs: int
+    inputs: int
+    width: int
+    weight_bytes: int
+    quantised: bool
 
 
 @dataclass(frozen=True)
@@ -377,14 +393,32 @@ class FileProfile:
     file: str
     total_us: float
     operators: tuple[OperatorTime, ...]
+    layers: tuple[LayerSize, ...]
+
+
+@dataclass(frozen=True)
+class OperatorProfile:
+    """Files that took turns under the profiler, and what the processor can do.
+
+    `bandwidth` is (bytes, GB/s) of copies by size; `overhead_us` what starting an operator costs.
+    """
+
+    files: tuple[FileProfile, ...]
+    bandwidth: tuple[tuple[int, float], ...]
+    overhead_us: float
+    machine: dict[str, Any]
+    threads: int
+    batch: int
 
 
 @dataclass(frozen=True)
 class LayerChange:
-    """A layer before and after: microseconds, multiply-adds, channels in and out, and what was seen.
+    """A layer before and after: microseconds with all that serves it, multiply-adds, channels.
 
-    `misaligned` is the staircase's cost of this width by that of the next free one; None when it is free.
-    `bound` is compute, memory or overhead: what the operator's time is mostly made of.
+    `misaligned` is the measured cost of this width by that of the next free one; None where it is free
+    or no convolution. `bound` says what the time is mostly made of: compute, memory or overhead. `lost_us`
+    is the time above what the layer would take had it fallen with its multiply-adds. A side where the
+    layer is missing has None.
     """
 
     name: str
@@ -393,10 +427,13 @@ class LayerChange:
     us_after: float | None
     macs_before: int | None
     macs_after: int | None
-    inputs: tuple[int | None, int | None]
-    width: tuple[int | None, int | None]
+    inputs_before: int | None
+    inputs_after: int | None
+    width_before: int | None
+    width_after: int | None
     misaligned: float | None
     bound: str
+    lost_us: float
     note: str
 
 
@@ -404,11 +441,7 @@ class LayerChange:
 class WhyResult:
     """Why a file is as fast as it is against another; `causes` are sentences, the costliest first."""
 
-    before: FileProfile
-    after: FileProfile
+    profile: OperatorProfile
     layers: tuple[LayerChange, ...]
     causes: tuple[str, ...]
-    machine: str
-    threads: int
-    batch: int
     schema: int = 1

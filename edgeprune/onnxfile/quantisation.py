@@ -147,7 +147,7 @@ def _prove(draft: Path, calls: Sequence[Arrays], source: Path, reduce_range: boo
         if not reduce_range:
             tip = "the kernels of this processor may saturate: use 7-bit weights (reduce_range)"
         raise ParityError(
-            f"{source.name} in 8 bits: the kernels do not compute what the quantised graph says ({e.message})",
+            f"{source.name} in 8 bits: the kernels compute something else than the quantised graph ({e.message})",
             tip=tip,
         ) from e
 
