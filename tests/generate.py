@@ -9,12 +9,17 @@ silencing them gives, in float64 within 1e-9, by three oracles; and the cut grap
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 
+import blocks_mixing
+import blocks_sequences
 import numpy as np
 import torch
 from blocks import IMAGE, Draw, chain
 from blocks_tokens import TOKENS
+from blocks_volumes import CONV, VOLUMES
+from joins import Pair
 from nets import quick_trace, settle
 from torch import nn
 
@@ -24,6 +29,8 @@ from edgeprune.model.trace import run, trace
 from edgeprune.surgery import analyse, cut, masked, zeroed
 
 TOLERANCE = 1e-9
+FURTHER = (blocks_mixing, blocks_sequences)  # importing them added their blocks
+KINDS = ("image", "image", "image", "tokens", "tokens", "words", "vector", "signal", "volume", "pair")
 
 
 class Network(nn.Module):
@@ -33,9 +40,12 @@ class Network(nn.Module):
         super().__init__()
         rng = Draw(seed, inplace=inplace)
         torch.manual_seed(seed)
-        self.kind = rng.choice(("image", "image", "tokens", "words", "vector"))
+        self.kind = rng.choice(KINDS)
         depth = rng.randint(1, 2)
-        if self.kind == "image":
+        if self.kind == "pair":
+            self.inner = Pair(rng)
+            self.shape = self.inner.shape
+        elif self.kind == "image":
             size = rng.choice((4, 6, 8))
             self.shape, self.stem = (3, size, size), nn.Conv2d(3, 6, 3, padding=1)
             self.body, c, s = chain(rng, 6, size, depth + 1, IMAGE)
@@ -45,6 +55,12 @@ class Network(nn.Module):
                 if self.tail == "map"
                 else nn.Linear(c * s * s if self.tail == "flatten" else c, 3)
             )
+        elif self.kind in ("signal", "volume"):
+            rng.rank = rank = 1 if self.kind == "signal" else 3
+            self.shape, self.stem = (3, *(4,) * rank), CONV[rank](3, 6, 3, padding=1)
+            self.body, c, s = chain(rng, 6, 4, depth + 1, VOLUMES)
+            self.tail = rng.choice(("mean", "flatten"))
+            self.head = nn.Linear(c * s**rank if self.tail == "flatten" else c, 3)
         else:
             length = rng.choice((4, 6))
             self.shape = (length, 5)
@@ -54,24 +70,33 @@ class Network(nn.Module):
             if self.kind == "vector":
                 self.shape, length = (5,), 1
             self.body, c, t = chain(rng, 8, length, depth, TOKENS)
-            self.tail = rng.choice(("mean", "flatten", "first"))
+            tails = ("mean", "flatten", "first") + (("tied",) if self.kind == "words" and c == 8 else ())
+            self.tail = rng.choice(tails)
             self.head = nn.Linear(c * t if self.tail == "flatten" else c, 3)
 
     def input(self):
-        if self.shape[0] == "int":
-            return torch.randint(0, 7, (2, *self.shape[1:]))
-        return torch.randn(2, *self.shape, dtype=torch.float64)
+        """One tensor, or a tuple for a network with two inputs."""
+        shapes = self.shape if self.kind == "pair" else (self.shape,)
+        made = tuple(
+            torch.randint(0, 7, (2, *s[1:])) if s[0] == "int" else torch.randn(2, *s, dtype=torch.float64)
+            for s in shapes
+        )
+        return made if self.kind == "pair" else made[0]
 
     def forward(self, x):
+        if self.kind == "pair":
+            return self.inner(*x)
         x = self.stem(x)
-        if self.kind == "image":
+        if self.kind in ("image", "signal", "volume"):
             x = self.body(x)
-            if self.tail in ("mean", "max"):
-                x = x.mean((2, 3)) if self.tail == "mean" else x.amax((2, 3))
-            elif self.tail == "flatten":
-                x = torch.flatten(x, 1)
+            if self.tail == "max":
+                x = x.amax((2, 3))
+            elif self.tail != "map":
+                x = x.flatten(2).mean(2) if self.tail == "mean" else torch.flatten(x, 1)
             return self.head(x)
         x = self.body(x.unsqueeze(1) if self.kind == "vector" else x)
+        if self.tail == "tied":
+            return torch.nn.functional.linear(x, self.stem.weight)
         x = {"mean": lambda: x.mean(1), "flatten": lambda: x.flatten(1), "first": lambda: x[:, 0]}[
             self.tail
         ]()
@@ -97,6 +122,7 @@ class Outcome:
     removed: int = 0
     components: int = 0
     moved: int = 0  # networks whose output changed, so that agreement proves something
+    operators: Counter[str] = field(default_factory=Counter)  # nodes by overload, bundles traced together
     failures: list[str] = field(default_factory=list)
 
 
@@ -112,10 +138,14 @@ def check(seeds, *, full=False, other=False, draws=1):
         bundle = Bundle(seeds, inplace=full).double().eval()
         torch.manual_seed(seeds[0])
         inputs = [network.input() for network in bundle.networks]
+        owner = _owners(bundle, inputs, seeds)
         traced = trace(bundle, (inputs,)) if full else quick_trace(bundle, (inputs,))
         choice = Choice("width", "position") if other else Choice()
         couplings = analyse(traced, choice=choice)
         plain = run(traced.graph, traced.inputs)
+        outcome.operators.update(
+            str(node.target) for node in traced.graph.graph.nodes if node.op == "call_function"
+        )
         moved = set()
         for draw in range(draws):
             removed = draw_removal(couplings, seeds[0] + draw)
@@ -126,13 +156,13 @@ def check(seeds, *, full=False, other=False, draws=1):
                 outcome.removed += int(some.sum())
                 outcome.components += couplings.count
                 for what, oracle in oracles.items():
-                    for seed, out, want in zip(seeds, outputs, oracle(some), strict=True):
+                    for seed, out, want in zip(owner, outputs, oracle(some), strict=True):
                         worst = (out - want).abs().max().item()
                         if not worst <= TOLERANCE * (1 + want.abs().max().item()):
                             outcome.failures.append(
                                 f"seed {seed}: {what} differs by {worst:.3g} (draw {draw})"
                             )
-                for seed, out, before in zip(seeds, outputs, plain, strict=True):
+                for seed, out, before in zip(owner, outputs, plain, strict=True):
                     if (out - before).abs().max().item() > 1e-6:
                         moved.add(seed)
         outcome.moved = len(moved)
@@ -151,12 +181,20 @@ def check(seeds, *, full=False, other=False, draws=1):
         for seed in seeds:  # find which network it was
             alone = check([seed], full=full, other=other, draws=draws)
             outcome.failures += alone.failures
-            outcome.moved += alone.moved
+            for key in ("removed", "components", "moved", "operators"):
+                setattr(outcome, key, getattr(outcome, key) + getattr(alone, key))
         if not outcome.failures:
             outcome.failures.append(
                 f"seeds {seeds[0]}..{seeds[-1]} together: {type(error).__name__}: {error}"
             )
     return outcome
+
+
+def _owners(bundle, inputs, seeds):
+    """The seed that each output belongs to, in the order in which a graph gives outputs."""
+    with torch.no_grad():
+        given = bundle(inputs)
+    return [s for s, out in zip(seeds, given, strict=True) for _ in torch.utils._pytree.tree_leaves(out)]
 
 
 def draw_removal(couplings, seed):

@@ -9,6 +9,7 @@ that removing the wrong channel shows.
 
 from __future__ import annotations
 
+import nets_found
 import nets_images
 import nets_rare
 import nets_sequences
@@ -18,6 +19,7 @@ __all__ = [
     "NETS",
     "build",
     "inputs_of",
+    "nets_found",
     "nets_images",
     "nets_rare",
     "nets_sequences",

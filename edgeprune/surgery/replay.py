@@ -49,7 +49,7 @@ def commutes(node: fx.Node, new: New, sizes: Sizes, graph: fx.GraphModule) -> bo
     args, kwargs = fx.node.map_arg((new_args, new_kwargs), small.__getitem__)
     try:
         after = target(*args, **kwargs)
-    except RuntimeError:  # the operator does not even accept the smaller shape
+    except (RuntimeError, IndexError):  # the operator does not even accept the smaller shape
         return False
     if isinstance(before, torch.Tensor):
         before, after = [before], [after]
