@@ -1,0 +1,29 @@
+"""How long a network takes on a machine at other widths: measured once, predicted anywhere.
+
+profile_model(traced, couplings, target=…)   measure, on this machine or a device (measuring)
+read_profile(path), write_profile(path, p)   the file (profiles)
+check(profile, target=…, threads=…, machine=…)  refuse or warn when it is of something else
+cost_of(profile, traced, couplings)          predicted p50 ms of a removal (costs)
+roofline(target, traced, couplings)          an estimate from the descriptor, marked as one
+
+A cost is called with a removal, as planning wants it, and says what it is: `unit`, `source`,
+`estimate`, `dense` (its value for the network as it is), `warnings`.
+"""
+
+from __future__ import annotations
+
+from edgeprune.latency.costs import LatencyCost, cost_of
+from edgeprune.latency.measuring import profile_model
+from edgeprune.latency.profiles import Profile, check, read_profile, write_profile
+from edgeprune.latency.roofline import roofline
+
+__all__ = [
+    "LatencyCost",
+    "Profile",
+    "check",
+    "cost_of",
+    "profile_model",
+    "read_profile",
+    "roofline",
+    "write_profile",
+]

@@ -1,0 +1,124 @@
+"""Milliseconds of a network after a removal, predicted from a profile of its layers.
+
+    cost = cost_of(profile, traced, couplings)
+    cost(removed)                 # p50 ms at batch 1; removed: boolean, shape (couplings.count,)
+
+Guarantee: nothing is timed and no device is asked; one call costs microseconds per layer whose pair
+of widths was seen before. Elsewhere: measuring (measuring), whether a profile may be used (profiles.check),
+how one layer's points become a function of its widths (fitting).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeprune.coupling.components import BoolArray, Couplings
+from edgeprune.errors import BenchError
+from edgeprune.latency.fitting import Overhead, ShapeTime, fit_overhead, fit_shapes
+from edgeprune.latency.profiles import Profile, Width
+from edgeprune.model.graph import state_tensors
+from edgeprune.model.trace import Trace
+
+
+@dataclass
+class LatencyCost:
+    """A cost of removals: `unit` and `source` say what the numbers are; `estimate` when not measured."""
+
+    predict: Callable[[BoolArray], float]
+    unit: str
+    source: str
+    estimate: bool
+    dense: float
+    warnings: tuple[str, ...] = ()
+
+    def __call__(self, removed: BoolArray) -> float:
+        return self.predict(removed)
+
+
+@dataclass
+class _Predictor:
+    """The layers of a profile with the extents that their widths follow in these couplings."""
+
+    couplings: Couplings
+    terms: list[tuple[_Ref, _Ref, ShapeTime]]
+    head_ms: float
+    overhead: Overhead
+    known: list[dict[tuple[int, int], float]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.known = [{} for _ in self.terms]
+
+    def __call__(self, removed: BoolArray) -> float:
+        kept = self.couplings.kept(removed).tolist()
+        total = self.head_ms
+        for known, (inputs, outputs, time) in zip(self.known, self.terms, strict=True):
+            pair = (inputs.at(kept), outputs.at(kept))
+            if pair not in known:
+                known[pair] = time(*pair)
+            total += known[pair]
+        return self.overhead.whole_ms(total)
+
+
+@dataclass(frozen=True)
+class _Ref:
+    """A width: `times` the kept count of an extent, or a constant."""
+
+    constant: int
+    extent: int | None
+    times: int
+
+    def at(self, kept: list[int]) -> int:
+        return self.constant if self.extent is None else self.times * kept[self.extent]
+
+
+def cost_of(profile: Profile, traced: Trace, couplings: Couplings) -> LatencyCost:
+    """Predicted p50 in milliseconds at batch 1, as a function of a removal from this network.
+
+    The network may be smaller than the profiled one: what counts are the widths of its tensors.
+
+    Raises:
+        BenchError: the profile is of another network: it names tensors that this one has not.
+    """
+    tensors = state_tensors(traced.graph)
+    shapes: dict[str, tuple[int, ...]] = {name: tuple(t.shape) for name, t in tensors.items()}
+    times = fit_shapes(profile)
+    terms = []
+    for layer in profile.layers:
+        refs = [_resolve(width, shapes, couplings, profile) for width in (layer.inputs, layer.outputs)]
+        terms.append((refs[0], refs[1], times[layer.shape]))
+    head = float(np.median([w.head_ms for w in profile.wholes]))
+    predictor = _Predictor(couplings, terms, head, fit_overhead(profile, times))
+    dense = predictor(np.zeros(couplings.count, bool))
+    return LatencyCost(predictor, "ms", profile.source, False, dense, profile.warnings)
+
+
+def predictions(profile: Profile) -> npt.NDArray[np.float64]:
+    """Predicted p50 ms of the networks that the profile itself was measured on, in their order."""
+    times = fit_shapes(profile)
+    overhead = fit_overhead(profile, times)
+    head = float(np.median([w.head_ms for w in profile.wholes]))
+    found = []
+    for whole in profile.wholes:
+        pairs = zip(profile.layers, whole.widths, strict=True)
+        found.append(overhead.whole_ms(head + sum(times[layer.shape](*pair) for layer, pair in pairs)))
+    return np.array(found)
+
+
+def _resolve(
+    width: Width, shapes: dict[str, tuple[int, ...]], couplings: Couplings, profile: Profile
+) -> _Ref:
+    if width.tensor is None:
+        return _Ref(width.dense, None, 1)
+    name = couplings.aliases.get(width.tensor, width.tensor)
+    shape = shapes.get(width.tensor)
+    if shape is None or width.dim >= len(shape) or shape[width.dim] * width.times > width.dense:
+        raise BenchError(
+            f"the profile is of another network, {profile.model}: {width.tensor} has {width.dense} there",
+            tip="measure this one: edgeprune profile",
+        )
+    extent = couplings.tensors[name][width.dim] if name in couplings.tensors else None
+    return _Ref(width.times * shape[width.dim], extent, width.times)
