@@ -36,7 +36,7 @@ Arrays = tuple[np.ndarray, np.ndarray]
 class Bench:
     """One network with its data, traced and coupled once; statistics per seed."""
 
-    def __init__(self, name: str, calibration: int, epochs: int) -> None:
+    def __init__(self, name: str, calibration: int, epochs: int, dense: np.ndarray | None = None) -> None:
         from examples import measure
 
         self.net = measure.load_network(name)
@@ -46,7 +46,7 @@ class Bench:
         self.trace = trace(self.net, (torch.from_numpy(self.train[0][:2]),))
         self.couplings = analyse(self.trace)
         self.calibration, self.epochs = calibration, epochs
-        self.dense = self.correct(self.trace)
+        self.dense = self.correct(self.trace) if dense is None else dense
         self._seed: tuple[int, Statistics, list[Any], float] | None = None
         self._ranks: dict[tuple[str, int], tuple[np.ndarray, float]] = {}
         self._curves: dict[tuple[str, int], dict[int, Curve]] = {}

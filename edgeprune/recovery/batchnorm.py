@@ -7,7 +7,7 @@ from torch import fx
 
 from edgeprune.model.graph import attribute
 from edgeprune.model.trace import Trace
-from edgeprune.recovery.walk import Batches, Values, evaluate, last_use
+from edgeprune.recovery.walk import Batches, Walk
 
 aten = torch.ops.aten
 TRAINING, MOMENTUM = 5, 6  # positions in aten.batch_norm's arguments
@@ -38,23 +38,18 @@ def recalibrate(pruned: Trace, batches: Batches) -> Trace:
 
     Mean and unbiased variance are pooled, so a short batch counts for what it holds and the
     division into batches does not matter. The walk is operator by operator: a batch norm sees
-    what the ones before it give with their new statistics, as they will in use.
+    what the ones before it give with their new statistics, as they will in use. Where activations
+    are too large to hold for all batches (see `walk`), the first ones stand for all.
     """
     if not batch_norms(pruned.graph) or not batches:
         return pruned
     found = Trace(pruned.copy(), pruned.inputs, pruned.dynamic)
     norms = set(batch_norms(found.graph))
-    last = last_use(found.graph)
-    values: Values = {}
     with torch.no_grad():
-        for node in found.graph.graph.nodes:
-            if node.op == "output":
-                break
+        for node in (walk := Walk([found], batches)):
             if node in norms:
-                _set_statistics(found.graph, node, values[node.args[0].name])
-            evaluate(found, node, values, batches)
-            for gone in last.get(node.name, ()):
-                values.pop(gone, None)
+                _set_statistics(found.graph, node, walk.values[0][node.args[0].name])
+                walk.again(node, 0)
     return found
 
 

@@ -26,9 +26,10 @@ def patch_rows(
     if layer.kind == "linear" or (taps == 1 and _plain(node)):
         flat = x.reshape(-1, x.shape[-1])
         return lambda rows: flat[rows]
+    rank = weight.dim() - 2
     windows = _windows(node, x.movedim(-1, 1), weight)
-    count = windows.shape[1]
-    return lambda rows: windows[rows // count, rows % count].reshape(len(rows), -1)
+    places = windows.shape[: 1 + rank]
+    return lambda rows: windows[torch.unravel_index(rows, places)].reshape(len(rows), -1)
 
 
 def _plain(node: fx.Node) -> bool:
@@ -48,7 +49,7 @@ def _settings(node: fx.Node, rank: int) -> tuple[list[int], list[Any], list[int]
 
 
 def _windows(node: fx.Node, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """All patches as a strided view, shape (batch, positions, inputs, taps)."""
+    """All patches as a view that copies nothing, shape (batch, *positions, inputs, *taps)."""
     kernel = weight.shape[2:]
     rank = len(kernel)
     stride, padding, dilation = _settings(node, rank)
@@ -61,6 +62,5 @@ def _windows(node: fx.Node, x: torch.Tensor, weight: torch.Tensor) -> torch.Tens
     for axis in range(rank):
         span = dilation[axis] * (kernel[axis] - 1) + 1
         x = x.unfold(2 + axis, span, stride[axis])[..., :: dilation[axis]]
-    # (batch, inputs, *positions, *taps) -> (batch, positions, inputs, taps)
-    x = x.movedim(1, 1 + rank)
-    return x.reshape(x.shape[0], -1, x.shape[1 + rank], weight[0, 0].numel())
+    # (batch, inputs, *positions, *taps) -> (batch, *positions, inputs, *taps)
+    return x.movedim(1, 1 + rank)
