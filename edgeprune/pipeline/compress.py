@@ -14,6 +14,7 @@ from edgeprune.errors import BudgetError, DataError
 from edgeprune.model.load import LoadedModel
 from edgeprune.model.trace import save
 from edgeprune.pipeline.deliver import deliver
+from edgeprune.pipeline.goals import goals_of
 from edgeprune.pipeline.options import Clock, Options, Progress
 from edgeprune.pipeline.prepare import prepare
 from edgeprune.pipeline.search import search, within
@@ -77,6 +78,7 @@ def compress(
         return Result(output, done)
     try:
         prepared = prepare(loaded, dataset, evaluation or {}, options, folder, clock, device)
+        goals_of(prepared, options.budget)  # refuses what cannot be reached
     except BaseException:
         folder.abandon()  # a request that was refused leaves no folder that would refuse the next
         raise

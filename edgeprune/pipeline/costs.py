@@ -1,14 +1,19 @@
-"""What a network costs, in MACs or parameters."""
+"""What a network costs, in MACs or parameters, and whether a budget lies within reach."""
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from edgeprune.coupling.components import BoolArray, Couplings
 from edgeprune.errors import BudgetError
 from edgeprune.model.graph import state_tensors
 from edgeprune.model.trace import Trace
-from edgeprune.planning.groups import Cost
+from edgeprune.planning import Budget
+from edgeprune.planning.budget import refuse_impossible
+from edgeprune.planning.groups import Cost, largest
+
+NAMES = {"macs": "MACs", "params": "parameters", "ms": "latency"}
 
 
 def parameters(traced: Trace) -> int:
@@ -40,10 +45,22 @@ def cost_of(traced: Trace, couplings: Couplings, kind: str) -> Cost:
     return count
 
 
-def refuse_rigid(couplings: Couplings) -> None:
-    """Raise BudgetError when nothing at all can be removed."""
+def refuse_unreachable(traced: Trace, couplings: Couplings, budget: Budget) -> None:
+    """Raise BudgetError when nothing can be removed, or a share lies below what structure allows."""
     if not couplings.count:
         reasons = ", ".join(f"{p.reason} ({p.channels})" for p in couplings.pins[:3])
         raise BudgetError(
             f"nothing can be removed from this model: {reasons or 'no layer has free channels'}"
         )
+    for kind, share in (("macs", budget.macs), ("params", budget.params)):
+        if share is not None:
+            refuse_below_floor(
+                cost_of(traced, couplings, kind), couplings, share, f"--{kind} {share:.3g}", kind
+            )
+
+
+def refuse_below_floor(cost: Cost, couplings: Couplings, share: float, asked: str, kind: str) -> None:
+    """Raise BudgetError when what costs least of all removals keeps more than a share of this cost."""
+    everything = largest(couplings, np.arange(couplings.count))
+    floor = cost(everything) / cost(np.zeros(couplings.count, bool))
+    refuse_impossible(couplings, floor, share, asked, NAMES[kind])

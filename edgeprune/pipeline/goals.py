@@ -15,13 +15,11 @@ import numpy as np
 from edgeprune.coupling.components import BoolArray, Couplings
 from edgeprune.errors import BudgetError
 from edgeprune.model.trace import Trace
-from edgeprune.pipeline.costs import cost_of, parameters
+from edgeprune.pipeline.costs import NAMES, cost_of, parameters, refuse_below_floor
 from edgeprune.pipeline.prepare import Prepared
 from edgeprune.planning import Budget
-from edgeprune.planning.budget import option, refuse_impossible
-from edgeprune.planning.groups import Cost, largest
-
-NAMES = {"macs": "MACs", "params": "parameters", "ms": "latency"}
+from edgeprune.planning.budget import option
+from edgeprune.planning.groups import Cost
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,8 @@ def goals_of(prepared: Prepared, budget: Budget) -> Goals:
         same = [pair for pair in found if pair[0].kind == kind]
         if same:
             goal, text = min(same, key=lambda pair: pair[0].share)
-            _refuse_unreachable(prepared, goal, text)
+            cost = price(prepared, kind, prepared.trace, prepared.couplings)
+            refuse_below_floor(cost, prepared.couplings, goal.share, text, kind)
             goals.append(Goal(kind, min(goal.share, 1.0)))
     return tuple(goals)
 
@@ -112,12 +111,3 @@ def _size_goal(prepared: Prepared, size_mb: float) -> Goal:
             tip="ask for more",
         )
     return Goal("params", share)
-
-
-def _refuse_unreachable(prepared: Prepared, goal: Goal, text: str) -> None:
-    couplings = prepared.couplings
-    everything = largest(couplings, np.arange(couplings.count))
-    floor = price(prepared, goal.kind, prepared.trace, couplings)(everything) / dense_price(
-        prepared, goal.kind
-    )
-    refuse_impossible(couplings, floor, goal.share, text, NAMES[goal.kind])

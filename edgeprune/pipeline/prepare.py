@@ -20,7 +20,7 @@ from edgeprune.model.graph import concrete, state_tensors
 from edgeprune.model.load import LoadedModel
 from edgeprune.model.run import batches, outputs
 from edgeprune.model.trace import Trace, run
-from edgeprune.pipeline.costs import refuse_rigid
+from edgeprune.pipeline.costs import refuse_unreachable
 from edgeprune.pipeline.exporting import export_trace, parity_inputs
 from edgeprune.pipeline.latencies import Latency, open_latency
 from edgeprune.pipeline.opening import open_trace, require_free_batch
@@ -112,7 +112,7 @@ def prepare(
 
     Raises:
         TraceError, DataError: as the stages do; labels that the model cannot have.
-        BudgetError: nothing can be removed; said before anything is computed.
+        BudgetError: the budget lies below what structure allows; said before anything is computed.
         ExportError, ParityError: the dense model does not become a faithful ONNX file.
     """
     with clock.stage("trace"):
@@ -122,7 +122,7 @@ def prepare(
     with clock.stage("coupling"):
         check_keep(traced, options.keep)
         couplings = analyse(traced, keep=options.keep, seed=options.seed)
-    refuse_rigid(couplings)
+    refuse_unreachable(traced, couplings, options.budget)
     splits, dense = None, {}
     metrics = tuple(resolve_metric(name) for name in options.metrics)
     if dataset is not None:

@@ -30,7 +30,7 @@ from edgeprune.masks import Honoured, Mask, evidence, honoured, mask_from_zeros,
 from edgeprune.model.graph import state_tensors
 from edgeprune.model.run import outputs
 from edgeprune.model.trace import Trace, run, save
-from edgeprune.pipeline.costs import cost_of, parameters
+from edgeprune.pipeline.costs import cost_of, parameters, refuse_unreachable
 from edgeprune.pipeline.goals import Goal, dense_price, goals_of
 from edgeprune.pipeline.options import Clock, Options, Progress
 from edgeprune.pipeline.plans import plan
@@ -108,7 +108,9 @@ def prune_model(
         criterion=criterion or "l2", theta=settings.theta, allocation=settings.allocation,
         seed=settings.seed, calibration=settings.calibration, keep=found.keep, epochs=0,
     )  # fmt: skip
-    targets = goals_of(prepared, Budget(None, settings.macs, settings.params))
+    budget = Budget(None, settings.macs, settings.params)
+    refuse_unreachable(found.trace, found.couplings, budget)
+    targets = goals_of(prepared, budget)
     state = start(prepared, options, clock)
     lossless = dict(state.record["lossless"])
     for target in targets:
