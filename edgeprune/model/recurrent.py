@@ -9,6 +9,7 @@ Guarantee: the graph computes the same, operator by operator.
 
 from __future__ import annotations
 
+import contextlib
 import operator
 from typing import Any
 
@@ -50,7 +51,7 @@ def _split(graph: fx.Graph, node: fx.Node) -> None:
             begin: Any = start if isinstance(given, list | tuple) else start[0]
             own = list(weights[layer * per : (layer + 1) * per])
             args = (x, begin, own, biased, 1, dropout, train, both, first)
-            step = _call(graph, node, node.target, args)
+            step = _layer(graph, node, args, layer * directions, directions)
             x, *final = [_call(graph, node, operator.getitem, (step, i)) for i in range(len(states) + 1)]
             made.append(final)
         for user in list(node.users):  # every reader is a getitem
@@ -108,6 +109,20 @@ def _part(graph: fx.Graph, state: fx.Node, start: int, count: int) -> fx.Node:
         size = [count, *state.args[0][1:]]
         return _call(graph, state, state.target, (size, *state.args[1:]), dict(state.kwargs))
     return _call(graph, state, aten.slice.Tensor, (state, 0, start, start + count))
+
+
+def _layer(graph: fx.Graph, node: fx.Node, args: tuple[Any, ...], start: int, count: int) -> fx.Node:
+    """The operator of one layer; its values are those of the whole one, which has the same widths.
+
+    The kernel itself cannot run on fake tensors: for float32 it asks for a size that is symbolic.
+    """
+    output, *states = node.meta["val"]
+    new = graph.call_function(node.target, args, {})
+    new.meta = {k: v for k, v in node.meta.items() if k in ("stack_trace", "nn_module_stack")}
+    mode = torch._guards.detect_fake_mode([output])
+    with mode if mode is not None else contextlib.nullcontext():
+        new.meta["val"] = (output, *(s.narrow(0, start, count) for s in states))
+    return new
 
 
 def _call(
