@@ -53,6 +53,7 @@ def goals_of(prepared: Prepared, budget: Budget) -> Goals:
         if value is not None:
             assert prepared.latency is not None
             whole = prepared.latency.dense_p99_ms if tail else prepared.latency.dense_ms
+            assert whole is not None
             found.append((Goal("ms", value / whole), f"{option(name)} {value:g}"))
     goals = []
     for kind in NAMES:
