@@ -23,6 +23,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ import numpy as np
 import torch
 
 from benchmarks import bakeoff_table
-from benchmarks.bakeoff_net import OUTSIDE, SCRATCH, Bench
+from benchmarks.bakeoff_net import OUTSIDE, SCRATCH, Bench, bench_of
 
 RESULTS = Path(__file__).parent / "results" / "bakeoff"
 CRITERIA = ("ib-gauss", "random", "taylor", "l2", "ib-jmi", "mrmr", "ib-edge", "fpgm", "hsic-lasso", "vib")
@@ -66,9 +67,21 @@ def write(path: Path, found: dict[str, Any]) -> None:
 
 
 def run(options: argparse.Namespace, path: Path) -> None:
-    """Measure what is missing; seeds outermost, so that a part of the grid is a whole grid of fewer seeds."""
+    """Measure what is missing on a network of the examples."""
     before = read(path)
-    known = before["cells"]
+    dense = None
+    if "dense_right" in before:  # measured by an earlier run of this file
+        dense = bakeoff_table.unpacked(before["dense_right"], before["settings"]["test_samples"])
+
+    def make() -> Bench:
+        return bench_of(options.net, options.calibration, options.epochs, dense)
+
+    fill(path, options, make, options.net)
+
+
+def fill(path: Path, options: argparse.Namespace, make: Callable[[], Bench], name: str) -> None:
+    """Measure the missing cells; seeds outermost: a part of the grid is a whole grid of fewer seeds."""
+    known = read(path)["cells"]
     missing = []
     for seed in options.seeds:
         for criterion in options.criteria:
@@ -83,12 +96,9 @@ def run(options: argparse.Namespace, path: Path) -> None:
                     missing.append((criterion, ratio, seed, left))
     if not missing:
         return
-    dense = None
-    if "dense_right" in before:  # measured by an earlier run of this file
-        dense = bakeoff_table.unpacked(before["dense_right"], before["settings"]["test_samples"])
-    bench = Bench(options.net, options.calibration, options.epochs, dense)
+    bench = make()
     found: dict[str, Any] = {
-        "net": options.net,
+        "net": name,
         "dense": 100 * float(bench.dense.mean()),
         "dense_right": bakeoff_table.packed(bench.dense),
         "settings": {

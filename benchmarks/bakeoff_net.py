@@ -36,11 +36,16 @@ Arrays = tuple[np.ndarray, np.ndarray]
 class Bench:
     """One network with its data, traced and coupled once; statistics per seed."""
 
-    def __init__(self, name: str, calibration: int, epochs: int, dense: np.ndarray | None = None) -> None:
-        from examples import measure
-
-        self.net = measure.load_network(name)
-        self.train, held, self.test = load_parts(name)
+    def __init__(
+        self,
+        net: torch.nn.Module,
+        parts: tuple[Arrays, Arrays, Arrays],
+        calibration: int,
+        epochs: int,
+        dense: np.ndarray | None = None,
+    ) -> None:
+        self.net = net
+        self.train, held, self.test = parts
         self.validation = open_data((held[0][:VALIDATION], held[1][:VALIDATION]))
         self.data = open_data(self.train)
         self.trace = trace(self.net, (torch.from_numpy(self.train[0][:2]),))
@@ -51,6 +56,10 @@ class Bench:
         self._ranks: dict[tuple[str, int], tuple[np.ndarray, float]] = {}
         self._curves: dict[tuple[str, int], dict[int, Curve]] = {}
         self._teachers: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+
+    def macs(self, removed: np.ndarray | None = None) -> float:
+        """Multiply-adds of a sample without the removed components."""
+        return self.couplings.macs(removed)
 
     def correct(self, traced: Trace) -> np.ndarray:
         """Which test samples are classified rightly, boolean."""
@@ -101,14 +110,14 @@ class Bench:
     def removal(self, criterion: str, ratio: float, seed: int, allocation: str) -> np.ndarray:
         """The components that go so that at most this share of the MACs stays."""
         rank = self.rank(criterion, seed)[0]
-        goal = ratio * self.couplings.macs()
+        goal = ratio * self.macs()
         if allocation == "uniform":
-            return uniform(self.couplings, rank, self.couplings.macs, goal)
+            return uniform(self.couplings, rank, self.macs, goal)
         key = (criterion, seed)
         if key not in self._curves:
             statistics, calibration, _ = self.seeded(seed)
             self._curves[key] = sensitivity(self.trace, self.couplings, statistics, rank, calibration[:4])
-        return allocate(self.couplings, rank, self._curves[key], self.couplings.macs, goal)
+        return allocate(self.couplings, rank, self._curves[key], self.macs, goal)
 
     def measure(
         self, criterion: str, ratio: float, seed: int, recoveries: list[str], allocation: str
@@ -117,7 +126,7 @@ class Bench:
         _, calibration, capturing = self.seeded(seed)
         removed = self.removal(criterion, ratio, seed, allocation)
         seconds = {"capture": capturing, "score": self.rank(criterion, seed)[1]}
-        macs = self.couplings.macs(removed) / self.couplings.macs()
+        macs = self.macs(removed) / self.macs()
         bare = cut(self.trace, self.couplings, removed)
         if "none" in recoveries:
             yield "none", self._cell(bare, macs, {**seconds, "recover": 0.0})
@@ -187,6 +196,13 @@ def fresh(small: Trace, seed: int) -> Trace:
             elif name.endswith("running_var"):
                 value.fill_(1.0)
     return made
+
+
+def bench_of(name: str, calibration: int, epochs: int, dense: np.ndarray | None = None) -> Bench:
+    """The bench of a trained network of the examples; `dense` spares measuring it again."""
+    from examples import measure
+
+    return Bench(measure.load_network(name), load_parts(name), calibration, epochs, dense)
 
 
 def load_parts(name: str) -> tuple[Arrays, Arrays, Arrays]:

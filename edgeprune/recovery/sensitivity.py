@@ -54,7 +54,7 @@ def sensitivity(
                     continue
                 removed = np.zeros(couplings.count, dtype=bool)
                 removed[rows[:count]] = True
-                losses.append(_loss_without(graph, couplings, statistics, removed, batches, wanted))
+                losses.append(loss_without(graph, couplings, statistics, removed, batches, wanted))
                 at.append(count / len(rows))
             if len(at) > 1:
                 curves[group] = Curve((*at, 1.0), (*losses, 2 * max(losses) + 1e-3))
@@ -63,21 +63,30 @@ def sensitivity(
     return curves
 
 
-def _loss_without(
+def loss_without(
     graph: fx.GraphModule,
     couplings: Couplings,
     statistics: Statistics,
     removed: BoolArray,
     batches: Sequence[tuple[torch.Tensor, ...]],
     wanted: Sequence[torch.Tensor],
+    *,
+    absorb: bool = True,
 ) -> float:
+    """Divergence of the outputs from `wanted` without some components; the graph comes back as it was.
+
+    Call it under `torch.no_grad()`: weights are changed in place for the time of the call.
+
+    Args:
+        absorb: let the layers that read the components take over what they can.
+    """
     saved: dict[str, torch.Tensor] = {}
     try:
         for layer in mixing_layers(couplings):
             keep = couplings.keep_mask(layer.inputs, removed)
             found = statistics.layers.get(layer.node)
             if found is not None and not keep.all():
-                _absorb(graph, layer, found, keep, saved)
+                _absorb(graph, layer, found, keep, saved, absorb)
         _silence(graph, couplings, removed, saved)
         total = 0.0
         for inputs, target in zip(batches, wanted, strict=True):
@@ -116,13 +125,14 @@ def _absorb(
     found: LayerStatistics,
     keep: BoolArray,
     saved: dict[str, torch.Tensor],
+    take_over: bool,
 ) -> None:
-    """Zero the removed inputs' weights and let the kept ones take over, in place."""
+    """Zero the removed inputs' weights and, where asked, let the kept ones take over, in place."""
     weight = attribute(graph, str(layer.weight))
     saved.setdefault(str(layer.weight), weight.clone())
     moved = weight.movedim((layer.out_dim, layer.in_dim), (0, 1))
     gone, stay = np.flatnonzero(~keep), np.flatnonzero(keep)
-    if len(keep) <= FULL_COVARIANCE and len(stay):
+    if take_over and len(keep) <= FULL_COVARIANCE and len(stay):
         full = layer.bias is not None
         moments = found.covariance if full else found.second
         level = RIDGE * float(np.trace(moments)) / len(moments) + 1e-12

@@ -78,7 +78,7 @@ class Walk:
 
 
 def affordable(traced: Trace, last: dict[str, list[str]], batches: Batches, memory: int) -> dict[str, int]:
-    """Node -> how many batches to hold there; never falls along the graph, and rises by doubling or to all."""
+    """Node -> how many batches to hold there; never falls along the graph, rises by doubling or to all."""
     share = len(batches[0][0]) / max(1, len(traced.inputs[0])) if batches and batches[0][0].dim() else 1.0
     sizes: dict[str, float] = {}
     peaks: list[tuple[str, float]] = []
