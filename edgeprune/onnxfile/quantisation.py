@@ -25,6 +25,7 @@ from edgeprune.records import ParityResult, QuantisedLayer, QuantiseResult
 METHODS = ("minmax", "percentile", "entropy")
 PARITY_RTOL = 0.05  # roundings of one step apart stay within 1%; saturating kernels were off by 20 to 30%
 CLEARLY_SLOWER = 1.05
+LOOKS = 4  # sets of slow layers that are timed as whole files
 
 
 class Timer(Protocol):
@@ -147,7 +148,7 @@ def _prove(draft: Path, calls: Sequence[Arrays], source: Path, reduce_range: boo
         if not reduce_range:
             tip = "the kernels of this processor may saturate: use 7-bit weights (reduce_range)"
         raise ParityError(
-            f"{source.name} in 8 bits: the kernels compute something else than the quantised graph ({e.message})",
+            f"{source.name} in 8 bits: the kernels compute another thing than the graph says ({e.message})",
             tip=tip,
         ) from e
 
@@ -215,6 +216,8 @@ def _leave_slow(
     looks: list[dict[str, str]] = [{}]
     slow = _slow_ones(times, maker.quantisable, floats)
     if slow:
+        order = sorted(slow, key=lambda n: base[n] - first[n])  # most time lost first
+        looks += [{n: slow[n] for n in order[:count]} for count in range(1, min(len(order), LOOKS))]
         looks.append(slow)
         known = {**floats, **slow}
         if set(maker.quantisable) - set(known):
