@@ -94,7 +94,7 @@ class Resizable:
             else:
                 model.graph.initializer.append(self._external(name, shape))
                 continue
-            model.graph.initializer.append(onnx.numpy_helper.from_array(np.ascontiguousarray(data), name))
+            model.graph.initializer.append(onnx.numpy_helper.from_array(data.copy(), name))
         for index, position, follows in self._attributes:
             attribute = model.graph.node[index].attribute[position]
             if attribute.type == onnx.AttributeProto.INT:
