@@ -1,82 +1,175 @@
-"""Hold N random networks to "removed equals masked"; every failure prints its seed.
+"""Hold random networks to "removed equals masked"; every failure prints its seed.
 
     python benchmarks/fuzz.py 10000 [--start 0] [--json benchmarks/results/fuzz.json]
 
-Networks are drawn from every block in tests/blocks.py and tests/blocks_tokens.py. Twenty
-share one export. One bundle in five frees head width and group positions instead of heads
-and groups, one in ten has in-place operators and a free batch (those run one by one).
+Networks are drawn from every block in tests/blocks*.py and tests/joins.py. Twenty share
+one export. One bundle in five frees head width and group positions instead of heads and
+groups, one in ten has in-place operators and a free batch (those run one by one).
 `check([seed])` in tests/generate.py runs one network again.
+
+With --json the totals are written after every 200 networks, and a run goes on where the
+file ends: seeds that failed are tried again first, the others once per generator (the
+file names the one that drew them; another generator starts over). The table says which
+operators the rules know and how many nodes of each were held to the property. Stretches
+that ran side by side are joined by `--merge a.json b.json --json benchmarks/results/fuzz.json`.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
-import os
 import sys
 import time
 import warnings
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from generate import check  # noqa: E402
+from generate import Outcome, check  # noqa: E402
+
+from edgeprune.coupling.couple import ELEMENTWISE  # noqa: E402
+from edgeprune.coupling.movement import CYCLIC, MOVEMENT  # noqa: E402
+from edgeprune.coupling.rules import RULES  # noqa: E402
+from edgeprune.store import write_json  # noqa: E402
 
 BUNDLE = 20
+CHUNK = 10 * BUNDLE
+COUNTED = ("networks", "components", "removed", "moved", "free_batch", "other_factor")
 
 
-def fuzz(count: int, start: int, progress: bool = True) -> dict:
-    """Check seeds start..start+count-1; gives the totals and the failures."""
-    totals = {"networks": 0, "components": 0, "removed": 0, "moved": 0, "free_batch": 0, "other_factor": 0}
-    failures: list[str] = []
-    began = time.monotonic()
-    for first in range(start, start + count, BUNDLE):
-        seeds = range(first, min(first + BUNDLE, start + count))
-        number = first // BUNDLE
-        full, other = number % 10 == 9, number % 5 == 3
-        for part in [[s] for s in seeds] if full else [seeds]:
-            outcome = check(part, full=full, other=other)
+def flavour(seed: int) -> dict[str, bool]:
+    """How the bundle of a seed is traced: with a free batch, or with the other factors free."""
+    number = seed // BUNDLE
+    return {"full": number % 10 == 9, "other": number % 5 == 3}
+
+
+def chunk(first: int, stop: int) -> dict[str, Any]:
+    """Check seeds first..stop-1; gives totals, failures and operators."""
+    totals: Counter[str] = Counter(dict.fromkeys(COUNTED, 0))
+    operators: Counter[str] = Counter()
+    failures: list[dict[str, Any]] = []
+    at = first
+    while at < stop:
+        seeds = range(at, min(at - at % BUNDLE + BUNDLE, stop))
+        how = flavour(at)
+        for part in [[s] for s in seeds] if how["full"] else [list(seeds)]:
+            outcome = check(part, **how)
             for key in ("networks", "components", "removed", "moved"):
                 totals[key] += getattr(outcome, key)
-            for failure in outcome.failures:
-                failures.append(failure)
-                print(
-                    f"FAILED {failure}{' (free batch)' if full else ''}{' (other factor)' if other else ''}",
-                    flush=True,
-                )
-        totals["free_batch"] += len(seeds) * full
-        totals["other_factor"] += len(seeds) * other
-        if progress:
-            print(f"\r{totals['networks']} networks, {len(failures)} failures", end="", file=sys.stderr)
-    if progress:
-        print(file=sys.stderr)
-    seconds = time.monotonic() - began
+            operators += outcome.operators
+            failures += told(outcome, part)
+        totals["free_batch"] += len(seeds) * how["full"]
+        totals["other_factor"] += len(seeds) * how["other"]
+        at = seeds.stop
+    return {**totals, "operators": dict(operators), "failures": failures}
+
+
+def told(outcome: Outcome, seeds: list[int]) -> list[dict[str, Any]]:
+    """Failures by seed, printed at once."""
+    found = []
+    for text in outcome.failures:
+        named = text.split(":")[0].removeprefix("seed ")
+        seed = int(named) if named.isdecimal() else seeds[0]
+        found.append({"seed": seed, **flavour(seed), "what": text})
+        print(f"FAILED {text} {flavour(seed)}", flush=True)
+    return found
+
+
+def generator() -> str:
+    """Hash of everything that decides which network a seed draws."""
+    digest = hashlib.sha256()
+    for path in sorted((ROOT / "tests").glob("*.py")):
+        if path.stem.startswith(("blocks", "joins", "generate")):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def merged(known: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """Totals of two stretches of seeds."""
     return {
-        "start": start,
-        **totals,
-        "failures": failures,
-        "seconds": round(seconds, 1),
-        "torch": torch.__version__,
+        **known,
+        **{key: known[key] + new[key] for key in COUNTED},
+        "operators": dict(Counter(known["operators"]) + Counter(new["operators"])),
+        "failures": known["failures"] + new["failures"],
     }
+
+
+def again(failures: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those of earlier failures that still fail."""
+    still = []
+    for seed in sorted({f["seed"] for f in failures}):
+        still += told(check([seed], **flavour(seed)), [seed])
+    return still
+
+
+def covered(operators: dict[str, int]) -> tuple[dict[str, int], list[str]]:
+    """Nodes by operator that coupling has a rule for, and those that no network has had."""
+    known = {str(t) for t in {*RULES, *MOVEMENT, *CYCLIC, *ELEMENTWISE}}
+    seen = {name: operators[name] for name in sorted(known & set(operators))}
+    return seen, sorted(known - set(operators))
+
+
+def fuzz(count: int, start: int, path: Path | None) -> dict[str, Any]:
+    """Check seeds start..start+count-1, going on from what the file holds."""
+    blank: dict[str, Any] = {**dict.fromkeys(COUNTED, 0), "operators": {}, "failures": [], "seconds": 0.0}
+    header = {"start": start, "generator": generator(), "torch": torch.__version__}
+    found: dict[str, Any] = {**header, **blank}
+    if path and path.exists():
+        old = json.loads(path.read_text())
+        if all(old.get(k) == v for k, v in header.items()):
+            found = old | {"failures": again(old["failures"])}
+    while found["networks"] < count:
+        began = time.monotonic()
+        first = start + found["networks"]
+        found = merged(found, chunk(first, min(first + CHUNK, start + count)))
+        found["seconds"] = round(found["seconds"] + time.monotonic() - began, 1)
+        seen, unseen = covered(found["operators"])
+        found |= {"rules_covered": len(seen), "rules_not_covered": unseen}
+        if path:
+            write_json(path, found)
+        print(f"{found['networks']} networks, {len(found['failures'])} failures", file=sys.stderr, flush=True)
+    return found
+
+
+def join(paths: list[Path], path: Path | None) -> dict[str, Any]:
+    """Stretches that follow each other as one.
+
+    Raises:
+        SystemExit: another generator or torch, or seeds that are missing or counted twice.
+    """
+    first, *rest = sorted((json.loads(p.read_text()) for p in paths), key=lambda found: found["start"])
+    for other in rest:
+        if any(other[key] != first[key] for key in ("generator", "torch")):
+            raise SystemExit(f"the stretch from seed {other['start']} is of another generator or torch")
+        if other["start"] != first["start"] + first["networks"]:
+            raise SystemExit(f"seeds up to {first['start'] + first['networks']}, then from {other['start']}")
+        first = merged(first, other) | {"seconds": round(first["seconds"] + other["seconds"], 1)}
+    seen, unseen = covered(first["operators"])
+    first |= {"rules_covered": len(seen), "rules_not_covered": unseen}
+    if path:
+        write_json(path, first)
+    return first
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("count", type=int, help="how many networks")
+    parser.add_argument("count", type=int, nargs="?", default=1000, help="how many networks")
     parser.add_argument("--start", type=int, default=0, help="first seed")
-    parser.add_argument("--json", type=Path, help="write the totals there")
+    parser.add_argument("--json", type=Path, help="write the totals there, and go on from there")
+    parser.add_argument("--merge", type=Path, nargs="+", help="only join what these files hold")
     args = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    result = fuzz(args.count, args.start)
-    if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        partial = args.json.with_suffix(".partial")
-        partial.write_text(json.dumps(result, indent=1) + "\n")
-        os.replace(partial, args.json)
+    result = join(args.merge, args.json) if args.merge else fuzz(args.count, args.start, args.json)
+    seen, unseen = covered(result["operators"])
+    print("  ".join(f"{name.removeprefix('aten.')} {n}" for name, n in seen.items()))
+    print(f"{len(seen)} operators with a rule were met; never: {', '.join(unseen) or 'none'}")
     share = result["moved"] / max(1, result["networks"])
     print(
         f"{result['networks']} networks, {result['removed']} components removed of {result['components']}, "
