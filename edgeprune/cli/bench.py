@@ -11,7 +11,7 @@ import click
 from edgeprune.cli.device import device_options, open_device, say
 
 if TYPE_CHECKING:
-    from edgeprune.records import BenchResult, Interval
+    from edgeprune.records import BenchResult, Interval, LayerChange, WhyResult
 
 
 @click.command()
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 @click.option("--rate", type=float, help="Also feed inputs at this many a second, ready or not.")
 @click.option("--deadline-ms", type=float, help="With --rate: an answer later than this is missed.")
 @click.option("--device", "destination", help="Time on a board instead, as for ssh: pi@raspberrypi.")
+@click.option("--why", "explain", is_flag=True, help="Compare two files operator by operator.")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable result on stdout.")
 @device_options
 def bench(
@@ -40,6 +41,7 @@ def bench(
     rate: float | None,
     deadline_ms: float | None,
     destination: str | None,
+    explain: bool,
     as_json: bool,
     device_python: str,
     ssh_config: Path | None,
@@ -47,10 +49,18 @@ def bench(
 ) -> None:
     """Time ONNX files on this machine or a device and compare each to the first.
 
-    The files take turns in one process, in an order shuffled each round; intervals are 95%.
+    The files take turns in one process, in an order shuffled each round; intervals are 95%. Where a
+    second file is not faster, its operators are compared with the first one's, as by --why.
     """
     from edgeprune.bench import run_bench
+    from edgeprune.errors import BenchError
     from edgeprune.records import to_json
+
+    if explain and (len(models) != 2 or destination is not None):
+        raise BenchError(
+            "--why compares two files on this machine",
+            tip="give two files and no --device; the staircase and the profiler are the host's",
+        )
 
     settings: dict[str, Any] = {"threads": threads, "seconds": seconds, "batch": batch, "seed": seed}
     settings |= {"inputs": inputs, "shapes": shapes, "rate": rate, "deadline_ms": deadline_ms}
@@ -63,7 +73,20 @@ def bench(
         with device.remote:
             say(f"looking at {destination} …")
             result = device_bench(device, models, **settings)
-    click.echo(json.dumps(to_json(result), indent=1) if as_json else "\n".join(lines_of(result)))
+    found = None
+    slow = (
+        len(models) == 2 and destination is None and bool(result.ratios) and result.ratios[0].ratio.high >= 1
+    )
+    if (explain or slow) and not result.emulated:
+        from edgeprune.bench import run_report, why
+
+        asked = {name: settings[name] for name in ("threads", "batch", "seed", "inputs", "shapes")}
+        found = why(models[0], models[1], run_report(*models), **asked)
+    if as_json:
+        plain = to_json(result) | ({"why": to_json(found)} if found else {})
+        click.echo(json.dumps(plain, indent=1))
+        return
+    click.echo("\n".join([*lines_of(result), *(["", *why_lines(found)] if found else [])]))
 
 
 def lines_of(result: BenchResult) -> list[str]:
@@ -109,6 +132,33 @@ def lines_of(result: BenchResult) -> list[str]:
             late = f"{share} later than {result.deadline_ms:g} ms, worst {row.worst_ms:.1f} ms"
             lines.append(f"{name} at {result.rate_hz:g} inputs/s: {late}")
     return lines + [f"warning: {text}" for text in result.warnings]
+
+
+def why_lines(found: WhyResult) -> list[str]:
+    """The comparison as a person reads it: a line per layer, then the causes."""
+    first, second = found.profile.files
+    lines = [
+        f"by layer, with all that serves it; µs an inference {first.total_us:.1f} → {second.total_us:.1f}, "
+        f"{len(first.operators)} → {len(second.operators)} operators, each at least "
+        f"{found.profile.overhead_us:.2f} µs",
+    ]
+    table = [["layer", "kind", "channels", "k multiply-adds", "µs", "lost µs", "bound", ""]]
+    table += [_layer_cells(row) for row in found.layers]
+    widths = [max(len(line[c]) for line in table) for c in range(len(table[0]))]
+    lines += [
+        "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in table
+    ]
+    return lines + [f"{n}. {text}" for n, text in enumerate(found.causes, 1)]
+
+
+def _layer_cells(row: LayerChange) -> list[str]:
+    wide = f"{row.width_before or '-'} → {row.width_after or '-'}"
+    counts = " → ".join("-" if m is None else f"{m / 1e3:.0f}" for m in (row.macs_before, row.macs_after))
+    times = " → ".join("-" if t is None else f"{t:.1f}" for t in (row.us_before, row.us_after))
+    notes = [row.note] if row.note else []
+    if row.misaligned is not None:
+        notes.append(f"misaligned, {row.misaligned:.2f}× the next step")
+    return [row.name, row.operator, wide, counts, times, f"{row.lost_us:+.1f}", row.bound, "; ".join(notes)]
 
 
 def _interval(found: Interval | None) -> str:
