@@ -21,6 +21,10 @@ COMMANDS = {
     "prune": ("edgeprune.cli.prune", "Remove components by score or by a given mask; writes a .pt2."),
     "apply": ("edgeprune.cli.apply", "Slice your own class by the recipe of a run."),
     "export": ("edgeprune.cli.export", "Export a model to ONNX, simplified and parity-checked."),
+    "quantise": (
+        "edgeprune.cli.quantise",
+        "Turn an ONNX file into 8 bits where that is faster and exact enough.",
+    ),
     "bench": ("edgeprune.cli.bench", "Time ONNX files on this machine or a device, in paired rounds."),
     "explain": ("edgeprune.cli.explain", "Why a channel was removed or kept in a finished run."),
     "targets": ("edgeprune.cli.targets", "List and explain target devices."),
