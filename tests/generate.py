@@ -13,6 +13,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 import blocks_mixing
+import blocks_rare
 import blocks_sequences
 import numpy as np
 import torch
@@ -29,7 +30,7 @@ from edgeprune.model.trace import run, trace
 from edgeprune.surgery import analyse, cut, masked, zeroed
 
 TOLERANCE = 1e-9
-FURTHER = (blocks_mixing, blocks_sequences)  # importing them added their blocks
+FURTHER = (blocks_mixing, blocks_rare, blocks_sequences)  # importing them added their blocks
 KINDS = ("image", "image", "image", "tokens", "tokens", "words", "vector", "signal", "volume", "pair")
 
 
