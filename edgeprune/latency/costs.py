@@ -85,27 +85,42 @@ def cost_of(profile: Profile, traced: Trace, couplings: Couplings) -> LatencyCos
     """
     tensors = state_tensors(traced.graph)
     shapes: dict[str, tuple[int, ...]] = {name: tuple(t.shape) for name, t in tensors.items()}
-    times = fit_shapes(profile)
+    overhead, times, head = _fitted(profile)
     terms = []
     for layer in profile.layers:
         refs = [_resolve(width, shapes, couplings, profile) for width in (layer.inputs, layer.outputs)]
         terms.append((refs[0], refs[1], times[layer.shape]))
-    head = float(np.median([w.head_ms for w in profile.wholes]))
-    predictor = _Predictor(couplings, terms, head, fit_overhead(profile, times))
+    predictor = _Predictor(couplings, terms, head, overhead)
     dense = predictor(np.zeros(couplings.count, bool))
     return LatencyCost(predictor, "ms", profile.source, False, dense, profile.warnings)
 
 
 def predictions(profile: Profile) -> npt.NDArray[np.float64]:
     """Predicted p50 ms of the networks that the profile itself was measured on, in their order."""
-    times = fit_shapes(profile)
-    overhead = fit_overhead(profile, times)
-    head = float(np.median([w.head_ms for w in profile.wholes]))
+    overhead, times, head = _fitted(profile)
     found = []
     for whole in profile.wholes:
         pairs = zip(profile.layers, whole.widths, strict=True)
         found.append(overhead.whole_ms(head + sum(times[layer.shape](*pair) for layer, pair in pairs)))
     return np.array(found)
+
+
+_FITS: dict[int, tuple[Profile, tuple[Overhead, dict[str, ShapeTime], float]]] = {}
+
+
+def _fitted(profile: Profile) -> tuple[Overhead, dict[str, ShapeTime], float]:
+    """Fit once per profile; the profile is held, so its id stays its own."""
+    if id(profile) not in _FITS:
+        if len(_FITS) >= 8:
+            _FITS.clear()
+        _FITS[id(profile)] = (profile, _fit(profile))
+    return _FITS[id(profile)][1]
+
+
+def _fit(profile: Profile) -> tuple[Overhead, dict[str, ShapeTime], float]:
+    overhead = fit_overhead(profile)
+    head = float(np.median([w.head_ms for w in profile.wholes]))
+    return overhead, fit_shapes(profile, overhead), head
 
 
 def _resolve(

@@ -1,10 +1,21 @@
-"""From points to functions: the time of a layer shape by its two widths, and of a network by its layers."""
+"""From points to functions: the time of a layer shape by its two widths, and of a network by its layers.
+
+Latency against width is a staircase with cliffs: kernels work on blocks of channels, and a width that
+no block divides may send a layer to another kernel. So the widths are sorted into classes by the powers
+of two that divide them, and within a class time is a + c·in + d·out + a sum of b·in·out with
+coefficients of at least zero, `in` and `out` rounded up to blocks (several for `out`: a convolution that
+works on four blocks of eight outputs at once pays for 40 nearly as for 64). Which powers and blocks
+matter is chosen for each kind of layer by how well points left out are predicted: where a processor has
+no cliffs there is one class and no block. A class with few points leans on the whole shape.
+"""
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,12 +25,22 @@ from edgeprune.latency.profiles import Profile
 
 ShapeTime = Callable[[int, int], float]
 FloatArray = npt.NDArray[np.float64]
+LEVELS = ((), (2,), (4,), (8,), (16,), (4, 8), (4, 16), (8, 16))  # dividing powers that make a class
+FOLDS = 3
+LEAN = 0.15  # weight of the whole shape in the fit of one class, in units of one point
+LEAST_SHARE = 0.05  # of a time that is its own, however much watching takes
+IN_BLOCKS, OUT_BLOCKS = (1, 4, 8, 16), ((1,), (4,), (8,), (16,), (4, 16), (8, 32), (16, 64), (8, 16, 32))
+GAIN = 0.98  # more classes must predict at least this much better
 
 
 @dataclass(frozen=True)
 class Overhead:
-    """What a whole network takes beside its operators: a share of their time, and a constant."""
+    """What a whole network takes beside its operators: a share of their time, and a constant.
 
+    `watching_ms` is what onnxruntime's profiler adds to each operator that it times; a user runs without.
+    """
+
+    watching_ms: float
     scale: float
     constant_ms: float
 
@@ -28,42 +49,153 @@ class Overhead:
 
 
 @dataclass(frozen=True)
-class Smooth:
-    """a + b·in·out + c·in + d·out with non-negative coefficients."""
+class Scheme:
+    """How widths are sorted, by dividing powers of inputs and outputs, and to which blocks they round up."""
 
-    coefficients: tuple[float, ...]
+    inputs: tuple[int, ...] = ()
+    outputs: tuple[int, ...] = ()
+    in_block: int = 1
+    out_blocks: tuple[int, ...] = (1,)
+
+    @property
+    def size(self) -> int:
+        """What it has to earn by better prediction."""
+        classes = (len(self.inputs) + 1) * (len(self.outputs) + 1)
+        return classes + (self.in_block > 1) + len(self.out_blocks) + (self.out_blocks[0] > 1)
+
+    def classes(self, i: FloatArray, o: FloatArray) -> npt.NDArray[np.int64]:
+        found = np.zeros(np.shape(i), np.int64)
+        for width, levels in ((i, self.inputs), (o, self.outputs)):
+            found *= len(levels) + 1
+            for level in levels:
+                found += (np.asarray(width) % level == 0).astype(np.int64)
+        return found
+
+    def features(self, i: FloatArray, o: FloatArray) -> FloatArray:
+        """Columns 1, in, out and in·out for each block; shape (points, 3 + blocks)."""
+        i, o = np.asarray(i, np.float64), np.asarray(o, np.float64)
+        i = np.ceil(i / self.in_block) * self.in_block
+        rounded = [np.ceil(o / block) * block for block in self.out_blocks]
+        return np.stack([np.ones_like(i), i, rounded[0], *(i * r for r in rounded)], axis=-1)
+
+
+@dataclass(frozen=True)
+class ShapeModel:
+    """Time in ms by widths: coefficients of each class, and of the whole shape for a class never seen."""
+
+    scheme: Scheme
+    whole: FloatArray
+    by_class: Mapping[int, FloatArray]
 
     def __call__(self, inputs: int, outputs: int) -> float:
-        return float(np.dot(self.coefficients, (1.0, inputs * outputs, inputs, outputs)))
+        return float(self.at(np.array([float(inputs)]), np.array([float(outputs)]))[0])
+
+    def at(self, i: FloatArray, o: FloatArray) -> FloatArray:
+        """Many widths at once."""
+        chosen = np.stack([self.by_class.get(int(c), self.whole) for c in self.scheme.classes(i, o)])
+        found: FloatArray = (self.scheme.features(i, o) * chosen).sum(axis=-1)
+        return found
 
 
-def fit_shapes(profile: Profile) -> dict[str, ShapeTime]:
-    """A function of (inputs, outputs) in ms for every layer shape."""
+def fit_shapes(profile: Profile, overhead: Overhead) -> dict[str, ShapeTime]:
+    """A function of (inputs, outputs) in ms, less what watching took, for every layer shape."""
     rows = defaultdict(list)
     for point in profile.points:
-        rows[point.shape].append((point.inputs, point.outputs, point.ms.value))
+        took = point.ms.value
+        own = max(took - overhead.watching_ms * point.operators, LEAST_SHARE * took)
+        rows[point.shape].append((point.inputs, point.outputs, own))
+    tables = [np.array(rows[n], dtype=np.float64).reshape(-1, 3) for n in range(len(profile.shapes))]
+    reference = float(np.median([operators for _, operators in profile.lots]))
+    scale = reference / profile.lots[0][1]
+    kinds = defaultdict(list)
+    for n, shape in enumerate(profile.shapes):
+        kinds[_kind(shape)].append(n)
     found: dict[str, ShapeTime] = {}
-    for index, shape in enumerate(profile.shapes):
-        table = np.array(rows[index], dtype=np.float64).reshape(-1, 3)
-        found[shape] = _fit(table)
+    for members in kinds.values():
+        scheme = choose_scheme([tables[n] for n in members])
+        for n in members:
+            found[profile.shapes[n]] = fit_table(tables[n] * (1.0, 1.0, scale), scheme)
     return found
 
 
-def _fit(table: FloatArray) -> Smooth:
+def choose_scheme(tables: Sequence[FloatArray]) -> Scheme:
+    """The classes and rounding that best predict points left out, over shapes of one kind."""
+    tables = [t for t in tables if len(t) >= 2 * FOLDS]
+    known: dict[Scheme, float] = {}
+
+    def error(scheme: Scheme) -> float:
+        if scheme not in known:
+            known[scheme] = _left_out(tables, scheme)
+        return known[scheme]
+
+    best = Scheme()
+    if not tables:
+        return best
+    choices: dict[str, Sequence[Any]] = {"inputs": LEVELS, "outputs": LEVELS}
+    choices |= {"in_block": IN_BLOCKS, "out_blocks": OUT_BLOCKS}
+    for _ in range(2):  # one part after the other
+        for part, values in choices.items():
+            for value in values:
+                tried = replace(best, **{part: value})
+                if error(tried) < error(best) * (GAIN if tried.size > best.size else 1.0):
+                    best = tried
+    return best
+
+
+def fit_table(table: FloatArray, scheme: Scheme) -> ShapeModel:
+    """Fit one shape; `table` has columns inputs, outputs, ms."""
     if not len(table):
-        return Smooth((0.0, 0.0, 0.0, 0.0))
+        return ShapeModel(scheme, np.zeros(3 + len(scheme.out_blocks)), {})
     i, o, t = table.T
-    features = np.stack([np.ones_like(i), i * o, i, o], axis=1)
-    solved, _ = nnls(features / t[:, None], np.ones(len(t)))
-    return Smooth(tuple(float(x) for x in solved))
+    features = scheme.features(i, o) / t[:, None]
+    whole = nnls(features, np.ones(len(t)))[0]
+    classes = scheme.classes(i, o)
+    by_class = {}
+    for c in np.unique(classes):
+        mine = features[classes == c]
+        level = float(np.median(1 / np.maximum(mine @ whole, 1e-9)))
+        weight = LEAN * np.abs(features).mean(axis=0)
+        rows = np.concatenate([mine, np.diag(weight)])
+        goal = np.concatenate([np.ones(len(mine)), weight * whole * level])
+        by_class[int(c)] = nnls(rows, goal)[0]
+    return ShapeModel(scheme, whole, by_class)
 
 
-def fit_overhead(profile: Profile, times: Mapping[str, ShapeTime]) -> Overhead:
-    """From the networks that were run both whole and with their operators timed."""
+def fit_overhead(profile: Profile) -> Overhead:
+    """From networks that were run both whole and with their operators timed, the undisturbed half of them.
+
+    A busy machine stretches a whole run more than its operators, each of which is short: least trimmed
+    squares (Rousseeuw 1984) over the pairs, relative errors. The dense network's own p50 fixes the scale.
+    """
     operators = np.array([w.operators_ms for w in profile.wholes])
+    counts = np.array([w.operators for w in profile.wholes], dtype=np.float64)
     walls = np.array([w.p50_ms.value for w in profile.wholes])
-    features = np.stack([operators, np.ones_like(operators)], axis=1) / walls[:, None]
-    if len(walls) < 3:
-        return Overhead(float(walls[0] / operators[0]), 0.0)
-    scale, constant = np.linalg.lstsq(features, np.ones(len(walls)), rcond=None)[0]
-    return Overhead(float(scale), float(constant))
+    dense_wall, dense_operators = (float(np.median(column)) for column in zip(*profile.lots, strict=True))
+    if len(walls) < 8:
+        return Overhead(0.0, dense_wall / dense_operators, 0.0)
+    columns = np.stack([operators, -counts, np.ones_like(operators)], axis=1) / walls[:, None]
+    chosen = np.argsort(np.abs(np.log(walls / operators) - np.median(np.log(walls / operators))))
+    chosen = chosen[: len(walls) * 4 // 5]
+    for _ in range(20):
+        solved = nnls(columns[chosen], np.ones(len(chosen)))[0]
+        chosen = np.argsort(np.abs(columns @ solved - 1))[: len(walls) * 3 // 5]
+    scale, watching, constant = (float(x) for x in solved)
+    dense = scale * dense_operators - watching * counts[0] + constant
+    anchor = dense_wall / dense
+    return Overhead(watching / scale, scale * anchor, constant * anchor)
+
+
+def _left_out(tables: Sequence[FloatArray], scheme: Scheme) -> float:
+    """Mean absolute relative error of points that were not fitted."""
+    errors = []
+    for table in tables:
+        fold = np.arange(len(table)) % FOLDS
+        for n in range(FOLDS):
+            i, o, t = table[fold == n].T
+            errors.append(np.abs(fit_table(table[fold != n], scheme).at(i, o) / t - 1))
+    return float(np.concatenate(errors).mean())
+
+
+def _kind(shape: str) -> str:
+    """Operator, kernel and grouping: the words before the widths."""
+    return " ".join(itertools.takewhile(lambda word: "->" not in word, shape.split()))

@@ -147,6 +147,7 @@ class _Collected:
         self.names = _width_names(couplings, state_tensors(traced.graph))
         self.wholes: list[Whole] = list(found.wholes) if found else []
         self.points: list[Point] = list(found.points) if found else []
+        self.lots: list[tuple[float, float]] = list(found.lots) if found else []
         self.layers: tuple[Layer, ...] = found.layers if found else ()
         self.shapes: tuple[str, ...] = found.shapes if found else ()
         self.warnings: set[str] = set(found.warnings) if found else set()
@@ -166,24 +167,31 @@ class _Collected:
             base, *others = part
             if not self.layers:
                 self._describe(base)
+            wall = _middle(np.asarray(base["wall_ns"], dtype=np.float64) / 1e6).value
+            self.lots.append((wall, self._total(base)))
+            drift = self.lots[0][1] / self.lots[-1][1]
             if not self.wholes:
-                self._take(base, [(s.inputs.dense, s.outputs.dense) for s in self.sites], 1.0)
-            drift = self.wholes[0].p50_ms.value / float(np.median(base["wall_ns"]) / 1e6)
+                self._take(base, [(s.inputs.dense, s.outputs.dense) for s in self.sites], drift)
             for one in others:
                 counts = next(turn)
                 self._take(one, [(s.inputs.at(counts), s.outputs.at(counts)) for s in self.sites], drift)
 
     def _take(self, one: Mapping[str, Any], widths: Sequence[tuple[int, int]], drift: float) -> None:
-        wall = np.asarray(one["wall_ns"], dtype=np.float64) / 1e6 * drift
+        wall = np.asarray(one["wall_ns"], dtype=np.float64) / 1e6
         parts, head = self.owners.split(one["nodes"])
         for layer, (pair, operators) in enumerate(zip(widths, parts, strict=True)):
             if operators:
                 shape = self.shapes.index(self.layers[layer].shape)
-                self.points.append(Point(shape, *pair, _sum_ms(operators, drift)))
-        total = sum(_sum_ms(p, drift).value for p in parts if p)
+                self.points.append(Point(shape, *pair, len(operators), _sum_ms(operators, drift)))
         before = _sum_ms(head, drift).value if head else 0.0
         widths_of = tuple((int(i), int(o)) for i, o in widths)
-        self.wholes.append(Whole(widths_of, _middle(wall), total + before, before, len(one["nodes"])))
+        lot = len(self.lots) - 1
+        self.wholes.append(Whole(widths_of, _middle(wall), self._total(one), before, len(one["nodes"]), lot))
+
+    def _total(self, one: Mapping[str, Any]) -> float:
+        """All operators of a network, ms."""
+        parts, head = self.owners.split(one["nodes"])
+        return sum(_sum_ms(p, 1.0).value for p in [*parts, head] if p)
 
     def _describe(self, base: Mapping[str, Any]) -> None:
         """Name the layers and their shapes from the dense network's run."""
@@ -222,6 +230,7 @@ class _Collected:
             shapes=self.shapes,
             points=tuple(self.points),
             wholes=tuple(self.wholes),
+            lots=tuple(self.lots),
             planned=planned,
             warnings=tuple(sorted(self.warnings)),
             request=request,

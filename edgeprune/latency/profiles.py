@@ -50,28 +50,37 @@ class Layer:
 
 @dataclass(frozen=True)
 class Point:
-    """Milliseconds of a layer shape at one pair of widths, with the interval over inferences."""
+    """Milliseconds of a layer shape at one pair of widths, with the interval over inferences.
+
+    `operators` ran one after the other; each time holds what the profiler itself takes per operator.
+    """
 
     shape: int
     inputs: int
     outputs: int
+    operators: int
     ms: Interval
 
 
 @dataclass(frozen=True)
 class Whole:
-    """A whole network as run: its kept counts by width name, its p50 and what its operators took."""
+    """A whole network as run: the widths of its layers, its p50 and what its operators took, as measured."""
 
     widths: tuple[tuple[int, int], ...]  # (inputs, outputs) of each layer
     p50_ms: Interval
     operators_ms: float
     head_ms: float
     operators: int
+    lot: int
 
 
 @dataclass(frozen=True)
 class Profile:
-    """Measured times of a network's layers on one machine; see the module's text."""
+    """Measured times of a network's layers on one machine; see the module's text.
+
+    `lots` holds (p50, sum over operators) of the dense network in each lot, in ms; points are scaled to
+    the first lot's sum, so that a machine that slows down on the way does not bend them.
+    """
 
     target: str
     device: str | None
@@ -83,6 +92,7 @@ class Profile:
     shapes: tuple[str, ...]
     points: tuple[Point, ...]
     wholes: tuple[Whole, ...]  # the first is the dense network
+    lots: tuple[tuple[float, float], ...]
     planned: int  # how many networks were to be run; fewer were when the profile is unfinished
     request: str  # identifies model, target and settings
     warnings: tuple[str, ...] = ()
@@ -94,8 +104,15 @@ class Profile:
 
     @property
     def dense_ms(self) -> Interval:
-        """Measured p50 of the network as it is."""
-        return self.wholes[0].p50_ms
+        """Measured p50 of the network as it is: median over the lots, which the interval spans too."""
+        seen = sorted(wall for wall, _ in self.lots)
+        middle = (seen[len(seen) // 2] + seen[(len(seen) - 1) // 2]) / 2
+        first = self.wholes[0].p50_ms
+        cut = len(seen) // 20  # of many lots the outermost are left out
+        ends = [*seen[cut : len(seen) - cut], middle]
+        if len(seen) == 1:
+            ends += [first.low, first.high]
+        return Interval(middle, min(ends), max(ends))
 
     @property
     def source(self) -> str:
@@ -197,13 +214,14 @@ def _compact(profile: Profile) -> dict[str, Any]:
     from edgeprune.records import to_json
 
     raw: dict[str, Any] = to_json(replace(profile, points=(), wholes=()))
-    raw["points"] = [[p.shape, p.inputs, p.outputs, *_row(p.ms)] for p in profile.points]
+    raw["points"] = [[p.shape, p.inputs, p.outputs, p.operators, *_row(p.ms)] for p in profile.points]
     raw["wholes"] = [
         {
             "p50_ms": _row(w.p50_ms),
             "operators_ms": round(w.operators_ms, 5),
             "head_ms": round(w.head_ms, 5),
             "operators": w.operators,
+            "lot": w.lot,
             "widths": [list(pair) for pair in w.widths],
         }
         for w in profile.wholes
@@ -220,7 +238,7 @@ def _restore(raw: Mapping[str, Any]) -> Profile:
         Layer(x["node"], x["operator"], x["shape"], Width(**x["inputs"]), Width(**x["outputs"]))
         for x in raw["layers"]
     )
-    points = tuple(Point(int(s), int(i), int(o), _interval(ms)) for s, i, o, *ms in raw["points"])
+    points = tuple(Point(int(s), int(i), int(o), int(n), _interval(ms)) for s, i, o, n, *ms in raw["points"])
     wholes = tuple(
         Whole(
             tuple((int(i), int(o)) for i, o in w["widths"]),
@@ -228,6 +246,7 @@ def _restore(raw: Mapping[str, Any]) -> Profile:
             float(w["operators_ms"]),
             float(w["head_ms"]),
             int(w["operators"]),
+            int(w["lot"]),
         )
         for w in raw["wholes"]
     )
@@ -238,6 +257,9 @@ def _restore(raw: Mapping[str, Any]) -> Profile:
         len(w.widths) != len(layers) for w in wholes
     ):
         raise ValueError("layers and shapes do not belong together")
+    lots = tuple((float(wall), float(operators)) for wall, operators in raw["lots"])
+    if any(not 0 <= w.lot < len(lots) for w in wholes) or any(min(lot) <= 0 for lot in lots):
+        raise ValueError("networks and lots do not belong together")
     machine = raw["machine"]
     if not isinstance(machine, dict):
         raise TypeError("machine is not a table")
@@ -252,6 +274,7 @@ def _restore(raw: Mapping[str, Any]) -> Profile:
         shapes=shapes,
         points=points,
         wholes=wholes,
+        lots=lots,
         planned=int(raw["planned"]),
         request=str(raw["request"]),
         warnings=tuple(str(w) for w in raw["warnings"]),
