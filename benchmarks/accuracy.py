@@ -1,6 +1,6 @@
 """Accuracy before and after on real data: wearable sensors and package texts, two budgets each.
 
-    python benchmarks/accuracy.py                  # every row that is not measured yet
+    python benchmarks/accuracy.py                  # every row that is not measured yet, or failed
     python benchmarks/accuracy.py wearable_gru     # those rows again
     python benchmarks/accuracy.py --time           # only the latencies again, of the files that were shipped
 
@@ -44,7 +44,7 @@ COLUMNS = [
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("nets", nargs="*", help="measure these again (default: rows not yet measured)")
+    parser.add_argument("nets", nargs="*", help="measure these again (default: rows not yet measured, or failed)")
     parser.add_argument("--force", action="store_true", help="measure everything again, in new run folders")
     parser.add_argument("--time", action="store_true", help="only time the shipped files again")
     given = parser.parse_args()
@@ -59,7 +59,7 @@ def main() -> int:
             if given.time:
                 if key in rows and "reason" not in rows[key]:
                     rows[key] |= timed(folder_of(net, budget))
-            elif key not in rows or given.nets or given.force:
+            elif "reason" in rows.get(key, {"reason": ""}) or given.nets or given.force:
                 rows[key] = measured(net, budget, given.force)
                 print(table([shown(rows[key])], COLUMNS), flush=True)
             record("accuracy", [rows[n, b] for n in NETS for b in BUDGETS if (n, b) in rows])
