@@ -4,6 +4,7 @@ profile_model(traced, couplings, target=…)   measure, on this machine or a dev
 read_profile(path), write_profile(path, p)   the file (profiles)
 check(profile, target=…, threads=…, machine=…)  refuse or warn when it is of something else
 cost_of(profile, traced, couplings)          predicted p50 ms of a removal (costs)
+explained(profile)                           a row per layer shape: its time and its steps
 roofline(target, traced, couplings)          an estimate from the descriptor, marked as one
 
 A cost is called with a removal, as planning wants it, and says what it is: `unit`, `source`,
@@ -12,7 +13,7 @@ A cost is called with a removal, as planning wants it, and says what it is: `uni
 
 from __future__ import annotations
 
-from edgeprune.latency.costs import LatencyCost, cost_of
+from edgeprune.latency.costs import LatencyCost, cost_of, explained
 from edgeprune.latency.measuring import profile_model
 from edgeprune.latency.profiles import Profile, check, read_profile, write_profile
 from edgeprune.latency.roofline import roofline
@@ -22,6 +23,7 @@ __all__ = [
     "Profile",
     "check",
     "cost_of",
+    "explained",
     "profile_model",
     "read_profile",
     "roofline",

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from edgeprune.coupling.components import BoolArray, Couplings
 from edgeprune.errors import BenchError
-from edgeprune.latency.fitting import Overhead, ShapeTime, fit_overhead, fit_shapes
+from edgeprune.latency.fitting import Layers, Overhead, ShapeModel, fit_overhead, fit_shapes
 from edgeprune.latency.profiles import Profile, Width
 from edgeprune.model.graph import state_tensors
 from edgeprune.model.trace import Trace
@@ -44,7 +45,7 @@ class _Predictor:
     """The layers of a profile with the extents that their widths follow in these couplings."""
 
     couplings: Couplings
-    terms: list[tuple[_Ref, _Ref, ShapeTime]]
+    terms: list[tuple[_Ref, _Ref, ShapeModel]]
     head_ms: float
     overhead: Overhead
     known: list[dict[tuple[int, int], float]] = field(default_factory=list)
@@ -89,7 +90,7 @@ def cost_of(profile: Profile, traced: Trace, couplings: Couplings) -> LatencyCos
     terms = []
     for layer in profile.layers:
         refs = [_resolve(width, shapes, couplings, profile) for width in (layer.inputs, layer.outputs)]
-        terms.append((refs[0], refs[1], times[layer.shape]))
+        terms.append((refs[0], refs[1], times.models[layer.shape]))
     predictor = _Predictor(couplings, terms, head, overhead)
     dense = predictor(np.zeros(couplings.count, bool))
     return LatencyCost(predictor, "ms", profile.source, False, dense, profile.warnings)
@@ -101,14 +102,32 @@ def predictions(profile: Profile) -> npt.NDArray[np.float64]:
     found = []
     for whole in profile.wholes:
         pairs = zip(profile.layers, whole.widths, strict=True)
-        found.append(overhead.whole_ms(head + sum(times[layer.shape](*pair) for layer, pair in pairs)))
+        found.append(overhead.whole_ms(head + sum(times.models[layer.shape](*pair) for layer, pair in pairs)))
     return np.array(found)
 
 
-_FITS: dict[int, tuple[Profile, tuple[Overhead, dict[str, ShapeTime], float]]] = {}
+def explained(profile: Profile) -> tuple[list[dict[str, Any]], float | None]:
+    """Each layer shape's time as it is and the steps found in its widths; the error at points left out."""
+    _, times, _ = _fitted(profile)
+    rows = []
+    for layer in {layer.shape: layer for layer in profile.layers}.values():
+        model = times.models[layer.shape]
+        scheme = model.scheme
+        rows.append(
+            {
+                "shape": layer.shape,
+                "dense_ms": model(layer.inputs.dense, layer.outputs.dense),
+                "steps_in": sorted({*scheme.inputs, scheme.in_block} - {1}),
+                "steps_out": sorted({*scheme.outputs, *scheme.out_blocks} - {1}),
+            }
+        )
+    return rows, times.left_out
 
 
-def _fitted(profile: Profile) -> tuple[Overhead, dict[str, ShapeTime], float]:
+_FITS: dict[int, tuple[Profile, tuple[Overhead, Layers, float]]] = {}
+
+
+def _fitted(profile: Profile) -> tuple[Overhead, Layers, float]:
     """Fit once per profile; the profile is held, so its id stays its own."""
     if id(profile) not in _FITS:
         if len(_FITS) >= 8:
@@ -117,7 +136,7 @@ def _fitted(profile: Profile) -> tuple[Overhead, dict[str, ShapeTime], float]:
     return _FITS[id(profile)][1]
 
 
-def _fit(profile: Profile) -> tuple[Overhead, dict[str, ShapeTime], float]:
+def _fit(profile: Profile) -> tuple[Overhead, Layers, float]:
     overhead = fit_overhead(profile)
     head = float(np.median([w.head_ms for w in profile.wholes]))
     return overhead, fit_shapes(profile, overhead), head

@@ -13,17 +13,16 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import nnls
+from scipy.optimize import lsq_linear, nnls
 
 from edgeprune.latency.profiles import Profile
 
-ShapeTime = Callable[[int, int], float]
 FloatArray = npt.NDArray[np.float64]
 LEVELS = ((), (2,), (4,), (8,), (16,), (4, 8), (4, 16), (8, 16))  # dividing powers that make a class
 FOLDS = 3
@@ -97,7 +96,15 @@ class ShapeModel:
         return found
 
 
-def fit_shapes(profile: Profile, overhead: Overhead) -> dict[str, ShapeTime]:
+@dataclass(frozen=True)
+class Layers:
+    """The functions of all shapes, and how far off they are (mean, relative) at points left out."""
+
+    models: dict[str, ShapeModel]
+    left_out: float | None
+
+
+def fit_shapes(profile: Profile, overhead: Overhead) -> Layers:
     """A function of (inputs, outputs) in ms, less what watching took, for every layer shape."""
     rows = defaultdict(list)
     for point in profile.points:
@@ -110,26 +117,29 @@ def fit_shapes(profile: Profile, overhead: Overhead) -> dict[str, ShapeTime]:
     kinds = defaultdict(list)
     for n, shape in enumerate(profile.shapes):
         kinds[_kind(shape)].append(n)
-    found: dict[str, ShapeTime] = {}
+    found: dict[str, ShapeModel] = {}
+    errors = []
     for members in kinds.values():
-        scheme = choose_scheme([tables[n] for n in members])
+        mine = [tables[n] for n in members]
+        scheme = choose_scheme(mine)
+        errors.append(_left_out(mine, scheme))
         for n in members:
             found[profile.shapes[n]] = fit_table(tables[n] * (1.0, 1.0, scale), scheme)
-    return found
+    left_out = np.concatenate(errors)
+    return Layers(found, float(left_out.mean()) if left_out.size else None)
 
 
 def choose_scheme(tables: Sequence[FloatArray]) -> Scheme:
     """The classes and rounding that best predict points left out, over shapes of one kind."""
-    tables = [t for t in tables if len(t) >= 2 * FOLDS]
     known: dict[Scheme, float] = {}
 
     def error(scheme: Scheme) -> float:
         if scheme not in known:
-            known[scheme] = _left_out(tables, scheme)
+            known[scheme] = float(_left_out(tables, scheme).mean())
         return known[scheme]
 
     best = Scheme()
-    if not tables:
+    if not _left_out(tables, best).size:
         return best
     choices: dict[str, Sequence[Any]] = {"inputs": LEVELS, "outputs": LEVELS}
     choices |= {"in_block": IN_BLOCKS, "out_blocks": OUT_BLOCKS}
@@ -174,10 +184,13 @@ def fit_overhead(profile: Profile) -> Overhead:
     if len(walls) < 8:
         return Overhead(0.0, dense_wall / dense_operators, 0.0)
     columns = np.stack([operators, -counts, np.ones_like(operators)], axis=1) / walls[:, None]
+    # Watching cannot take longer than the shortest operators do, nor are operators twice as fast alone.
+    shortest = float(np.quantile([p.ms.value / p.operators for p in profile.points], 0.05))
+    bounds = ([0.5, 0.0, 0.0], [2.0, 0.8 * shortest + 1e-9, float(walls.min())])
     chosen = np.argsort(np.abs(np.log(walls / operators) - np.median(np.log(walls / operators))))
     chosen = chosen[: len(walls) * 4 // 5]
     for _ in range(20):
-        solved = nnls(columns[chosen], np.ones(len(chosen)))[0]
+        solved = lsq_linear(columns[chosen], np.ones(len(chosen)), bounds).x
         chosen = np.argsort(np.abs(columns @ solved - 1))[: len(walls) * 3 // 5]
     scale, watching, constant = (float(x) for x in solved)
     dense = scale * dense_operators - watching * counts[0] + constant
@@ -185,15 +198,17 @@ def fit_overhead(profile: Profile) -> Overhead:
     return Overhead(watching / scale, scale * anchor, constant * anchor)
 
 
-def _left_out(tables: Sequence[FloatArray], scheme: Scheme) -> float:
-    """Mean absolute relative error of points that were not fitted."""
-    errors = []
+def _left_out(tables: Sequence[FloatArray], scheme: Scheme) -> FloatArray:
+    """Absolute relative errors of points that were not fitted; of shapes with too few points none."""
+    errors = [np.zeros(0)]
     for table in tables:
+        if len(table) < 2 * FOLDS:
+            continue
         fold = np.arange(len(table)) % FOLDS
         for n in range(FOLDS):
             i, o, t = table[fold == n].T
             errors.append(np.abs(fit_table(table[fold != n], scheme).at(i, o) / t - 1))
-    return float(np.concatenate(errors).mean())
+    return np.concatenate(errors)
 
 
 def _kind(shape: str) -> str:

@@ -49,7 +49,7 @@ def profile_model(
     target: Target,
     path: Path | None = None,
     device: Device | None = None,
-    threads: int | None = None,
+    threads: int = 1,
     networks: int = 160,
     seconds: float = 120.0,
     name: str = "model",
@@ -60,14 +60,13 @@ def profile_model(
 
     Args:
         path: where the profile is kept; an unfinished one of the same request is taken up again.
-        threads: intra-op threads; the target's by default.
+        threads: intra-op threads, and cores that the process is bound to.
 
     Raises:
         BenchError: a model without layers, or a file in the way that is no such profile.
         DeviceError: the device is not fit, not of the target's architecture, or emulated: then nothing
             is written, since an emulator's times mean nothing.
     """
-    threads = target.threads if threads is None else threads
     if threads < 1 or networks < 1 or not seconds > 0:
         raise BenchError(f"threads {threads}, networks {networks}, seconds {seconds}: all are above zero")
     if device is not None:

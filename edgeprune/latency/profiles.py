@@ -22,6 +22,7 @@ from edgeprune.store import write_json
 
 SCHEMA = 1
 KIND = "edgeprune latency profile"
+UNSTEADY = 1.25  # slowest over fastest dense p50 from which a run says so
 
 
 @dataclass(frozen=True)
@@ -202,6 +203,11 @@ def check(
                 f"the profile was measured with onnxruntime {found.get('onnxruntime')}, "
                 f"this is {machine.get('onnxruntime')}: times may differ"
             )
+    dense = profile.dense_ms
+    if dense.high > UNSTEADY * dense.low:
+        said.append(
+            f"the machine was unsteady: the dense network took {dense.low:.3g} to {dense.high:.3g} ms by turns"
+        )
     if not profile.complete:
         said.append(
             f"the profile is unfinished: {len(profile.wholes)} of {profile.planned} networks were run"

@@ -1,0 +1,126 @@
+"""`edgeprune profile`: measure a network's layers at many widths, on this machine or a device, as a file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgeprune.cli.common import load, model_options, writable
+from edgeprune.cli.device import device_options, open_device, say
+
+if TYPE_CHECKING:
+    from edgeprune.latency import Profile
+
+
+@click.command()
+@model_options
+@click.option("--target", "target_name", default="host", show_default=True, help="Name or .toml file.")
+@click.option("--device", "destination", help="The board to measure on, as for ssh: pi@raspberrypi.")
+@click.option("--threads", default=1, show_default=True, help="Threads, and cores the process is bound to.")
+@click.option("--networks", default=120, show_default=True, help="Sets of widths to run.")
+@click.option("--seconds", default=90.0, show_default=True, help="Time spent on runs, beside loading.")
+@click.option("--keep", multiple=True, help="Layers whose channels all stay.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the widths.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="File to write; by default MODEL.TARGET.profile.json.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable summary on stdout.")
+@device_options
+def profile(
+    model: Path,
+    factory: str | None,
+    input_shapes: tuple[str, ...],
+    trust_pickle: bool,
+    target_name: str,
+    destination: str | None,
+    threads: int,
+    networks: int,
+    seconds: float,
+    keep: tuple[str, ...],
+    seed: int,
+    output: Path | None,
+    as_json: bool,
+    device_python: str,
+    ssh_config: Path | None,
+    accept_new_host_key: bool,
+) -> None:
+    """Measure MODEL's layers at many widths, for planning without the machine at hand.
+
+    The network is run at --networks sets of widths and every operator is timed where it stands. An
+    interrupted profile is taken up again by the same command. Plan with it: compress --profile FILE.
+    """
+    from edgeprune.cli.progress import Terminal
+    from edgeprune.latency import profile_model
+    from edgeprune.pipeline.stages import analyse_model
+    from edgeprune.targets import load_target
+
+    target = load_target(target_name)
+    path = output or Path(f"{model.stem}.{target.name}.profile.json")
+    writable(path)
+    analysis = analyse_model(load(model, factory, input_shapes, trust_pickle), keep=keep)
+    terminal = Terminal()
+    settings: dict[str, Any] = {"target": target, "path": path, "threads": threads, "networks": networks}
+    settings |= {"seconds": seconds, "seed": seed, "name": model.name, "progress": terminal.step}
+    try:
+        if destination is None:
+            terminal.stage("sets of widths")
+            found = profile_model(analysis.trace, analysis.couplings, **settings)
+        else:
+            device = open_device(destination, device_python, ssh_config, accept_new_host_key)
+            with device.remote:
+                say(f"looking at {destination} …")
+                terminal.stage("sets of widths")
+                found = profile_model(analysis.trace, analysis.couplings, device=device, **settings)
+    finally:
+        terminal.close()
+    shown = summary(found, path)
+    click.echo(json.dumps(shown, indent=1) if as_json else "\n".join(lines_of(shown)))
+
+
+def summary(found: Profile, path: Path) -> dict[str, Any]:
+    """What a profile holds, without its points."""
+    from edgeprune.latency import check, explained
+    from edgeprune.records import to_json
+
+    layers, error = explained(found)
+    return {
+        "file": str(path),
+        "source": found.source,
+        "target": found.target,
+        "device": found.device,
+        "machine": found.machine,
+        "threads": found.threads,
+        "networks": len(found.wholes),
+        "points": len(found.points),
+        "dense_ms": to_json(found.dense_ms),
+        "left_out_error": error,
+        "layers": layers,
+        "warnings": list(check(found)),
+    }
+
+
+def lines_of(shown: dict[str, Any]) -> list[str]:
+    """The summary as a person reads it."""
+    dense = shown["dense_ms"]
+    lines = [
+        f"{shown['file']}: {shown['source']}",
+        f"{shown['points']:,} points of {len(shown['layers'])} layer shapes, {shown['networks']} networks; "
+        f"dense {dense['value']:.3g} ms [{dense['low']:.3g}, {dense['high']:.3g}]",
+    ]
+    if shown["left_out_error"] is not None:
+        lines.append(
+            f"a layer's time at widths left out is predicted within {shown['left_out_error']:.1%} (mean)"
+        )
+    table = [("layer shape", "dense ms", "steps in", "steps out")]
+    for layer in shown["layers"]:
+        steps = [", ".join(map(str, layer[side])) or "none" for side in ("steps_in", "steps_out")]
+        table.append((layer["shape"], f"{layer['dense_ms']:.3g}", *steps))
+    widths = [max(len(row[c]) for row in table) for c in range(4)]
+    lines += ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in table]
+    return lines + [f"warning: {text}" for text in shown["warnings"]]
