@@ -142,8 +142,8 @@ def lines_of(made: QuantiseResult, accuracy: dict[str, Interval], timing: BenchR
     assert parity is not None
     kind = f"{made.activations} activations, {made.weights}{', 7-bit range' if made.reduce_range else ''}"
     lines = [
-        f"{made.artifact.path}  {size(made.artifact.bytes)} of {size(made.source_bytes)}, {made.artifact.note},"
-        f" {kind}, calibrated by {made.method} on {made.samples} samples",
+        f"{made.artifact.path}  {size(made.artifact.bytes)} of {size(made.source_bytes)},"
+        f" {made.artifact.note}, {kind}, calibrated by {made.method} on {made.samples} samples",
         f"parity with the same graph unoptimised: differs by at most {parity.max_abs:.2g}"
         f" (allowed {parity.atol:.2g}) on {parity.samples} samples",
         f"outputs move by {made.output_error:.2g} of their variance",
