@@ -44,7 +44,7 @@ COLUMNS = [
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("nets", nargs="*", help="measure these again (default: rows not yet measured, or failed)")
+    parser.add_argument("nets", nargs="*", help="measure these again (default: rows not measured or failed)")
     parser.add_argument("--force", action="store_true", help="measure everything again, in new run folders")
     parser.add_argument("--time", action="store_true", help="only time the shipped files again")
     given = parser.parse_args()

@@ -4,8 +4,8 @@ The sliced module must give the same outputs as the cut graph on example inputs;
 whose forward reads a size that cannot be found is refused with the line that failed.
 
 Guarantee: the module that was given is not changed; a result computes what the cut graph
-computes, within 1e-4 of its largest output.
-Elsewhere: making recipes (recipe), cutting the graph (cut).
+computes, within 1e-4 of its largest output (1e-9 in double precision).
+Elsewhere: making recipes (recipe), cutting the graph (cut), what attributes may become (attributes).
 """
 
 from __future__ import annotations
@@ -19,16 +19,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import fx, nn
 
 from edgeprune.coupling.components import BoolArray, Couplings
 from edgeprune.errors import ModelError, TraceError
-from edgeprune.model.graph import shape_of
+from edgeprune.model.graph import source_line
 from edgeprune.model.trace import Trace, run, trace
+from edgeprune.surgery.attributes import Guesses, lines_of_modules, update_layers
 from edgeprune.surgery.cut import analyse, cut
+from edgeprune.surgery.recipe import owned
+from edgeprune.surgery.rewrite import rewrite
 from edgeprune.surgery.sizes import Sizes, compact
 
-TOLERANCE = 1e-4
+TOLERANCE = {torch.float64: 1e-9}  # of the largest output; 1e-4 in any other precision
 
 
 @dataclass(frozen=True)
@@ -40,39 +43,69 @@ class Applied:
     max_abs: float
 
 
-def apply_recipe(module: nn.Module, recipe: Mapping[str, Any], inputs: tuple[torch.Tensor, ...]) -> Applied:
+def apply_recipe(
+    module: nn.Module,
+    recipe: Mapping[str, Any],
+    inputs: tuple[torch.Tensor, ...],
+    traced: Trace | None = None,
+) -> Applied:
     """Slice a copy of `module` as the recipe says.
 
     Args:
         module: the model that the recipe was made from, in evaluation mode.
         recipe: as `recipe.json` holds it: state tensor name -> kept indices per dimension.
         inputs: example arguments, batch of at least 2.
+        traced: the module's trace on these inputs, where there is one already.
 
     Raises:
         ModelError: the recipe belongs to another model.
         TraceError: the class cannot be sliced; names the line of its forward that reads a size.
     """
-    traced = trace(module, inputs)
+    traced = traced or trace(module, inputs)
     couplings = analyse(traced)
     removed = removed_by(recipe, couplings)
     small = cut(traced, couplings, removed)
     expected = run(small.graph, traced.inputs)
     sliced = copy.deepcopy(module)
     _slice_tensors(sliced, recipe)
-    changed = _update_layers(sliced)
-    changed |= _update_sizes(sliced, traced, Sizes(couplings, removed))
+    sizes = Sizes(couplings, removed)
+    changed = update_layers(sliced, lines_of_modules(traced))
+    first: TraceError | None = None
+    for trial in Guesses(module, traced, sizes).trials():
+        _restore(sliced, trial, new=True)
+        try:
+            worst = _proven(sliced, inputs, expected)
+        except TraceError as error:
+            first = first or error
+            _restore(sliced, trial, new=False)
+            continue
+        found = {f"{path}.{name}" if path else name: values for (path, name), values in trial.items()}
+        return Applied(sliced, changed | found, worst)
+    assert first is not None
+    lines = _written_sizes(traced, sizes)
+    more = f"; sizes that would have to change are read at or below {', '.join(lines[:5])}" if lines else ""
+    more += f" and {len(lines) - 5} more lines" if len(lines) > 5 else ""
+    raise TraceError(f"{first.message}{more}", tip=first.tip) from first
+
+
+def _proven(sliced: nn.Module, inputs: tuple[torch.Tensor, ...], expected: tuple[torch.Tensor, ...]) -> float:
+    """Largest difference from the cut graph.
+
+    Raises:
+        TraceError: the forward fails, or computes something else.
+    """
+    name = type(sliced).__name__
     try:
         with torch.no_grad():
             out = sliced(*inputs)
     except Exception as error:
         raise TraceError(
-            f"{type(module).__name__} reads a size that slicing does not reach: {_line(error)}: "
+            f"{name} reads a size that slicing does not reach: {_line(error)}: "
             f"{str(error).splitlines()[0] if str(error) else type(error).__name__}",
             tip="make that size an attribute of the module, or use the pruned .pt2, which needs no class",
         ) from error
     flat = [x for x in torch.utils._pytree.tree_leaves(out) if isinstance(x, torch.Tensor)]
-    worst = _difference(flat, expected, type(module).__name__)
-    return Applied(sliced, changed, worst)
+    return _difference(flat, expected, name)
 
 
 def removed_by(recipe: Mapping[str, Any], couplings: Couplings) -> BoolArray:
@@ -97,7 +130,7 @@ def removed_by(recipe: Mapping[str, Any], couplings: Couplings) -> BoolArray:
             units = couplings.extents[extent][gone]
             removed[units[units >= 0]] = True
     sizes = Sizes(couplings, removed)
-    for name in couplings.aliases:
+    for name in owned(couplings):
         wanted = recipe["tensors"].get(name, {"keep": {}})["keep"]
         masks = {str(d): np.flatnonzero(m).tolist() for d, m in sizes.tensor_masks(name).items()}
         if masks != {d: list(k) for d, k in wanted.items()}:
@@ -130,83 +163,27 @@ def _slice_tensors(module: nn.Module, recipe: Mapping[str, Any]) -> None:
         table[last] = done[id(tensor)]
 
 
-def _update_layers(module: nn.Module) -> dict[str, tuple[Any, Any]]:
-    """Attributes that torch's own layers keep beside their weights."""
-    changed: dict[str, tuple[Any, Any]] = {}
-
-    def put(path: str, layer: nn.Module, **values: Any) -> None:
-        for name, new in values.items():
-            old = getattr(layer, name)
-            if old != new:
-                setattr(layer, name, new)
-                changed[f"{path}.{name}" if path else name] = (old, new)
-
-    for path, layer in module.named_modules():
-        weight = getattr(layer, "weight", None)
-        shape = tuple(weight.shape) if isinstance(weight, torch.Tensor) else ()
-        if isinstance(layer, nn.Linear):
-            put(path, layer, out_features=shape[0], in_features=shape[1])
-        elif isinstance(layer, nn.modules.conv._ConvNd):
-            _update_convolution(path, layer, shape, put)
-        elif isinstance(layer, nn.modules.batchnorm._NormBase):
-            width = shape or tuple(getattr(layer.running_mean, "shape", ()))
-            if width:
-                put(path, layer, num_features=width[0])
-        elif isinstance(layer, nn.LayerNorm | nn.RMSNorm) and shape:
-            put(path, layer, normalized_shape=shape)
-        elif isinstance(layer, nn.GroupNorm) and shape:
-            per = layer.num_channels // layer.num_groups
-            groups = layer.num_groups if shape[0] % per else shape[0] // per
-            put(path, layer, num_channels=shape[0], num_groups=groups)
-        elif isinstance(layer, nn.Embedding):
-            put(path, layer, embedding_dim=shape[1])
-        elif isinstance(layer, nn.PReLU):
-            put(path, layer, num_parameters=shape[0])
-        elif isinstance(layer, nn.RNNBase):
-            first = layer.weight_ih_l0
-            if layer.hidden_size != layer.weight_hh_l0.shape[1] or layer.input_size != first.shape[1]:
-                put(path, layer, hidden_size=layer.weight_hh_l0.shape[1], input_size=first.shape[1])
-                layer._init_flat_weights()
-    return changed
+def _restore(module: nn.Module, changes: Mapping[tuple[str, str], tuple[Any, Any]], new: bool) -> None:
+    """Put the new (or back the old) value of each attribute, in the type that it had."""
+    for (path, name), values in changes.items():
+        owner, value = module.get_submodule(path), values[int(new)]
+        kind = type(getattr(owner, name))
+        setattr(owner, name, kind(value) if isinstance(value, tuple) else value)
 
 
-def _update_convolution(path: str, layer: Any, shape: tuple[int, ...], put: Any) -> None:
-    if not layer.transposed:
-        outputs = shape[0]
-        groups = max(1, round(layer.groups * outputs / layer.out_channels)) if layer.groups > 1 else 1
-        put(path, layer, groups=groups, out_channels=outputs, in_channels=shape[1] * groups)
-        return
-    inputs = shape[0]
-    groups = max(1, round(layer.groups * inputs / layer.in_channels)) if layer.groups > 1 else 1
-    put(path, layer, groups=groups, in_channels=inputs, out_channels=shape[1] * groups)
-
-
-def _update_sizes(module: nn.Module, traced: Trace, sizes: Sizes) -> dict[str, tuple[Any, Any]]:
-    """Whole numbers that the user's modules keep, where exactly one size of that value shrank inside."""
-    seen: dict[str, dict[int, set[int]]] = {}
+def _written_sizes(traced: Trace, sizes: Sizes) -> list[str]:
+    """The user's lines whose operators hold a size that has to change, in order, once each."""
+    lines = {}
     for node in traced.graph.graph.nodes:
-        stack = list((node.meta.get("nn_module_stack") or {}).values())
-        shape = shape_of(node.meta.get("val"))
-        if not stack or not isinstance(shape, tuple):
+        if node.op != "call_function" or not sizes.changes(node):
             continue
-        for old, new in zip(shape, sizes.shape(node), strict=True):
-            for path, _ in stack[-1:]:
-                seen.setdefault(path.removeprefix("L['self'].").removeprefix("."), {}).setdefault(
-                    old, set()
-                ).add(new)
-    changed: dict[str, tuple[Any, Any]] = {}
-    for path, owner in module.named_modules():
-        if type(owner).__module__.startswith("torch.nn"):
-            continue
-        for name, value in list(vars(owner).items()):
-            if name.startswith("_") or not isinstance(value, int) or isinstance(value, bool) or value < 2:
-                continue
-            smaller = seen.get(path, {}).get(value, set()) - {value}
-            if len(smaller) == 1:
-                (new,) = smaller
-                setattr(owner, name, new)
-                changed[f"{path}.{name}" if path else name] = (value, new)
-    return changed
+        target, args, _ = rewrite(node, sizes)
+        same = len(args) == len(node.args) and all(
+            a is b or (not isinstance(a, fx.Node) and a == b) for a, b in zip(args, node.args, strict=True)
+        )
+        if not same:
+            lines[source_line(node)] = target
+    return list(lines)
 
 
 def _difference(found: list[torch.Tensor], expected: tuple[torch.Tensor, ...], name: str) -> float:
@@ -216,7 +193,8 @@ def _difference(found: list[torch.Tensor], expected: tuple[torch.Tensor, ...], n
     for a, b in zip(found, expected, strict=True):
         worst = max(worst, float((a.detach().double() - b.detach().double()).abs().max()))
         largest = max(largest, float(b.detach().abs().max()))
-    if not worst <= TOLERANCE * largest:
+    allowed = TOLERANCE.get(expected[0].dtype, 1e-4) if expected else 0.0
+    if not worst <= allowed * largest:
         raise TraceError(
             f"the sliced {name} differs from the cut graph by {worst:.3g}: its forward reads a size that is "
             "no attribute, or one that means something else",

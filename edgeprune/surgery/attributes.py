@@ -1,0 +1,235 @@
+"""Update what modules keep beside their weights after slicing: sizes that a forward reads.
+
+`update_layers` knows torch's own layers. `Guesses` knows no class: it offers, for each whole
+number (or sequence of them) that a user's module keeps, the sizes that such a number became
+inside that module. Which offer is right, the caller proves by running the module.
+
+Guarantee: a layer of torch that cannot hold the sliced weights is refused, with its line.
+Elsewhere: slicing and the proof (apply).
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from edgeprune.errors import TraceError
+from edgeprune.model.graph import shape_of, source_line
+from edgeprune.model.trace import Trace
+from edgeprune.surgery.sizes import Sizes
+
+Changes = dict[str, tuple[Any, Any]]
+Put = Callable[..., None]
+TRIALS = 64
+
+
+def update_layers(module: nn.Module, where: dict[str, str]) -> Changes:
+    """Attributes of torch's own layers, from the shapes of their sliced weights.
+
+    Args:
+        module: with sliced weights; its layers are changed.
+        where: the user's line that calls each module, by path.
+
+    Raises:
+        TraceError: recurrent layers of different widths in one module, or attention with fewer heads.
+    """
+    changed: Changes = {}
+
+    def put(path: str, layer: nn.Module, **values: Any) -> None:
+        for name, new in values.items():
+            old = getattr(layer, name)
+            if old != new:
+                setattr(layer, name, new)
+                changed[f"{path}.{name}" if path else name] = (old, new)
+
+    for path, layer in module.named_modules():
+        weight = getattr(layer, "weight", None)
+        shape = tuple(weight.shape) if isinstance(weight, torch.Tensor) else ()
+        if isinstance(layer, nn.Linear):
+            put(path, layer, out_features=shape[0], in_features=shape[1])
+        elif isinstance(layer, nn.modules.conv._ConvNd):
+            _convolution(path, layer, shape, put)
+        elif isinstance(layer, nn.modules.batchnorm._NormBase):
+            width = shape or tuple(getattr(layer.running_mean, "shape", ()))
+            if width:
+                put(path, layer, num_features=width[0])
+        elif isinstance(layer, nn.LayerNorm | nn.RMSNorm) and shape:
+            put(path, layer, normalized_shape=shape)
+        elif isinstance(layer, nn.GroupNorm) and shape:
+            per = layer.num_channels // layer.num_groups
+            whole = layer.num_groups >= per and shape[0] % per == 0  # as coupling removed them
+            put(path, layer, num_channels=shape[0], num_groups=shape[0] // per if whole else layer.num_groups)
+        elif isinstance(layer, nn.Embedding):
+            put(path, layer, embedding_dim=shape[1])
+        elif isinstance(layer, nn.PReLU):
+            put(path, layer, num_parameters=shape[0])
+        elif isinstance(layer, nn.RNNCellBase):
+            put(path, layer, input_size=layer.weight_ih.shape[1], hidden_size=layer.weight_hh.shape[1])
+        elif isinstance(layer, nn.RNNBase):
+            _recurrent(path, layer, put, where)
+        elif isinstance(layer, nn.MultiheadAttention):
+            _attention(path, layer, put, where)
+    return changed
+
+
+def _convolution(path: str, layer: Any, shape: tuple[int, ...], put: Put) -> None:
+    if not layer.transposed:
+        outputs = shape[0]
+        groups = max(1, round(layer.groups * outputs / layer.out_channels)) if layer.groups > 1 else 1
+        put(path, layer, groups=groups, out_channels=outputs, in_channels=shape[1] * groups)
+        return
+    inputs = shape[0]
+    groups = max(1, round(layer.groups * inputs / layer.in_channels)) if layer.groups > 1 else 1
+    put(path, layer, groups=groups, in_channels=inputs, out_channels=shape[1] * groups)
+
+
+def _recurrent(path: str, layer: Any, put: Put, where: dict[str, str]) -> None:
+    """One module has one hidden size: all its layers must have kept equally many units."""
+    widths = [getattr(layer, f"weight_hh_l{i}").shape[1] for i in range(layer.num_layers)]
+    if len(set(widths)) > 1:
+        raise TraceError(
+            f"nn.{type(layer).__name__} '{path}' at {where.get(path, path)}: its layers keep"
+            f" {', '.join(map(str, widths))} units, and one nn.{type(layer).__name__} has one hidden_size",
+            tip=f"write it as {layer.num_layers} modules of one layer, or use the pruned .pt2, which needs no"
+            " class",
+        )
+    put(path, layer, hidden_size=widths[0], input_size=layer.weight_ih_l0.shape[1])
+    layer._init_flat_weights()
+
+
+def _attention(path: str, layer: Any, put: Put, where: dict[str, str]) -> None:
+    """torch computes heads x head width = embed_dim: fewer heads fit where the outer width fell alike."""
+    outer = layer.out_proj.weight.shape[0]
+    inner = layer.out_proj.weight.shape[1]
+    old_width = layer.embed_dim // layer.num_heads
+    if (outer, inner) == (layer.embed_dim, layer.embed_dim):
+        return
+    if inner != outer or inner % old_width:
+        raise TraceError(
+            f"nn.MultiheadAttention '{path}' at {where.get(path, path)}: {inner // old_width} of"
+            f" {layer.num_heads} heads stay, {inner} channels inside and {outer} outside, and torch's class"
+            " has one embed_dim for both",
+            tip=f"--keep {path} leaves its heads whole; or use the pruned .pt2, which needs no class",
+        )
+    keys, values = (
+        (outer, outer)
+        if layer._qkv_same_embed_dim
+        else (layer.k_proj_weight.shape[1], layer.v_proj_weight.shape[1])
+    )
+    put(
+        path, layer, embed_dim=outer, num_heads=inner // old_width, head_dim=old_width, kdim=keys, vdim=values
+    )
+
+
+class Guesses:
+    """What the numbers that a user's modules keep may have become.
+
+    One decision covers an attribute of one class and one value, however many modules of the
+    class there are: blocks of a network shrink by the same reading of their attributes.
+    """
+
+    def __init__(self, module: nn.Module, traced: Trace, sizes: Sizes) -> None:
+        seen = _seen(traced, sizes)
+        self.spots: dict[tuple[type, str, Any], list[tuple[str, list[Any]]]] = {}
+        for path, owner in module.named_modules():
+            if type(owner).__module__.startswith("torch.nn"):
+                continue
+            for name, value in _numbers(owner):
+                offers = _offers(value, seen.get(path, {}))
+                if offers != [value]:
+                    self.spots.setdefault((type(owner), name, value), []).append((path, offers))
+
+    def trials(self) -> Iterator[dict[tuple[str, str], tuple[Any, Any]]]:
+        """Ways to update, the likeliest first, at most 64: (path, name) -> (old, new)."""
+        keys = list(self.spots)
+        ranges = [range(max(len(offers) for _, offers in self.spots[k])) for k in keys]
+        choices = sorted(itertools.islice(itertools.product(*ranges), 1 << 16), key=sum)
+        for chosen in choices[:TRIALS]:
+            found = {}
+            for (cls, name, value), rank in zip(keys, chosen, strict=True):
+                for path, offers in self.spots[cls, name, value]:
+                    new = offers[min(rank, len(offers) - 1)]
+                    if new != value:
+                        found[path, name] = (value, new)
+            yield found
+
+
+def _numbers(owner: nn.Module) -> list[tuple[str, Any]]:
+    """Whole numbers and sequences of them that a module keeps, on itself or on its class."""
+    names = dict.fromkeys([*vars(owner), *(n for c in type(owner).__mro__[:-1] for n in vars(c))])
+    found: list[tuple[str, Any]] = []
+    for name in names:
+        if name.startswith("_"):
+            continue
+        value = getattr(owner, name, None)
+        if isinstance(value, int) and not isinstance(value, bool) and value > 1:
+            found.append((name, value))
+        elif isinstance(value, list | tuple) and value and all(type(v) is int for v in value):
+            found.append((name, tuple(value)))
+    return found
+
+
+def _offers(value: Any, seen: dict[Any, set[Any]]) -> list[Any]:
+    """New values: a size that shrank first, by how much it did; then the old one, where it stayed."""
+    smaller = sorted(seen.get(value, set()) - {value})
+    return [*smaller, value] if smaller else [value]
+
+
+def _seen(traced: Trace, sizes: Sizes) -> dict[str, dict[Any, set[Any]]]:
+    """Per module path: each size, run of sizes, or list of parts inside it -> what it became."""
+    seen: dict[str, dict[Any, set[Any]]] = {}
+    for node in traced.graph.graph.nodes:
+        path = _path(node)
+        if path is None:
+            continue
+        own = seen.setdefault(path, {})
+        for part in (node, *node.all_input_nodes):
+            shapes = shape_of(part.meta.get("val"))
+            if isinstance(shapes, list):
+                _note_parts(own, shapes, [sizes.shape(part, i) for i in range(len(shapes))])
+            elif isinstance(shapes, tuple):
+                _note(own, shapes, sizes.shape(part))
+    return seen
+
+
+def _note(own: dict[Any, set[Any]], old: tuple[int, ...], new: tuple[int, ...]) -> None:
+    for a, b in zip(old, new, strict=True):
+        own.setdefault(a, set()).add(b)
+    for start, stop in itertools.combinations(range(len(old) + 1), 2):
+        own.setdefault(old[start:stop], set()).add(new[start:stop])
+        if stop - start > 1:  # heads x width, where the forward flattens them
+            own.setdefault(math.prod(old[start:stop]), set()).add(math.prod(new[start:stop]))
+
+
+def _note_parts(own: dict[Any, set[Any]], old: list[Any], new: list[tuple[int, ...]]) -> None:
+    shapes = [s for s in old if isinstance(s, tuple)]
+    if len(shapes) != len(old):
+        return
+    for a, b in zip(shapes, new, strict=True):
+        _note(own, a, b)
+    for dim in range(len(shapes[0])):
+        if all(len(s) > dim for s in shapes):
+            own.setdefault(tuple(s[dim] for s in shapes), set()).add(tuple(s[dim] for s in new))
+
+
+def _path(node: fx.Node) -> str | None:
+    stack = list((node.meta.get("nn_module_stack") or {}).values())
+    if not stack or node.op != "call_function":
+        return None
+    path = str(stack[-1][0])
+    return path.removeprefix("L['self']").removeprefix(".")
+
+
+def lines_of_modules(traced: Trace) -> dict[str, str]:
+    """Module path -> the user's line that runs within it."""
+    found: dict[str, str] = {}
+    for node in traced.graph.graph.nodes:
+        path = _path(node)
+        if path is not None:
+            found.setdefault(path, source_line(node))
+    return found
