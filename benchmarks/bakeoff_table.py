@@ -108,7 +108,7 @@ def table(found: dict[str, Any], default: str = "ib-gauss") -> str:
     return "\n".join(lines)
 
 
-def plot(found: dict[str, Any], path: Path) -> None:
+def plot(found: dict[str, Any], path: Path, skip: tuple[str, ...] = ()) -> None:
     """Accuracy against the share of MACs, one panel per recovery; nothing without matplotlib."""
     try:
         import matplotlib
@@ -117,7 +117,7 @@ def plot(found: dict[str, Any], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    panels = sorted(grid(found).items())
+    panels = [(k, v) for k, v in sorted(grid(found).items()) if k[0] not in skip]
     if not panels:
         return
     figure, axes = pyplot.subplots(1, len(panels), figsize=(6 * len(panels), 4.5), squeeze=False)
