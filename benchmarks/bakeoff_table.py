@@ -120,14 +120,16 @@ def plot(found: dict[str, Any], path: Path, skip: tuple[str, ...] = ()) -> None:
     panels = [(k, v) for k, v in sorted(grid(found).items()) if k[0] not in skip]
     if not panels:
         return
+    names = sorted({c for _, rows in panels for c in rows})  # one colour per criterion in all panels
     figure, axes = pyplot.subplots(1, len(panels), figsize=(6 * len(panels), 4.5), squeeze=False)
     for axis, ((recovery, allocation), rows) in zip(axes[0], panels, strict=True):
         for criterion, row in sorted(rows.items()):
+            colour = f"C{names.index(criterion) % 10}"
             ratios = sorted(row)
             means = [mean(row[r]) for r in ratios]
             sds = [spread(row[r]) or 0.0 for r in ratios]
             style = "--" if criterion in CONTROLS else "-"
-            axis.errorbar(ratios, means, sds, label=criterion, linestyle=style, capsize=2)
+            axis.errorbar(ratios, means, sds, label=criterion, linestyle=style, capsize=2, color=colour)
         axis.axhline(found["dense"], color="grey", linewidth=0.8)
         axis.set(title=f"{recovery}, {allocation}", xlabel="share of the MACs", ylabel="test accuracy, %")
         axis.legend(fontsize=8)

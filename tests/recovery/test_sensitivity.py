@@ -12,8 +12,8 @@ from edgeprune.coupling.ties import Choice
 from edgeprune.criteria import Context, score
 from edgeprune.data import open_data
 from edgeprune.model.graph import state_tensors
-from edgeprune.model.trace import trace
-from edgeprune.recovery.sensitivity import divergence, sensitivity
+from edgeprune.model.trace import run, trace
+from edgeprune.recovery.sensitivity import divergence, loss_without, sensitivity
 from edgeprune.surgery import analyse
 
 
@@ -83,3 +83,23 @@ def test_divergence_is_the_kl_of_the_class_probabilities():
     assert divergence(a + 7, a) == pytest.approx(0, abs=1e-6)
     c = torch.randn(6, 2, 5)
     assert divergence(2 * c, c) == pytest.approx(float((c**2).mean() / c.var()), rel=1e-5)
+
+
+def test_readers_that_take_over_lose_less_than_those_that_do_not():
+    """Absorbing makes a removal cheaper on average, and either way the graph comes back as it was."""
+    net, inputs = nets.build("chain", dtype=torch.float32)
+    x = np.random.default_rng(0).normal(size=(64, *inputs[0].shape[1:])).astype(np.float32)
+    traced = trace(net.eval(), (torch.from_numpy(x[:2]),))
+    couplings = analyse(traced)
+    statistics = capture(traced, couplings, open_data((x, None)), np.arange(len(x)))
+    graph, batches = traced.copy(), [(torch.from_numpy(x),)]
+    with torch.no_grad():
+        wanted = [run(graph, b)[0] for b in batches]
+        lost = []
+        for component in range(couplings.count):
+            removed = np.arange(couplings.count) == component
+            parts = (graph, couplings, statistics, removed, batches, wanted)
+            lost.append((loss_without(*parts, absorb=False), loss_without(*parts)))
+        plain, absorbed = np.mean(lost, axis=0)
+        assert 0 < absorbed < 0.9 * plain
+        assert torch.equal(run(graph, batches[0])[0], wanted[0])
