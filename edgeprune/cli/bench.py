@@ -80,7 +80,8 @@ def bench(
     if (explain or slow) and not result.emulated:
         from edgeprune.bench import run_report, why
 
-        asked = {name: settings[name] for name in ("threads", "batch", "seed", "inputs", "shapes")}
+        names = ("threads", "batch", "seed", "inputs", "shapes")
+        asked = {name: settings[name] for name in names} | {"seconds": min(seconds, 4.0)}
         found = why(models[0], models[1], run_report(*models), **asked)
     if as_json:
         plain = to_json(result) | ({"why": to_json(found)} if found else {})

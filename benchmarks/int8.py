@@ -1,0 +1,170 @@
+"""Dense and pruned, in float and in 8 bits: accuracy, time ratios from one interleaved run, file sizes.
+
+    python benchmarks/int8.py            the trained networks, compressed here where no run is there
+    python benchmarks/int8.py --net fashion_resnet --runs FOLDER
+
+A run folder NET-edgeprune below --runs is used as it is; otherwise `edgeprune compress` makes one. Both
+files of the run are quantised as `edgeprune quantise` does, choices by the validation part; accuracy is
+of the test part. Where 8 bits are not faster, the operators say why. Writes results/int8.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from recording import record, table
+
+from edgeprune.bench import HostTimer, run_bench, why
+from edgeprune.data import accuracy, open_data, split
+from edgeprune.errors import EdgepruneError
+from edgeprune.onnxfile import int8_settings, quantise
+from edgeprune.pipeline import Progress
+from edgeprune.pipeline.exporting import file_outputs
+from edgeprune.pipeline.options import Clock
+from edgeprune.planning.bounds import paired_drop, share_interval
+from edgeprune.records import QuantiseResult, to_json
+from edgeprune.targets import load_target
+
+ROOT = Path(__file__).parent.parent
+FASHION = "/usr/share/datasets/fashion-mnist"
+NETS = {  # data, input shape, factory
+    "fashion_resnet": (FASHION, "1,28,28", "examples.nets:fashion_resnet"),
+    "fashion_plain": (FASHION, "1,28,28", "examples.nets:fashion_plain"),
+    "wearable_cnn": ("examples.wearable:data", "128,6", "examples.sequence_nets:wearable_cnn"),
+    "debian_text": ("examples.debian_text:data", "int64:20", "examples.sequence_nets:debian_text"),
+}
+GOAL_RATIO, GOAL_POINTS = 1 / 3, 1.0
+
+
+def main() -> int:
+    """Measure every network, print the table and whether the goal is met."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--net", action="append", choices=sorted(NETS), help="repeatable")
+    parser.add_argument("--runs", type=Path, default=ROOT, help="where NET-edgeprune folders are or go")
+    parser.add_argument("--macs", default="3x", help="of runs made here")
+    parser.add_argument("--max-drop", type=float, default=0.5, help="points that 8 bits may cost, validation")
+    parser.add_argument("--seconds", type=float, default=10.0)
+    given = parser.parse_args()
+    sys.path.insert(0, str(ROOT))
+    rows: list[dict[str, Any]] = []
+    details: dict[str, Any] = {}
+    for net in given.net or NETS:
+        if not (ROOT / f"examples/checkpoints/{net}.safetensors").exists():
+            print(f"{net}: no trained checkpoint", file=sys.stderr)
+            continue
+        try:
+            found, more = measure(net, run_folder(net, given), given)
+        except EdgepruneError as error:
+            print(f"{net}: {error}", file=sys.stderr)
+            rows.append({"network": net, "file": str(error), "met": False})
+            continue
+        rows += found
+        details[net] = more
+    columns = ["network", "file", "accuracy", "points lost", "time of dense float", "kB", "layers in 8 bits"]
+    print(table(rows, columns))
+    for net, more in details.items():
+        print(f"{net}: {more['verdict']}")
+        for cause in more["causes"]:
+            print(f"  {cause}")
+    print(record("int8", rows, details=details))
+    return 0
+
+
+def run_folder(net: str, given: argparse.Namespace) -> Path:
+    """A finished run of the network."""
+    named = "fashion" if net == "fashion_resnet" and (given.runs / "fashion-edgeprune").is_dir() else net
+    folder = Path(given.runs) / f"{named}-edgeprune"
+    if not (folder / "report.json").exists():
+        data, shape, factory = NETS[net]
+        command = [
+            sys.executable, "-m", "edgeprune", "compress", f"examples/checkpoints/{net}.safetensors",
+            "--model", factory, "--input-shape", shape, "--data", data, "--macs", given.macs,
+            "--rounds", "1", "--epochs", "6", "--int8", "off", "--output", str(folder),
+        ]  # fmt: skip
+        subprocess.run(command, cwd=ROOT, check=True, stdout=sys.stderr)
+    return folder
+
+
+def measure(net: str, folder: Path, given: argparse.Namespace) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Four files: rows of the table, and what was quantised, timed and found."""
+    data, shape, _ = NETS[net]
+    sizes = tuple(int(n) for n in shape.rpartition(":")[2].split(","))
+    dataset = open_data(data, input_shapes=[sizes])
+    parts = split(dataset, seed=0)
+    assert dataset.labels is not None
+    clock = Clock(Progress())
+
+    def scores(path: Path, indices: Any) -> Any:
+        return accuracy(file_outputs(path, dataset, indices, clock), dataset.labels[indices])
+
+    kept = folder / "model-float.onnx"
+    floats = {"dense": folder / "dense.onnx", "pruned": kept if kept.exists() else folder / "model.onnx"}
+    made: dict[str, QuantiseResult] = {}
+    for name, path in floats.items():
+        made[name] = quantise(
+            path,
+            (dataset.batch(part) for part in np.array_split(parts.calibration, 16)),
+            folder / f"{name}-int8.onnx",
+            evaluate=lambda file: 100.0 * float(scores(file, parts.validation).mean()),
+            max_drop=given.max_drop,
+            timer=HostTimer(seconds=3.0),
+            **int8_settings(load_target("host")),
+        )
+    files = {
+        "dense float": floats["dense"],
+        "pruned float": floats["pruned"],
+        "dense int8": folder / "dense-int8.onnx",
+        "pruned int8": folder / "pruned-int8.onnx",
+    }
+    bench = run_bench(list(files.values()), seconds=given.seconds)
+    ratios = [None, *(row.ratio for row in bench.ratios)]
+    base = scores(files["dense float"], parts.test)
+    rows = []
+    for (name, path), ratio in zip(files.items(), ratios, strict=True):
+        values = scores(path, parts.test)
+        share, drop = share_interval(values), paired_drop(base, values)
+        quantised = made.get(name.removesuffix(" int8"))
+        count = (
+            f"{sum(x.quantised for x in quantised.layers)} of {len(quantised.layers)}" if quantised else ""
+        )
+        rows.append(
+            {
+                "network": net,
+                "file": name,
+                "accuracy": f"{share.value:.2%} [{share.low:.2%}, {share.high:.2%}]",
+                "points lost": "" if ratio is None else f"{drop.value:.2f} [{drop.low:.2f}, {drop.high:.2f}]",
+                "time of dense float": ""
+                if ratio is None
+                else f"{ratio.value:.3f} [{ratio.low:.3f}, {ratio.high:.3f}]",
+                "kB": f"{path.stat().st_size / 1000:.0f}",
+                "layers in 8 bits": count,
+                "values": {"accuracy": to_json(share), "drop": to_json(drop), "ratio": to_json(ratio)},
+            }
+        )
+    last = ratios[-1]
+    assert last is not None
+    lost = paired_drop(base, scores(files["pruned int8"], parts.test)).value
+    met = last.value <= GOAL_RATIO and lost <= GOAL_POINTS
+    rows[-1]["met"] = met
+    explained = why(files["pruned float"], files["pruned int8"], seconds=3.0)
+    verdict = (
+        f"pruned in 8 bits is {1 / last.value:.2f} [{1 / last.high:.2f}, {1 / last.low:.2f}] times as fast as"
+        f" dense in float at {lost:.2f} points lost: 3 times at 1 point is {'met' if met else 'missed'}"
+    )
+    return rows, {
+        "verdict": verdict,
+        "causes": list(explained.causes),
+        "why": to_json(explained.layers),
+        "quantised": to_json(made),
+        "warnings": list(bench.warnings),
+        "same": to_json(bench.same),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
