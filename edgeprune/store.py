@@ -82,6 +82,7 @@ class RunFolder:
                 f"--output {path}: {error.strerror or error}", tip="choose a folder that can be written"
             ) from error
         found = self._read("run.json")
+        self._new = found is None
         if found is None:
             if any(p.name != "stages.json" for p in path.iterdir()):
                 raise OutputError(
@@ -130,8 +131,16 @@ class RunFolder:
         self._stages[stage] = {name: sha256_file(self.path / name) for name in names}
         write_json(self.path / "stages.json", self._stages)
 
-    def abandon(self) -> None:
-        """Take back what opening wrote, if nothing else was written since; else the run can go on."""
+    def abandon(self, *, refused: bool = False) -> None:
+        """Take back what opening wrote, if nothing else was written since; else the run can go on.
+
+        Args:
+            refused: the request can never be carried out, so what a new run wrote for it goes too.
+        """
+        if refused and self._new:
+            for entry in self.path.iterdir():
+                if entry.name != "run.json":
+                    shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
         if {p.name for p in self.path.iterdir()} == {"run.json"}:
             (self.path / "run.json").unlink()
             with contextlib.suppress(OSError):  # a mount point, say

@@ -64,6 +64,16 @@ from edgeprune.cli.device import device_options, open_device
 )
 @click.option("--threads", default=1, show_default=True, help="Threads when timing.")
 @click.option("--bench-seconds", default=5.0, show_default=True)
+@click.option(
+    "--front", type=click.IntRange(0, 6), default=6, show_default=True, help="Files to choose from beside it."
+)
+@click.option(
+    "--int8",
+    type=click.Choice(["auto", "on", "off"]),
+    default="auto",
+    show_default=True,
+    help="8 bits: where faster within the budget, always, or never.",
+)
 @click.option("--opset", default=18, show_default=True)
 @click.option("--fixed-batch", type=click.IntRange(min=1), help="Export with this batch size.")
 @click.option("--seed", default=0, show_default=True)

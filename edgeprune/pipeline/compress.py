@@ -79,15 +79,18 @@ def compress(
     try:
         prepared = prepare(loaded, dataset, evaluation or {}, options, folder, clock, device)
         goals_of(prepared, options.budget)  # refuses what cannot be reached
+    except BudgetError:
+        folder.abandon(refused=True)
+        raise
     except BaseException:
         folder.abandon()  # a request that was refused leaves no folder that would refuse the next
         raise
-    final, tried = search(prepared, options, folder, clock)
+    first, final, tried = search(prepared, options, folder, clock)
     with clock.stage("save"):
         save(final.trace, output / "model.pt2")
         write_json(output / "recipe.json", recipe(prepared.trace, prepared.couplings, final.removed))
         write_json(output / "removed.json", removed_channels(prepared, final, tried, folder))
-    made = deliver(prepared, final, options, folder, clock, device)
+    made = deliver(prepared, final, options, folder, clock, device, first=first, tried=tried)
     content = to_json(report(loaded, prepared, final, tried, made, options, clock))
     validate_report(content)
     write_html(content, output / "report.html")

@@ -6,7 +6,7 @@ onnxruntime, latency from paired rounds of the dense and the shipped file.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,16 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeprune.bench import run_bench
-from edgeprune.data import Dataset
 from edgeprune.device.remote import Device, device_bench
-from edgeprune.device.verify import verify_for_target, verify_on_device
+from edgeprune.device.verify import reference_session, verify_for_target, verify_on_device
 from edgeprune.errors import ParityError
 from edgeprune.model.run import outputs
-from edgeprune.pipeline.exporting import export_trace
+from edgeprune.onnxfile import describe
+from edgeprune.pipeline import front
+from edgeprune.pipeline.costs import parameters
+from edgeprune.pipeline.exporting import BATCH, export_trace, file_outputs
 from edgeprune.pipeline.options import Clock, Options
-from edgeprune.pipeline.prepare import BATCH, Prepared
+from edgeprune.pipeline.prepare import Prepared
 from edgeprune.pipeline.state import State
 from edgeprune.records import BenchResult, OnnxArtifact, VerifyResult
 from edgeprune.recovery import compensate, recalibrate
@@ -44,6 +46,8 @@ class Delivery:
     verified: (
         VerifyResult | str | None
     )  # on the target's processor; the reason where it was not, None for the host
+    front: list[dict[str, Any]]
+    notes: tuple[str, ...]
 
 
 def deliver(
@@ -53,6 +57,9 @@ def deliver(
     folder: RunFolder,
     clock: Clock,
     device: Device | None = None,
+    *,
+    first: State,
+    tried: list[State],
 ) -> Delivery:
     """Write model.onnx, golden.npz and preprocess.json, and measure them.
 
@@ -64,6 +71,11 @@ def deliver(
     made: dict[str, Any] = {"fixed_batch": options.fixed_batch, "opset": options.opset}
     with clock.stage("export"):
         shipped = export_trace(final.trace, calls, folder.path / "model.onnx", **made)
+    points, chosen, notes = _choices(prepared, first, final, tried, shipped, options, folder, clock, device)
+    if chosen.int8:
+        front.ship_as(chosen, shipped, folder.path)
+        shipped = replace(describe(folder.path / "model.onnx", note=chosen.artifact.note),
+                          parity=chosen.artifact.parity)  # fmt: skip
     target = load_target(options.target)
     with clock.stage("bench"):
         timing: dict[str, Any] = {
@@ -96,29 +108,33 @@ def deliver(
             for name, other in prepared.evaluation.items():
                 evaluation[name] = file_outputs(shipped.path, other, np.arange(len(other)), clock)
     _golden(prepared, shipped, calls, folder.path)
-    return Delivery(dense, shipped, bench, test, evaluation, verified)
+    dense_ms = bench.models[0].p50_ms.value if bench.models[0].p50_ms else None
+    rows = front.rows(prepared, points, chosen, dense_ms)
+    return Delivery(dense, shipped, bench, test, evaluation, verified, rows, notes)
 
 
-def file_outputs(
-    path: Path, dataset: Dataset, indices: npt.NDArray[np.int64], clock: Clock
-) -> npt.NDArray[np.float32]:
-    """First output of an ONNX file for every sample, by onnxruntime."""
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    names = [i.name for i in session.get_inputs()]
-    fixed = session.get_inputs()[0].shape[0]
-    size = fixed if isinstance(fixed, int) else BATCH
-    found = []
-    for start in range(0, len(indices), size):
-        part = indices[start : start + size]
-        whole = (
-            np.concatenate([part, np.repeat(part[-1:], size - len(part))]) if isinstance(fixed, int) else part
-        )
-        out = session.run(None, dict(zip(names, dataset.batch(whole), strict=True)))[0]
-        found.append(out[: len(part)])
-        clock.progress.step(start + len(part), len(indices))
-    return np.concatenate(found).astype(np.float32)
+def _choices(
+    prepared: Prepared, first: State, final: State, tried: list[State], shipped: OnnxArtifact,
+    options: Options, folder: RunFolder, clock: Clock, device: Device | None,
+) -> tuple[list[front.Point], front.Point, tuple[str, ...]]:  # fmt: skip
+    """The front, the point to ship, and what to know of 8 bits."""
+    own = front.Point(
+        "shipped", shipped, final.couplings.macs(), parameters(final.trace), options.epochs > 0, False
+    )
+    notes: list[str] = []
+    with clock.stage("front"):
+        points = [own, *front.candidates(prepared, first, final, tried, options, folder, clock)]
+    with clock.stage("8 bits"):
+        (folder.path / "front").mkdir(exist_ok=True)
+        eight = front.eight_bits(prepared, own, options, clock, folder.path / "front" / "shipped-int8.onnx")
+        if isinstance(eight, str):
+            notes.append(eight)
+        elif eight is not None:
+            points.append(eight[0])
+            notes += eight[1].notes
+    with clock.stage("front: bench"):
+        points = front.measured(prepared, points, options, clock, device)
+    return points, front.pick(points, own, options), tuple(notes)
 
 
 def _steps(prepared: Prepared, final: State) -> dict[str, npt.NDArray[np.float32]]:
@@ -137,9 +153,7 @@ def _golden(
     prepared: Prepared, shipped: OnnxArtifact, calls: list[tuple[npt.NDArray[Any], ...]], path: Path
 ) -> None:
     """Recorded inputs and outputs that a device checks itself against, and how inputs are made."""
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(str(shipped.path), providers=["CPUExecutionProvider"])
+    session = reference_session(shipped.path)  # of 8 bits: the graph as written, which every kernel aims at
     fixed = session.get_inputs()[0].shape[0]
     call = calls[0] if isinstance(fixed, int) else tuple(x[:GOLDEN] for x in calls[0])
     out = session.run(None, {i.name: x for i, x in zip(session.get_inputs(), call, strict=True)})

@@ -19,8 +19,10 @@ from edgeprune.errors import ExportError
 from edgeprune.model.run import reference
 from edgeprune.model.trace import Trace, reexport
 from edgeprune.onnxfile import produce
+from edgeprune.pipeline.options import Clock
 from edgeprune.records import OnnxArtifact
 
+BATCH = 128
 PARITY_CALLS, PARITY_BATCH = 4, 8
 Call = tuple[npt.NDArray[Any], ...]
 
@@ -83,6 +85,28 @@ def parity_inputs(
                 call.append(rng.integers(0, max(top, 1), shape).astype(x.numpy().dtype))
         calls.append(tuple(call))
     return calls
+
+
+def file_outputs(
+    path: Path, dataset: Dataset, indices: npt.NDArray[np.int64], clock: Clock
+) -> npt.NDArray[np.float32]:
+    """First output of an ONNX file for every sample, by onnxruntime."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    names = [i.name for i in session.get_inputs()]
+    fixed = session.get_inputs()[0].shape[0]
+    size = fixed if isinstance(fixed, int) else BATCH
+    found = []
+    for start in range(0, len(indices), size):
+        part = indices[start : start + size]
+        whole = (
+            np.concatenate([part, np.repeat(part[-1:], size - len(part))]) if isinstance(fixed, int) else part
+        )
+        out = session.run(None, dict(zip(names, dataset.batch(whole), strict=True)))[0]
+        found.append(out[: len(part)])
+        clock.progress.step(start + len(part), len(indices))
+    return np.concatenate(found).astype(np.float32)
 
 
 def _sized(x: torch.Tensor, batch: int) -> torch.Tensor:

@@ -75,7 +75,13 @@ def open_latency(
     if options.profile is None and timer is None:
         return _estimated(traced, couplings, target, options)
     with clock.stage("latency profile"):
-        profile, notes, timer = _profile(traced, couplings, target, options, folder, clock, device, timer)
+        try:
+            profile, notes, timer = _profile(traced, couplings, target, options, folder, clock, device, timer)
+        except BenchError as error:
+            if budget.timed or options.profile is not None:
+                raise
+            clock.progress.note(f"planned by MACs: no latency profile ({error.message})")
+            return None
         dense_ms, p99 = profile.dense_ms.value, None
         if timer is not None and budget.timed:
             found = timer([dense], TAIL_SECONDS if budget.deadline_ms else DENSE_SECONDS).models[0]

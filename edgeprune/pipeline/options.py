@@ -39,6 +39,8 @@ class Options:
     target: str = "host"
     threads: int = 1
     bench_seconds: float = 5.0
+    front: int = 6  # files beside the shipped one: rounds that were tried, filled up with plans
+    int8: str = "auto"  # auto, on or off
     opset: int = 18
     fixed_batch: int | None = None
 

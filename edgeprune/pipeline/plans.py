@@ -11,7 +11,6 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -20,9 +19,10 @@ from edgeprune.coupling.components import BoolArray
 from edgeprune.criteria import Scores
 from edgeprune.model.trace import reexport
 from edgeprune.onnxfile import export_onnx
+from edgeprune.pipeline.exporting import BATCH
 from edgeprune.pipeline.goals import Goal, Goals, joint
 from edgeprune.pipeline.options import Clock, Options
-from edgeprune.pipeline.prepare import BATCH, Prepared
+from edgeprune.pipeline.prepare import Prepared
 from edgeprune.pipeline.state import State
 from edgeprune.planning import Curve, allocate, uniform
 from edgeprune.recovery.sensitivity import sensitivity
@@ -30,7 +30,7 @@ from edgeprune.surgery import cut
 
 SENSITIVITY_SAMPLES = 512
 CORRECTIONS, CLOSE = 4, 0.02  # timings of whole models at most; measured over asked that is good enough
-TIMING_SECONDS = 3.0
+TIMING_SECONDS = 3.0  # at most, and no longer than the final bench
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,8 @@ def plan(
     timer = None if prepared.latency is None else prepared.latency.timer
     if not correct or timer is None or all(g.kind != "ms" for g in goals):
         return Plan(choose(goals), curves)
-    return _corrected(prepared, state, goals, choose, curves, clock)
+    seconds = min(TIMING_SECONDS, options.bench_seconds)
+    return _corrected(prepared, state, goals, choose, curves, seconds, clock)
 
 
 def score_curves(state: State, scores: Scores) -> dict[int, Curve]:
@@ -120,7 +121,13 @@ def _choose(
 
 
 def _corrected(
-    prepared: Prepared, state: State, goals: Goals, choose: Any, curves: dict[int, Curve], clock: Clock
+    prepared: Prepared,
+    state: State,
+    goals: Goals,
+    choose: Any,
+    curves: dict[int, Curve],
+    seconds: float,
+    clock: Clock,
 ) -> Plan:
     """Move the predicted goal until the measured one is met; the slowest plan that keeps to it wins."""
     asked = next(g.share for g in goals if g.kind == "ms")
@@ -129,7 +136,7 @@ def _corrected(
     for turn in range(CORRECTIONS):
         removed = choose(tuple(Goal("ms", aim) if g.kind == "ms" else g for g in goals))
         cost = joint(prepared, state.trace, state.couplings, (Goal("ms", 1.0),))
-        predicted, measured = cost(removed), timed_share(prepared, state, removed)
+        predicted, measured = cost(removed), timed_share(prepared, state, removed, seconds)
         timed.append({"asked": asked, "predicted": predicted, "measured": measured})
         clock.progress.step(turn + 1, CORRECTIONS, f"{measured:.3f} of the dense latency, {asked:.3f} asked")
         fits, before = measured <= asked * (1 + CLOSE), best is not None and best[0] <= asked * (1 + CLOSE)
@@ -150,7 +157,7 @@ def _corrected(
     return Plan(best[1], curves, tuple(timed))
 
 
-def timed_share(prepared: Prepared, state: State, removed: BoolArray) -> float:
+def timed_share(prepared: Prepared, state: State, removed: BoolArray, seconds: float) -> float:
     """Median time of the network without `removed` over the dense file's, in paired rounds.
 
     Raises:
@@ -161,5 +168,5 @@ def timed_share(prepared: Prepared, state: State, removed: BoolArray) -> float:
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "small.onnx"
         export_onnx(reexport(small.graph, small.inputs, small.dynamic), path)
-        found = prepared.latency.timer([prepared.file.path, path], TIMING_SECONDS)
+        found = prepared.latency.timer([prepared.file.path, path], seconds)
     return found.ratios[0].ratio.value

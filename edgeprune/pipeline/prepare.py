@@ -16,12 +16,12 @@ from edgeprune.coupling.components import Couplings
 from edgeprune.data import Dataset, Metric, check_labels, resolve_metric, split
 from edgeprune.device.remote import Device
 from edgeprune.errors import DataError, ModelError
-from edgeprune.model.graph import concrete, state_tensors
+from edgeprune.model.graph import state_tensors
 from edgeprune.model.load import LoadedModel
 from edgeprune.model.run import batches, outputs
 from edgeprune.model.trace import Trace, run
 from edgeprune.pipeline.costs import refuse_unreachable
-from edgeprune.pipeline.exporting import export_trace, parity_inputs
+from edgeprune.pipeline.exporting import BATCH, export_trace, parity_inputs
 from edgeprune.pipeline.latencies import Latency, open_latency
 from edgeprune.pipeline.opening import open_trace, require_free_batch
 from edgeprune.pipeline.options import Clock, Options
@@ -30,9 +30,6 @@ from edgeprune.records import Interval, OnnxArtifact, Splits
 from edgeprune.store import RunFolder
 from edgeprune.surgery import analyse
 from edgeprune.targets import load_target
-
-BATCH = 128
-ACTIVATION_BYTES = 1 << 30  # the most that one value may take over all calibration samples
 
 
 @dataclass(frozen=True)
@@ -75,16 +72,9 @@ class Prepared:
     latency: Latency | None = None
 
     def calibration(self) -> list[tuple[torch.Tensor, ...]]:
-        """Calibration batches that fit in memory: each node's value over all of them stays bounded."""
+        """Calibration batches; what reads them bounds its own memory."""
         assert self.dataset is not None and self.splits is not None
-        largest = 1
-        for node in self.trace.graph.graph.nodes:
-            val = node.meta.get("val")
-            if node.op == "call_function" and isinstance(val, torch.Tensor) and val.dim():
-                largest = max(largest, _sample_bytes(val))
-        samples = max(32, min(len(self.splits.calibration), ACTIVATION_BYTES // max(1, largest)))
-        chosen = self.splits.calibration[:samples]
-        return [inputs for inputs, _ in batches(self.dataset, chosen, BATCH)]
+        return [inputs for inputs, _ in batches(self.dataset, self.splits.calibration, BATCH)]
 
     def drop(self, out: npt.NDArray[np.float32], part: str, *, level: float = 0.95) -> Interval:
         """Points of the measure lost against the dense model on a part ("validation" or "test")."""
@@ -197,14 +187,6 @@ def _alignment(options: Options, folder: RunFolder, clock: Clock) -> int:
             folder.save("staircase", staircase(threads=options.threads))
         found = folder.load("staircase")
     return int(found["alignment"]) if found else 1
-
-
-def _sample_bytes(val: Any) -> int:
-    """Bytes of one sample of a value whose first dimension is the batch."""
-    size = 1
-    for s in tuple(val.shape)[1:]:
-        size *= concrete(s)
-    return int(size * val.element_size())
 
 
 def _dense_outputs(

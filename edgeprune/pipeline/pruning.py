@@ -31,10 +31,11 @@ from edgeprune.model.graph import state_tensors
 from edgeprune.model.run import outputs
 from edgeprune.model.trace import Trace, run, save
 from edgeprune.pipeline.costs import cost_of, parameters, refuse_unreachable
+from edgeprune.pipeline.exporting import BATCH
 from edgeprune.pipeline.goals import Goal, dense_price, goals_of
 from edgeprune.pipeline.options import Clock, Options, Progress
 from edgeprune.pipeline.plans import plan
-from edgeprune.pipeline.prepare import BATCH, Measure, Prepared
+from edgeprune.pipeline.prepare import Measure, Prepared
 from edgeprune.pipeline.rounds import capture_for
 from edgeprune.pipeline.stages import Analysis, checked_split
 from edgeprune.pipeline.state import State, advance, start

@@ -20,10 +20,11 @@ from edgeprune.model.load import load_model
 from edgeprune.model.run import outputs
 from edgeprune.model.trace import Trace, save, trace
 from edgeprune.pipeline.costs import parameters
+from edgeprune.pipeline.exporting import BATCH
 from edgeprune.pipeline.goals import Goals
 from edgeprune.pipeline.options import Clock, Options
 from edgeprune.pipeline.plans import plan
-from edgeprune.pipeline.prepare import BATCH, Prepared
+from edgeprune.pipeline.prepare import Prepared
 from edgeprune.pipeline.state import State, advance
 from edgeprune.recovery import FineTune, compensate, finetune, recalibrate
 from edgeprune.recovery.finetune import penultimate

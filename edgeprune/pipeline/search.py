@@ -25,8 +25,8 @@ RETREATS = (0.7, 0.85)  # tried when the first rung is refused
 
 def search(
     prepared: Prepared, options: Options, folder: RunFolder, clock: Clock
-) -> tuple[State, list[State]]:
-    """The accepted state and all states tried, in order.
+) -> tuple[State, State, list[State]]:
+    """The state before any round, the accepted one, and all states tried, in order.
 
     Raises:
         BudgetError: the budget cannot be met, by the rounds or by accuracy (by structure: see prepare).
@@ -35,8 +35,8 @@ def search(
     tried: list[State] = []
     if options.budget.sized:
         goals = goals_of(prepared, options.budget)
-        return _descend(prepared, state, goals, options, folder, clock, tried), tried
-    return _walk(prepared, state, options, folder, clock, tried), tried
+        return state, _descend(prepared, state, goals, options, folder, clock, tried), tried
+    return state, _walk(prepared, state, options, folder, clock, tried), tried
 
 
 def within(state: State, options: Options) -> bool:

@@ -51,6 +51,10 @@ def report(
         notes += _about_target(made, target.title)
     if not within(final, options):
         notes.append(f"over the budget: {options.budget.asked()}")
+    if prepared.latency is not None:
+        said = "planned by" if prepared.latency.basis == "measured" else "planned by an estimate:"
+        notes += [f"{said} {prepared.latency.source}", *prepared.latency.notes]
+    notes += made.notes
     notes += [text for text in (made.shipped.note, *made.bench.warnings) if text]
     return {
         "schema": 1,
@@ -67,6 +71,7 @@ def report(
         "params": {"dense": parameters(prepared.trace), "shipped": parameters(final.trace)},
         "file_bytes": {"dense": made.dense.bytes, "shipped": made.shipped.bytes},
         "parity": {
+            "reference": "its 8-bit graph run unoptimised" if _in_8_bits(made) else "PyTorch",
             "max_abs": parity.max_abs,
             "top1_agreement": parity.top1_agreement,
             "atol": parity.atol,
@@ -79,7 +84,7 @@ def report(
         "pinned": [{"name": "", "channels": p.channels, "reason": p.reason} for p in prepared.couplings.pins],
         "stages": clock.stages,
         "metrics": _metrics(prepared, made),
-        "front": _front(prepared, final, tried),
+        "front": made.front,
         "rounds": [s.record for s in tried],
         "splits": None if prepared.splits is None else prepared.splits.to_json(),
         "bench": to_json(made.bench),
@@ -89,6 +94,10 @@ def report(
         ],
         "notes": notes,
     }
+
+
+def _in_8_bits(made: Delivery) -> bool:
+    return any(row["chosen"] and row["int8"] for row in made.front)
 
 
 def _latency(made: Delivery) -> dict[str, Any] | None:
@@ -271,26 +280,3 @@ def _metrics(prepared: Prepared, made: Delivery) -> list[dict[str, Any]]:
         after, _ = prepared.measure.scores(made.evaluation[name], dense, other.labels)
         rows.append({"name": f"{prepared.measure.name} ({name})", "dense": before, "shipped": after})
     return rows
-
-
-def _front(prepared: Prepared, final: State, tried: list[State]) -> list[dict[str, Any]]:
-    """Every round as a point: MACs against the measure on validation."""
-    points = []
-    for state in tried:
-        drop = state.record.get("validation_drop")
-        points.append(
-            {
-                "name": f"round {state.record['round']}",
-                "accuracy": None if drop is None else _validation_value(prepared) - drop["value"] / 100,
-                "macs": round(state.record["macs"]),
-                "chosen": state is final,
-            }
-        )
-    return points
-
-
-def _validation_value(prepared: Prepared) -> float:
-    assert prepared.dataset is not None and prepared.splits is not None
-    labels = prepared.dataset.labels
-    wanted = None if labels is None else labels[prepared.splits.validation]
-    return prepared.measure.scores(prepared.dense["validation"], prepared.dense["validation"], wanted)[0]

@@ -84,7 +84,7 @@ def _header(report: Mapping[str, Any]) -> str:
         _card("Parameters", *_change(params, words.count, "fewer")),
         _card("File", *_change(size, words.size, "smaller")),
         _card(
-            "Parity with PyTorch",
+            f"Parity with {parity.get('reference', 'PyTorch')}",
             f"{parity['max_abs']:.2g} at most",
             ""
             if parity["top1_agreement"] is None

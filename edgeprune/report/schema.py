@@ -13,7 +13,7 @@
                 steps are intervals of shares in 0..1 (compensated may be null); drop is the paired
                 interval of dense − shipped in points
     macs, params, file_bytes    {dense, shipped}
-    parity      {max_abs, top1_agreement, atol?, samples?}
+    parity      {reference?, max_abs, top1_agreement, atol?, samples?}
     latency     {basis, where, threads?, batch?, dense_p50_ms, shipped_p50_ms, ratio, ratio_low, ratio_high}
                 or null; ratio is shipped / dense; basis is measured, estimate or emulated, and only a
                 measured one may hold milliseconds
@@ -212,6 +212,7 @@ _REPORT = _record(
     params=_PAIR,
     file_bytes=_PAIR,
     parity=_record(
+        reference_=_text,
         max_abs=_number(0),
         top1_agreement=_nullable(_number(0, 1)),
         atol_=_nullable(_number(0)),

@@ -53,7 +53,8 @@ def _pair(name: str, pair: Mapping[str, Any], form: Any, word: str) -> tuple[str
 
 
 def _parity(parity: Mapping[str, Any]) -> str:
-    text = f"parity: ONNX differs from PyTorch by at most {parity['max_abs']:.2g}"
+    reference = parity.get("reference", "PyTorch")
+    text = f"parity: ONNX differs from {reference} by at most {parity['max_abs']:.2g}"
     if parity["top1_agreement"] is not None:
         text += f", top-1 agreement {words.share(parity['top1_agreement'])}"
     return text

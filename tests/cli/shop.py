@@ -41,7 +41,10 @@ def other():
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 10), nn.Linear(10, 10))
 """
 MODEL = ("weights.pt", "--model", "shopnet:build", "--input-shape", "1,8,8")
-QUICK = ("--align", "1", "--epochs", "1", "--calibration", "64", "--bench-seconds", "0.3")
+QUICK = (
+    "--align", "1", "--epochs", "1", "--calibration", "64", "--bench-seconds", "0.3", "--objective", "macs",
+    "--front", "0", "--int8", "off",
+)  # fmt: skip
 HALF = ("--macs", "0.5", "--rounds", "1")
 
 

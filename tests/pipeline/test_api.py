@@ -10,7 +10,15 @@ from torch import nn
 import edgeprune
 from edgeprune.errors import BudgetError, DataError, ModelError
 
-QUICK = {"criterion": "l2", "rounds": 1, "bench_seconds": 0.3, "align": 1}
+QUICK = {
+    "objective": "macs",
+    "front": 0,
+    "int8": "off",
+    "criterion": "l2",
+    "rounds": 1,
+    "bench_seconds": 0.3,
+    "align": 1,
+}
 
 
 @pytest.fixture

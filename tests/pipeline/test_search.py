@@ -50,7 +50,7 @@ def go(monkeypatch, limit, first, **budget):
 
 def test_the_walk_stops_at_the_accuracy_allowed(monkeypatch, asked):
     """The result keeps to the bound, and one try between the last good and the first bad share was made."""
-    final, tried = go(monkeypatch, 14.0, network(1.0))
+    _, final, tried = go(monkeypatch, 14.0, network(1.0))
     assert final.record["validation_drop"]["high"] <= 14.0
     assert asked[:2] == [0.5, 0.36] and any(s.record["validation_drop"]["high"] > 14.0 for s in tried)
     assert final.record["macs"] == min(
@@ -68,12 +68,12 @@ def test_no_network_within_the_drop_is_an_error_with_the_mildest(monkeypatch, as
 def test_what_went_without_loss_counts_as_a_result(monkeypatch, asked):
     """Where every round is refused, the network after the lossless rounds is the answer, not an error."""
     lossless = network(0.9, removed=True)
-    assert go(monkeypatch, 0.1, lossless)[0] is lossless
+    assert go(monkeypatch, 0.1, lossless)[1] is lossless
 
 
 def test_rungs_that_lossless_rounds_passed_are_skipped(monkeypatch, asked):
     """A network that is at 40% before any scoring goes on at the first rung below that."""
-    final, _ = go(monkeypatch, 14.0, network(0.4, removed=True))
+    _, final, _ = go(monkeypatch, 14.0, network(0.4, removed=True))
     assert asked[0] == 0.36 and final.record["validation_drop"]["high"] <= 14.0
 
 

@@ -1,0 +1,269 @@
+"""The choices beside the shipped file: smaller and larger plans, rounds that were tried, 8 bits.
+
+    candidates(...)   files in front/, each exported and parity-checked
+    measured(...)     all of them beside the dense file in one run: latency, accuracy on validation
+    pick(...)         the file to ship: the 8-bit form where it is faster and within the budget
+
+Plans of the front come from the first round's scores and curves with closed-form recovery and no
+training, so that six points cost seconds. Elsewhere: the shipped network itself (search).
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeprune.bench import run_bench
+from edgeprune.bench.operators import HostTimer
+from edgeprune.device.remote import Device, device_bench
+from edgeprune.errors import BudgetError, EdgepruneError, ExportError, ParityError
+from edgeprune.model.trace import Trace
+from edgeprune.onnxfile import int8_settings, quantise, require_gain
+from edgeprune.pipeline.costs import parameters
+from edgeprune.pipeline.exporting import export_trace, file_outputs
+from edgeprune.pipeline.goals import Goal, joint
+from edgeprune.pipeline.options import Clock, Options
+from edgeprune.pipeline.prepare import Prepared
+from edgeprune.pipeline.state import State
+from edgeprune.planning import Curve, allocate, uniform
+from edgeprune.records import BenchResult, Interval, OnnxArtifact, QuantiseResult
+from edgeprune.recovery import compensate, recalibrate
+from edgeprune.store import RunFolder
+from edgeprune.surgery import cut
+from edgeprune.targets import load_target
+
+LADDER = (0.48, 0.28, 0.8, 0.2, 0.62, 0.37)  # shares of the dense cost, the most telling first
+CALIBRATION_CALLS, CALIBRATION_BATCH = 32, 16
+
+
+@dataclass(frozen=True)
+class Point:
+    """One file that could be shipped. `drop` is the paired loss on validation in points, None without data.
+
+    `ratio` is its latency by the dense file's in the run that timed the whole front; None untimed.
+    `dominated` when another point is at least as fast and as accurate.
+    """
+
+    name: str
+    artifact: OnnxArtifact
+    macs: float
+    params: int
+    trained: bool
+    int8: bool
+    drop: Interval | None = None
+    ratio: Interval | None = None
+    dominated: bool = False
+
+
+def candidates(
+    prepared: Prepared, first: State, final: State, tried: list[State], options: Options, folder: RunFolder,
+    clock: Clock,
+) -> list[Point]:  # fmt: skip
+    """Export the plans of the ladder and the rounds that were not shipped.
+
+    Args:
+        first: the network that the first round scored.
+    """
+    made: dict[str, Any] = {"fixed_batch": options.fixed_batch, "opset": options.opset}
+    calls, points = list(prepared.calls), []
+    place = folder.path / "front"
+    place.mkdir(exist_ok=True)
+    networks: list[tuple[str, Trace, float, bool]] = []
+    for state in tried:
+        if state is not final:
+            number = state.record["round"]
+            networks.append((f"round-{number}", state.trace, state.couplings.macs(), options.epochs > 0))
+    wanted = max(0, options.front - len(networks))
+    for share, network, macs in _plans(prepared, first, wanted, folder, clock):
+        networks.append((f"plan-{round(100 * share)}", network, macs, False))
+    for done, (name, network, macs, trained) in enumerate(networks):
+        try:
+            artifact = export_trace(network, calls, place / f"{name}.onnx", **made)
+        except ParityError as error:  # a network that was cut to pieces may put out a constant
+            clock.progress.note(f"front: {name} left out: {error.message}")
+            continue
+        points.append(Point(name, artifact, macs, parameters(network), trained, False))
+        clock.progress.step(done + 1, len(networks))
+    return points
+
+
+def eight_bits(
+    prepared: Prepared, point: Point, options: Options, clock: Clock, output: Path
+) -> tuple[Point, QuantiseResult] | str | None:
+    """The 8-bit form of a point; why there is none; None where it was not asked for and makes no sense."""
+    if options.int8 == "off" or prepared.dataset is None or prepared.splits is None:
+        return None
+    target = load_target(options.target)
+    dataset, splits = prepared.dataset, prepared.splits
+    try:
+        if options.int8 == "auto":
+            require_gain(target)
+        indices = splits.calibration[: CALIBRATION_CALLS * CALIBRATION_BATCH]
+        size = options.fixed_batch or CALIBRATION_BATCH
+        parts = [indices[i : i + size] for i in range(0, len(indices) - size + 1, size)]
+        labels = None if dataset.labels is None else dataset.labels[splits.validation]
+
+        timer = (
+            HostTimer(threads=options.threads, seconds=options.bench_seconds / 2) if target.local else None
+        )
+
+        def evaluate(path: Path) -> float:
+            out = file_outputs(path, dataset, splits.validation, clock)
+            return 100 * prepared.measure.scores(out, prepared.dense["validation"], labels)[0]
+
+        found = quantise(
+            point.artifact.path, (dataset.batch(part) for part in parts), output, evaluate=evaluate,
+            timer=here if target.local else None, **int8_settings(target),
+        )  # fmt: skip
+    except (ExportError, ParityError, BudgetError) as error:
+        return f"8 bits: {error}"
+    except EdgepruneError as error:
+        return None if options.int8 == "auto" else f"8 bits: {error}"
+    named = Point(f"{point.name}-int8", found.artifact, point.macs, point.params, point.trained, True)
+    return named, found
+
+
+def measured(
+    prepared: Prepared, points: list[Point], options: Options, clock: Clock, device: Device | None
+) -> list[Point]:
+    """Latency of every point beside the dense file, in one run, and the loss on validation."""
+    assert prepared.file is not None
+    bench = _bench([prepared.file.path, *(p.artifact.path for p in points)], options, device)
+    ratios: list[Interval | None] = [row.ratio for row in bench.ratios]
+    ratios = ratios or [None] * len(points)
+    found = []
+    for point, ratio in zip(points, ratios, strict=True):
+        drop = None
+        if prepared.dataset is not None and prepared.splits is not None:
+            out = file_outputs(point.artifact.path, prepared.dataset, prepared.splits.validation, clock)
+            drop = prepared.drop(out, "validation", level=0.8)
+        found.append(replace(point, drop=drop, ratio=ratio))
+    return [replace(p, dominated=any(_beats(q, p) for q in found)) for p in found]
+
+
+def pick(points: list[Point], shipped: Point, options: Options) -> Point:
+    """The 8-bit form of the shipped point where it is clearly faster and the budget allows its loss."""
+    eight = next((p for p in points if p.name == f"{shipped.name}-int8"), None)
+    own = next(p for p in points if p.name == shipped.name)
+    if eight is None or own.ratio is None or eight.ratio is None:
+        return own
+    if options.int8 == "on":
+        return eight
+    limit = options.budget.max_drop
+    within = limit is not None and eight.drop is not None and eight.drop.high <= limit
+    return eight if within and eight.ratio.high < own.ratio.low else own
+
+
+def ship_as(point: Point, float_file: OnnxArtifact, folder: Path) -> None:
+    """Put an 8-bit point in the place of model.onnx; the float file stays beside it."""
+    shutil.copyfile(float_file.path, folder / "model-float.onnx")
+    partial = folder / ".model.onnx.partial"
+    shutil.copyfile(point.artifact.path, partial)
+    partial.replace(folder / "model.onnx")
+
+
+def rows(
+    prepared: Prepared, points: list[Point], chosen: Point, dense_ms: float | None
+) -> list[dict[str, Any]]:
+    """The front as the report holds it, fastest first."""
+    value = _dense_value(prepared)
+    order = sorted(points, key=lambda p: p.ratio.value if p.ratio else p.macs)
+    return [
+        {
+            "name": p.name,
+            "accuracy": _left(value, p.drop),
+            "drop": p.drop,
+            "macs": round(p.macs),
+            "params": p.params,
+            "file_bytes": p.artifact.bytes,
+            "ratio": None if p.ratio is None else p.ratio.value,
+            "ratio_low": None if p.ratio is None else p.ratio.low,
+            "ratio_high": None if p.ratio is None else p.ratio.high,
+            "latency_ms": None if p.ratio is None or dense_ms is None else p.ratio.value * dense_ms,
+            "trained": p.trained,
+            "int8": p.int8,
+            "dominated": p.dominated,
+            "file": _place(p, chosen),
+            "chosen": p.name == chosen.name,
+        }
+        for p in order
+    ]  # fmt: skip
+
+
+def _plans(
+    prepared: Prepared, first: State, wanted: int, folder: RunFolder, clock: Clock
+) -> list[tuple[float, Trace, float]]:
+    """Networks at the shares of the ladder, refitted in closed form where there is data."""
+    record = folder.load("rounds/1")
+    if record is None:
+        return []
+    couplings = first.couplings
+    found: list[tuple[float, Trace, float]] = []
+    rank = np.asarray(folder.arrays("rounds/1")["rank"], dtype=np.int64)
+    groups = {name: g for g, name in enumerate(couplings.group_names)}
+    curves = {groups[k]: Curve(tuple(c["shares"]), tuple(c["losses"])) for k, c in record["curves"].items()}
+    kind = "macs" if prepared.latency is None else "ms"
+    calibration = prepared.calibration() if prepared.dataset is not None else None
+    seen: set[bytes] = set()
+    for share in LADDER:
+        if len(found) >= wanted:
+            break
+        cost = joint(prepared, first.trace, couplings, (Goal(kind, share),))
+        if cost(np.zeros(couplings.count, bool)) <= 1:
+            continue
+        removed = (
+            allocate(couplings, rank, curves, cost, 1.0) if curves else uniform(couplings, rank, cost, 1.0)
+        )
+        if not removed.any() or removed.tobytes() in seen:
+            continue
+        seen.add(removed.tobytes())
+        if calibration is None:
+            small = cut(first.trace, couplings, removed)
+        else:
+            small = recalibrate(compensate(first.trace, couplings, removed, calibration)[0], calibration)
+        found.append((share, small, couplings.macs(removed)))
+        clock.progress.step(len(found), wanted)
+    return found
+
+
+def _bench(paths: list[Path], options: Options, device: Device | None) -> BenchResult:
+    seconds = options.bench_seconds * (1 + len(paths) / 8)
+    timing: dict[str, Any] = {"threads": options.threads, "seed": options.seed, "probes": 0}
+    if device is None:
+        return run_bench(paths, seconds=seconds, **timing)
+    return device_bench(device, paths, seconds=seconds, **timing)
+
+
+def _beats(q: Point, p: Point) -> bool:
+    """Whether q is at least as good in both and better in one."""
+    if q is p or q.ratio is None or p.ratio is None:
+        return False
+    drops = (q.drop.value, p.drop.value) if q.drop and p.drop else (0.0, 0.0)
+    times = (q.ratio.value, p.ratio.value)
+    return drops[0] <= drops[1] and times[0] <= times[1] and (drops[0] < drops[1] or times[0] < times[1])
+
+
+def _place(point: Point, chosen: Point) -> str:
+    """Where a point's file is in the run folder."""
+    if point.name == chosen.name:
+        return "model.onnx"
+    return "model-float.onnx" if point.name == "shipped" else f"front/{point.artifact.path.name}"
+
+
+def _left(value: float | None, drop: Interval | None) -> float | None:
+    """Accuracy on validation after a loss in points."""
+    return None if value is None or drop is None else min(1.0, max(0.0, value - drop.value / 100))
+
+
+def _dense_value(prepared: Prepared) -> float | None:
+    if prepared.dataset is None or prepared.splits is None:
+        return None
+    labels = prepared.dataset.labels
+    wanted: npt.NDArray[np.int64] | None = None if labels is None else labels[prepared.splits.validation]
+    dense = prepared.dense["validation"]
+    return prepared.measure.scores(dense, dense, wanted)[0]

@@ -1,0 +1,153 @@
+"""Budgets in milliseconds and the front, end to end: what is planned, timed and shipped."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from torch import nn
+
+import edgeprune
+from edgeprune.errors import BenchError, BudgetError
+from edgeprune.pipeline import front
+from edgeprune.pipeline.options import Options
+from edgeprune.planning import Budget
+from edgeprune.records import Interval
+from edgeprune.report import render_table
+
+
+@pytest.fixture(scope="module")
+def task():
+    """A convolutional network on stripes of two directions, and its data."""
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, 600)
+    x = rng.normal(0, 0.3, (600, 1, 12, 12)).astype(np.float32)
+    x[y == 1, :, ::3, :] += 1
+    x[y == 0, :, :, ::3] += 1
+    net = nn.Sequential(
+        nn.Conv2d(1, 24, 3, padding=1), nn.ReLU(), nn.Conv2d(24, 48, 3, padding=1), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(48, 2),
+    )  # fmt: skip
+    optimizer = torch.optim.Adam(net.parameters(), 1e-2)
+    for _ in range(40):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(net(torch.from_numpy(x)), torch.from_numpy(y)).backward()
+        optimizer.step()
+    return net.eval(), (x, y)
+
+
+@pytest.fixture(scope="module")
+def run(task, tmp_path_factory):
+    """The network at twice the speed, with the front and 8 bits."""
+    net, data = task
+    settings = {"epochs": 0, "rounds": 1, "calibration": 64, "bench_seconds": 0.6, "profile_seconds": 3.0}
+    output = tmp_path_factory.mktemp("front") / "run"
+    return edgeprune.compress(net, data, speedup=1.5, max_drop=30, int8="on", output=output, **settings)
+
+
+def test_a_speedup_is_planned_from_measured_layers_and_checked_on_whole_files(run):
+    """The report says what predicted, and each correction stands with what was predicted and measured."""
+    report = run.report
+    assert any(note.startswith("planned by profile of") for note in report["notes"])
+    timed = report["rounds"][0]["timed"]
+    assert timed and all(t["asked"] == pytest.approx(1 / 1.5) and t["measured"] > 0 for t in timed)
+    assert report["macs"]["shipped"] < report["macs"]["dense"]
+
+
+def test_the_front_has_six_points_and_every_file_of_it_runs(run, task):
+    """At least six choices, each a file with its loss and its latency from one run; one is chosen."""
+    rows = run.report["front"]
+    assert len(rows) >= 6
+    assert sum(r["chosen"] for r in rows) == 1
+    x = task[1][0][:3]
+    for row in rows:
+        session = onnxruntime.InferenceSession(str(run.folder / row["file"]))
+        out = session.run(None, {session.get_inputs()[0].name: x})[0]
+        assert out.shape == (3, 2) and np.isfinite(out).all()
+        assert (
+            row["ratio_low"] <= row["ratio"] <= row["ratio_high"]
+            and row["drop"]["low"] <= row["drop"]["high"]
+        )
+    best = min(rows, key=lambda r: r["ratio"])
+    assert not best["dominated"]
+
+
+def test_eight_bits_on_request_are_shipped_with_the_float_file_beside(run):
+    """--int8 on: model.onnx is the quantised file, its parity is against its own graph, and this is said."""
+    chosen = next(r for r in run.report["front"] if r["chosen"])
+    assert chosen["int8"] and chosen["file"] == "model.onnx"
+    assert (run.folder / "model-float.onnx").is_file()
+    assert run.report["parity"]["reference"] == "its 8-bit graph run unoptimised"
+    assert "ONNX differs from its 8-bit graph" in render_table(run.report)
+
+
+def test_a_written_profile_plans_without_any_timing(run, task, tmp_path, monkeypatch):
+    """For a target that is not at hand a profile is enough: nothing is timed to plan."""
+    import edgeprune.pipeline.latencies as latencies
+
+    net, data = task
+    monkeypatch.setattr(latencies, "run_bench", lambda *a, **k: pytest.fail("timed"))
+    monkeypatch.setattr(latencies, "load_target", lambda name: elsewhere(name))
+    settings = {"epochs": 0, "rounds": 1, "calibration": 64, "bench_seconds": 0.3, "front": 0, "int8": "off"}
+    done = edgeprune.compress(
+        net, data, speedup=1.5, profile=str(run.folder / "profile.json"), output=tmp_path / "run", **settings
+    )
+    assert any("no board at hand" in note for note in done.report["notes"])
+    assert done.report["rounds"][0]["timed"] == []
+
+
+def elsewhere(name):
+    """This machine's descriptor, as if it described another one of its kind."""
+    from edgeprune.targets import load_target
+
+    return replace(load_target(name), local=False)
+
+
+def test_what_cannot_be_reached_names_the_floor(task, tmp_path):
+    """A speed-up beyond what structure allows is refused with the largest possible one; nothing is left."""
+    net, data = task
+    settings = {"epochs": 0, "profile_seconds": 2.0, "calibration": 64, "output": tmp_path / "run"}
+    with pytest.raises(BudgetError, match=r"--speedup 5000 keeps .*has to stay.*use --speedup .* or less"):
+        edgeprune.compress(net, data, speedup=5000, **settings)
+    assert not (tmp_path / "run" / "report.json").exists()
+    with pytest.raises(BudgetError, match=r"--size-mb 1e-05.*alone takes"):
+        edgeprune.compress(net, data, size_mb=1e-5, **settings)
+
+
+def test_a_deadline_needs_a_board(task, tmp_path):
+    """A 99th percentile is not made up from a descriptor."""
+    net, data = task
+    with pytest.raises(BenchError, match=r"--deadline-ms 3: a roofline knows no 99th percentile"):
+        edgeprune.compress(net, data, deadline_ms=3, target="rpi4", output=tmp_path / "run")
+
+
+@pytest.mark.parametrize(("name", "value"), [("target_ms", 0.0), ("speedup", 0.5), ("size_mb", float("nan"))])
+def test_budgets_that_make_no_sense(name, value):
+    """Refused where they are made, by the option's name."""
+    with pytest.raises(BudgetError, match="--" + name.replace("_", "-")):
+        Budget(**{name: value})
+
+
+def point(name, ratio, drop, int8=False):
+    """A point of the front as measured."""
+    artifact = SimpleNamespace(path=Path(f"{name}.onnx"))
+    width = Interval(ratio, ratio - 0.01, ratio + 0.01)
+    return front.Point(name, artifact, 1.0, 1, True, int8, Interval(drop, drop - 0.1, drop + 0.1), width)
+
+
+def test_eight_bits_are_picked_only_where_faster_and_within_the_budget():
+    """auto: clearly faster and the bound on the loss within --max-drop; without a budget never."""
+    own, quick = point("shipped", 0.5, 0.2), point("shipped-int8", 0.3, 0.5, int8=True)
+    slow, harmful = point("shipped-int8", 0.495, 0.2, int8=True), point("shipped-int8", 0.3, 1.5, int8=True)
+    tight = Options(budget=Budget(max_drop=1.0))
+    assert front.pick([own, quick], own, tight) is quick
+    assert front.pick([own, slow], own, tight) is own
+    assert front.pick([own, harmful], own, tight) is own
+    assert front.pick([own, quick], own, Options(budget=Budget(macs=0.5))) is own
+    assert front.pick([own, harmful], own, Options(budget=Budget(macs=0.5), int8="on")) is harmful
