@@ -29,6 +29,7 @@ FOLDS = 3
 LEAN = 0.15  # weight of the whole shape in the fit of one class, in units of one point
 LEAST_SHARE = 0.05  # of a time that is its own, however much watching takes
 IN_BLOCKS, OUT_BLOCKS = (1, 4, 8, 16), ((1,), (4,), (8,), (16,), (4, 16), (8, 32), (16, 64), (8, 16, 32))
+NOISE = 0.005  # differences well below this share are not worth a class
 GAIN = 0.98  # more classes must predict at least this much better
 
 
@@ -135,7 +136,7 @@ def choose_scheme(tables: Sequence[FloatArray]) -> Scheme:
 
     def error(scheme: Scheme) -> float:
         if scheme not in known:
-            known[scheme] = float(_left_out(tables, scheme).mean())
+            known[scheme] = float(_left_out(tables, scheme).mean()) + NOISE
         return known[scheme]
 
     best = Scheme()

@@ -79,6 +79,8 @@ def profile_model(
     design = [np.zeros(couplings.count, bool), *draw_widths(couplings, networks, seed)]
     request = _identity(traced, target, device, threads, networks, seed)
     found = _earlier(path, request)
+    if found is not None and found.complete:
+        return found
     with tempfile.TemporaryDirectory(prefix="edgeprune-") as made:
         folder = Path(made)
         network = Resizable(traced, couplings, folder)
@@ -112,7 +114,7 @@ def profile_model(
                 write_profile(path, profile)
             if progress is not None:
                 progress(len(collected.wholes), len(design))
-    return profile if found is None or len(found.wholes) < len(design) else found
+    return profile if path is None else read_profile(path)
 
 
 def draw_widths(couplings: Couplings, count: int, seed: int) -> list[BoolArray]:

@@ -206,7 +206,7 @@ def check(
     dense = profile.dense_ms
     if dense.high > UNSTEADY * dense.low:
         said.append(
-            f"the machine was unsteady: the dense network took {dense.low:.3g} to {dense.high:.3g} ms by turns"
+            f"the machine was unsteady: the dense network took {dense.low:.3g} to {dense.high:.3g} ms"
         )
     if not profile.complete:
         said.append(
