@@ -74,6 +74,7 @@ from edgeprune.cli.device import device_options, open_device
     show_default=True,
     help="8 bits: where faster within the budget, always, or never.",
 )
+@click.option("--why", is_flag=True, help="Say where the time goes; done anyway where nothing was gained.")
 @click.option("--opset", default=18, show_default=True)
 @click.option("--fixed-batch", type=click.IntRange(min=1), help="Export with this batch size.")
 @click.option("--seed", default=0, show_default=True)

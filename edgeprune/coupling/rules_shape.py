@@ -50,6 +50,12 @@ def expand(ties: Ties, call: Call) -> Value:
     return Value(moved.shape, (*moved.labels, *_fresh(ties, call, made)))
 
 
+@rule(aten.expand_as.default)
+def expand_as(ties: Ties, call: Call) -> Value:
+    """The shape of the second operand, element by element."""
+    return combine(ties, tuple(call.shape), list(call.args[:2]), call.where)
+
+
 @rule(aten.repeat.default)
 def repeat(ties: Ties, call: Call) -> Value:
     moved = move(ties, call.node.target, call.args, call.kwargs, call.where)

@@ -46,8 +46,11 @@ def table_statistics(counts: Any, *, threads: int = 0) -> TableStatistics:
 
 def statistics_of(table: npt.NDArray[np.uint32], threads: int) -> TableStatistics:
     """Do the same for a validated table (channels, classes, bins)."""
-    columns: FloatArray = core.table_statistics(table, threads).T
-    return TableStatistics(*(np.ascontiguousarray(column) for column in columns))
+    return _named(core.table_statistics(table, threads))
+
+
+def _named(rows: FloatArray) -> TableStatistics:
+    return TableStatistics(*(np.ascontiguousarray(column) for column in rows.T))
 
 
 def mutual_information(
@@ -83,24 +86,32 @@ def mutual_information(
     Raises:
         DataError: unequal lengths, labels or counts of the wrong type, fewer than two samples.
     """
-    if correction not in CORRECTIONS:
-        raise DataError(f"correction is {correction!r}, wanted one of {', '.join(CORRECTIONS)}")
+    _check_correction(correction)
     if unit < 1 or (unit > 1 and correction == "shuffle"):
         raise DataError(
             f"unit is {unit} with correction {correction}", tip="soft labels cannot be shuffled by counts"
         )
     table = _table(counts_or_codes, labels, classes, threads)
     stats = _enough(statistics_of(table, threads), unit)
-    information: FloatArray = stats.information
-    samples = stats.samples / unit
-    if correction == "miller-madow":
-        return information - (stats.cells - stats.bins - stats.classes + 1) / (2 * samples)
-    if correction == "full":
-        return information - (stats.bins - 1) * (stats.classes - 1) / (2 * samples)
     if correction == "shuffle":
         expected: FloatArray = core.shuffled_information(table, threads)
-        return information - expected
-    return information
+        return stats.information - expected
+    return _corrected(stats, correction, unit)
+
+
+def _corrected(stats: TableStatistics, correction: Correction, unit: int = 1) -> FloatArray:
+    """Subtract a bias term that the occupancy alone decides."""
+    samples = stats.samples / unit
+    if correction == "miller-madow":
+        return stats.information - (stats.cells - stats.bins - stats.classes + 1) / (2 * samples)
+    if correction == "full":
+        return stats.information - (stats.bins - 1) * (stats.classes - 1) / (2 * samples)
+    return stats.information
+
+
+def _check_correction(correction: str) -> None:
+    if correction not in CORRECTIONS:
+        raise DataError(f"correction is {correction!r}, wanted one of {', '.join(CORRECTIONS)}")
 
 
 def entropy(
@@ -181,8 +192,10 @@ def label_information(
 ) -> FloatArray:
     """Estimate I(x_c; Y) from activations in one call: find edges, count, reduce.
 
-    Codes are counted as they arise and never stored, so this is the fast way when
-    they are not wanted: x is read once, and once more at the sketched samples.
+    Codes are counted as they arise and never stored, nor are counts (but for `shuffle`):
+    samples are visited class by class and each class is reduced at once, so neither time
+    nor memory grows with the number of classes. x is read once, and once more at the
+    sketched samples. The same bits as by way of `joint_counts`.
 
     Args:
         x: floats, shape (samples, channels), any strides.
@@ -192,10 +205,16 @@ def label_information(
     Returns:
         float64, shape (channels,), nats.
     """
+    _check_correction(correction)
     x, dtype = validate.activations(x)
     classes = validate.classes_of(labels) if classes is None else classes
     checked = validate.class_labels(labels, x.shape[0], classes)
     edges = find_edges(x, bins, sketch=sketch, threads=threads)
+    if correction != "shuffle":
+        rows = core.label_statistics(x, dtype, edges.thresholds, checked, int(classes), threads)
+        if rows is None:
+            validate.refuse_non_finite(x, dtype)
+        return _corrected(_enough(_named(rows)), correction)
     table = np.zeros((edges.channels, int(classes), edges.bins), np.uint32)
     if not core.add_counts(x, dtype, edges.thresholds, checked, int(classes), table, threads):
         validate.refuse_non_finite(x, dtype)

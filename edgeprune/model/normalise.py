@@ -8,24 +8,41 @@ constants folded, unused state dropped. Guarantee: the function that the graph c
 from __future__ import annotations
 
 import operator
-from typing import Any
 
 import torch
 from torch import fx
 
 from edgeprune.errors import TraceError
-from edgeprune.model.graph import attribute, source_line
+from edgeprune.model.graph import source_line
+from edgeprune.model.inplace import fold_constants, replace_writes
 from edgeprune.model.recurrent import split_layers, unshare
 
 aten = torch.ops.aten
-FOLD_LIMIT = 1 << 24  # elements; a larger constant bloats the file more than it saves time
 ASSERTIONS = ("_assert", "sym_constrain_range")
+
+
+def functional(program: torch.export.ExportedProgram, inputs: tuple[torch.Tensor, ...]) -> fx.GraphModule:
+    """The program as a graph without guards and without operators that write to an operand.
+
+    `run_decompositions({})` does it for every program, by tracing it again; it is asked only
+    where the writes cannot be replaced in place.
+
+    Args:
+        inputs: flat example inputs.
+    """
+    graph = program.module()
+    drop_guards(graph)
+    restore_batch_norm(graph)
+    if not replace_writes(graph, inputs):
+        graph = program.run_decompositions({}).module()
+    return graph
 
 
 def normalise(graph: fx.GraphModule) -> None:
     """Apply every step to `graph` in place and recompile it."""
     drop_guards(graph)
     restore_batch_norm(graph)
+    loosen_views(graph)
     split_layers(graph)
     unshare(graph)
     fold_constants(graph)
@@ -33,25 +50,6 @@ def normalise(graph: fx.GraphModule) -> None:
     drop_unused_state(graph)
     graph.graph.lint()
     graph.recompile()
-
-
-def functional(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
-    """The program without in-place operators; one that has none is given back as it is.
-
-    `run_decompositions({})` keeps every operator and only functionalises, at the price of a
-    second trace.
-    """
-    graphs = [m for m in program.graph_module.modules() if isinstance(m, fx.GraphModule)]
-    if any(_mutates(node.target) for g in graphs for node in g.graph.nodes if node.op == "call_function"):
-        return program.run_decompositions({})
-    return program
-
-
-def _mutates(target: Any) -> bool:
-    """Operators that write to an operand, and higher-order ones, whose bodies may."""
-    if isinstance(target, torch._ops.OpOverload):
-        return bool(target._schema.is_mutable)
-    return isinstance(target, torch._ops.HigherOrderOperator)
 
 
 def drop_guards(graph: fx.GraphModule) -> None:
@@ -87,36 +85,11 @@ def restore_batch_norm(graph: fx.GraphModule) -> None:
                 graph.graph.erase_node(use)
 
 
-def fold_constants(graph: fx.GraphModule) -> None:
-    """Compute once what depends on no input, no parameter and no free batch."""
-    parameters = {id(p) for p in graph.parameters()}
-    known: dict[fx.Node, Any] = {}
+def loosen_views(graph: fx.GraphModule) -> None:
+    """Views become reshapes: another width, or another kernel, may give another memory layout."""
     for node in graph.graph.nodes:
-        if node.op == "get_attr":
-            value = attribute(graph, str(node.target))
-            if isinstance(value, torch.Tensor) and id(value) not in parameters:
-                known[node] = value
-        elif node.op == "call_function" and all(n in known for n in node.all_input_nodes):
-            if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
-                continue
-            args, kwargs = fx.node.map_arg((node.args, node.kwargs), known.__getitem__)
-            value = node.target(*args, **kwargs)
-            if not isinstance(value, torch.Tensor) or value.numel() <= FOLD_LIMIT:
-                known[node] = value
-    folded = [
-        (node, value)
-        for node, value in known.items()
-        if node.op == "call_function"
-        and isinstance(value, torch.Tensor)
-        and any(user not in known for user in node.users)
-    ]
-    for count, (node, value) in enumerate(folded):
-        name = f"_folded_{count}"
-        graph.register_buffer(name, value.detach().clone(), persistent=False)
-        with graph.graph.inserting_before(node):
-            new = graph.graph.get_attr(name)
-        new.meta = dict(node.meta)
-        node.replace_all_uses_with(new)
+        if node.target in (aten.view.default, aten._unsafe_view.default):
+            node.target = aten.reshape.default
 
 
 def drop_unused_state(graph: fx.GraphModule) -> None:

@@ -26,7 +26,10 @@ Call = tuple[tuple[Any, ...], dict[str, Any]]
 
 @dataclass(frozen=True)
 class Part:
-    """A submodule by its path, its arguments as recorded, its trace on two samples of them."""
+    """A submodule by its path, its arguments as recorded, its trace on two samples of them.
+
+    Where the example gave it fewer than two samples (no detection, no mask), `inputs` are noise.
+    """
 
     path: str
     inputs: tuple[Any, ...]
@@ -98,9 +101,17 @@ def _part(path: str, module: nn.Module, calls: list[Call], samples: int) -> Part
     if kwargs or len(tensors) != len(leaves) or not tensors:
         return "takes more than tensors"
     rows = {int(x.shape[0]) if x.dim() else 0 for x in tensors}
-    if len(rows) != 1 or min(rows) < 2:
+    if len(rows) != 1 or any(not x.dim() for x in tensors):
         return "its arguments share no batch"
-    given = pytree.tree_map(lambda x: x[:samples].detach().clone(), tuple(args))
+    if min(rows) < 2 and not all(x.is_floating_point() for x in tensors):
+        return "the example gave it fewer than two samples of whole numbers"
+
+    def several(x: torch.Tensor) -> torch.Tensor:
+        return (
+            x[:samples].detach().clone() if len(x) > 1 else torch.randn(samples, *x.shape[1:], dtype=x.dtype)
+        )
+
+    given = pytree.tree_map(several, tuple(args))
     try:
         return Part(path, given, trace(module, pytree.tree_map(lambda x: x[:2], given)), min(rows))
     except TraceError as error:

@@ -22,7 +22,7 @@ import torch
 from torch import fx
 
 from edgeprune.errors import TraceError
-from edgeprune.model.normalise import normalise
+from edgeprune.model.normalise import functional, normalise
 
 pytree = torch.utils._pytree
 
@@ -64,7 +64,7 @@ def trace(model: torch.nn.Module | torch.export.ExportedProgram, inputs: tuple[A
             tip="wrap the model in a module that fixes such arguments",
         )
     with quiet():
-        graph = program.run_decompositions({}).module()
+        graph = functional(program, tuple(flat))
         normalise(graph)
     dynamic = tuple(_free_batch(n.meta.get("val")) for n in graph.graph.nodes if n.op == "placeholder")
     return Trace(graph, tuple(x.detach().clone() for x in flat), dynamic)

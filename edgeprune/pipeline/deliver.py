@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeprune.bench import run_bench
+from edgeprune.bench.why import why
 from edgeprune.device.remote import Device, device_bench
 from edgeprune.device.verify import reference_session, verify_for_target, verify_on_device
 from edgeprune.errors import ParityError
@@ -89,6 +90,10 @@ def deliver(
         else:
             arch = None if target.local else target.arch
             bench = device_bench(device, pair, architecture=arch, **timing)
+    if device is None and target.local and (options.why or not all(row.changed for row in bench.ratios)):
+        with clock.stage("why"):
+            found = why(dense.path, shipped.path, threads=options.threads, seconds=options.bench_seconds)
+        notes = (*notes, *(f"why not faster: {cause}" for cause in found.causes))
     verified: VerifyResult | str | None = None
     if not target.local:
         with clock.stage("verify"):

@@ -108,9 +108,7 @@ def eight_bits(
         parts = [indices[i : i + size] for i in range(0, len(indices) - size + 1, size)]
         labels = None if dataset.labels is None else dataset.labels[splits.validation]
 
-        timer = (
-            HostTimer(threads=options.threads, seconds=options.bench_seconds / 2) if target.local else None
-        )
+        here = HostTimer(threads=options.threads, seconds=options.bench_seconds / 2)
 
         def evaluate(path: Path) -> float:
             out = file_outputs(path, dataset, splits.validation, clock)

@@ -41,6 +41,7 @@ class Options:
     bench_seconds: float = 5.0
     front: int = 6  # files beside the shipped one: rounds that were tried, filled up with plans
     int8: str = "auto"  # auto, on or off
+    why: bool = False  # say where the time goes even where the file is clearly faster
     opset: int = 18
     fixed_batch: int | None = None
 

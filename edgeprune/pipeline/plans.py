@@ -124,7 +124,7 @@ def _corrected(
     prepared: Prepared,
     state: State,
     goals: Goals,
-    choose: Any,
+    choose: Callable[[Goals], BoolArray],
     curves: dict[int, Curve],
     seconds: float,
     clock: Clock,
