@@ -36,6 +36,30 @@ void bind_estimators(py::module_& module) {
         },
         py::arg("counts").noconvert(), py::arg("threads"));
 
+    // The same rows straight from activations on frozen edges, or None where a value was not finite.
+    module.def(
+        "label_statistics",
+        [](const py::array& x, const std::string& dtype, const Array<float>& thresholds,
+           const Array<std::int32_t>& labels, std::size_t classes, std::size_t threads) -> py::object {
+            const View view = view_of(x, dtype);
+            if (thresholds.ndim() != 2) throw std::invalid_argument("thresholds must have two dimensions");
+            const std::size_t count = static_cast<std::size_t>(thresholds.shape(1));
+            require_shape(thresholds, {view.channels, count}, "thresholds");
+            const Labels checked = labels_of(labels, classes, view.samples);
+            Array<double> out({view.channels, std::size_t{8}});
+            auto* rows = reinterpret_cast<TableStatistics*>(out.mutable_data());
+            const float* edges = thresholds.data();
+            bool finite;
+            {
+                py::gil_scoped_release release;  // reads buffers of live arguments; writes `out` alone
+                finite = label_statistics(view, edges, count, checked, rows, threads);
+            }
+            if (!finite) return py::none();
+            return out;
+        },
+        py::arg("x"), py::arg("dtype"), py::arg("thresholds").noconvert(), py::arg("labels").noconvert(),
+        py::arg("classes"), py::arg("threads"));
+
     module.def(
         "shuffled_information",
         [](const Array<std::uint32_t>& counts, std::size_t threads) {

@@ -45,7 +45,8 @@ template SearchTable<std::int16_t> make_table<std::int16_t>(const float*, std::s
 bool on_grid(const float* thresholds, std::size_t count) {
     return std::all_of(thresholds, thresholds + count, [](float threshold) {
         const std::uint32_t bits = std::bit_cast<std::uint32_t>(threshold);
-        return (bits & 0xffffu) == (bits >> 31 ? 0xffffu : 0u);
+        // -0 reaches a threshold of +0 but has the lower key.
+        return bits != 0 && (bits & 0xffffu) == (bits >> 31 ? 0xffffu : 0u);
     });
 }
 
@@ -75,9 +76,7 @@ public:
         counts_[middle - 1] = counts_[middle] = 0;
         std::size_t negative = 0;
         for (int g = 0; g < middle / group; ++g)
-            if (seen_[static_cast<std::size_t>(g)])
-                for (int cell = g * group; cell < (g + 1) * group; ++cell)
-                    negative += counts_[static_cast<std::size_t>(cell)];
+            if (seen_[static_cast<std::size_t>(g)]) negative += sum_of<group>(counts_.data() + g * group);
         const std::size_t positive = count - zeros - negative;
         const std::size_t either = negative + positive;
         std::size_t below = 1;
@@ -96,6 +95,14 @@ private:
     static constexpr int cells = 1 << 16;
     static constexpr int middle = 1 << 15;  // the cell of key 0
     static constexpr int group = 64;        // cells that are skipped together where nothing was seen
+    static constexpr int few = 8;           // cells that are passed together where no threshold falls
+
+    template <int many>
+    static std::size_t sum_of(const std::uint32_t* counts) {  // of samples, of which there are fewer than 2^32
+        std::uint32_t sum = 0;
+        for (int i = 0; i < many; ++i) sum += counts[i];
+        return sum;
+    }
 
     // Cut the `total` values of cells begin..end-1 into `parts` of equal mass, and clear the cells.
     template <class Values>
@@ -110,6 +117,15 @@ private:
             if (!seen) continue;
             seen = 0;
             for (int cell = first; cell < first + group; ++cell) {
+                if (cell % few == 0) {
+                    const std::size_t inside = sum_of<few>(counts_.data() + cell);
+                    if (rank >= below + inside) {  // no threshold among these
+                        std::fill_n(counts_.data() + cell, few, 0u);
+                        below += inside;
+                        cell += few - 1;
+                        continue;
+                    }
+                }
                 std::uint32_t& inside_count = counts_[static_cast<std::size_t>(cell)];
                 const std::size_t inside = inside_count;
                 inside_count = 0;

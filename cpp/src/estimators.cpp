@@ -44,50 +44,6 @@ double information_of(const std::uint32_t* table, const Margins& margins, std::s
     return (sum + f(margins.samples)) / static_cast<double>(margins.samples);
 }
 
-TableStatistics statistics_of(const std::uint32_t* table, std::size_t classes, std::size_t bins,
-                              const EntropyTerm& f, std::vector<std::uint64_t>& per_bin) {
-    TableStatistics out;
-    per_bin.assign(bins, 0);
-    // Four sums in turn: one would wait for its last addition at every cell.
-    double joint[4] = {}, columns = 0, rows = 0;
-    std::uint64_t total = 0, cells = 0, used_rows = 0, used_columns = 0;
-    std::uint64_t least_row = ~std::uint64_t{0}, least_column = least_row;
-    for (std::size_t k = 0; k < classes; ++k) {
-        const std::uint32_t* own = table + k * bins;
-        std::uint64_t column = 0;
-        for (std::size_t b = 0; b < bins; ++b) {
-            const std::uint32_t n = own[b];
-            per_bin[b] += n;
-            column += n;
-            cells += n != 0;
-            joint[b % 4] += f(n);
-        }
-        if (column == 0) continue;
-        total += column;
-        ++used_columns;
-        columns += f(column);
-        least_column = std::min(least_column, column);
-    }
-    if (total == 0) return out;
-    for (const std::uint64_t n : per_bin) {
-        if (n == 0) continue;
-        ++used_rows;
-        rows += f(n);
-        least_row = std::min(least_row, n);
-    }
-    const double samples = static_cast<double>(total);
-    const double all = f(total);
-    out.samples = samples;
-    out.information = ((joint[0] + joint[1]) + (joint[2] + joint[3]) - rows - columns + all) / samples;
-    out.entropy = (all - rows) / samples;
-    out.class_entropy = (all - columns) / samples;
-    out.bins = static_cast<double>(used_rows);
-    out.classes = static_cast<double>(used_columns);
-    out.cells = static_cast<double>(cells);
-    out.smallest_expected = static_cast<double>(least_row) * static_cast<double>(least_column) / samples;
-    return out;
-}
-
 // splitmix64: a small generator whose stream is the same on every machine.
 struct Stream {
     std::uint64_t state;
@@ -108,6 +64,53 @@ EntropyTerm::EntropyTerm(std::uint64_t largest) : table_(std::min(largest, large
     for (std::size_t n = 0; n < table_.size(); ++n) table_[n] = compute(n);
 }
 
+void TableSums::add_class(const std::uint32_t* counts, const EntropyTerm& f) {
+    const std::size_t bins = per_bin_.size();
+    std::uint64_t column = 0, cells = 0;
+    for (std::size_t b = 0; b < bins; ++b) {
+        per_bin_[b] += counts[b];
+        column += counts[b];
+        cells += counts[b] != 0;
+    }
+    if (column == 0) return;
+    // Four sums in turn: one would wait for its last addition at every cell.
+    double joint[4] = {joint_[0], joint_[1], joint_[2], joint_[3]};
+    std::size_t b = 0;
+    for (; b + 4 <= bins; b += 4)
+        for (std::size_t i = 0; i < 4; ++i) joint[i] += f(counts[b + i]);
+    for (; b < bins; ++b) joint[b % 4] += f(counts[b]);
+    std::copy(joint, joint + 4, joint_);
+    cells_ += cells;
+    total_ += column;
+    ++used_columns_;
+    columns_ += f(column);
+    least_column_ = std::min(least_column_, column);
+}
+
+TableStatistics TableSums::statistics(const EntropyTerm& f) const {
+    TableStatistics out;
+    if (total_ == 0) return out;
+    double rows = 0;
+    std::uint64_t used_rows = 0, least_row = ~std::uint64_t{0};
+    for (const std::uint64_t n : per_bin_) {
+        if (n == 0) continue;
+        ++used_rows;
+        rows += f(n);
+        least_row = std::min(least_row, n);
+    }
+    const double samples = static_cast<double>(total_);
+    const double all = f(total_);
+    out.samples = samples;
+    out.information = ((joint_[0] + joint_[1]) + (joint_[2] + joint_[3]) - rows - columns_ + all) / samples;
+    out.entropy = (all - rows) / samples;
+    out.class_entropy = (all - columns_) / samples;
+    out.bins = static_cast<double>(used_rows);
+    out.classes = static_cast<double>(used_columns_);
+    out.cells = static_cast<double>(cells_);
+    out.smallest_expected = static_cast<double>(least_row) * static_cast<double>(least_column_) / samples;
+    return out;
+}
+
 double EntropyTerm::compute(std::uint64_t n) {
     return n < 2 ? 0.0 : static_cast<double>(n) * std::log(static_cast<double>(n));
 }
@@ -117,9 +120,11 @@ void table_statistics(const std::uint32_t* counts, std::size_t channels, std::si
     const std::size_t size = classes * bins;
     const EntropyTerm f(largest_total(counts, std::min<std::size_t>(channels, 1), size));
     parallel_for(channels, 16, resolve_threads(threads), [&](std::size_t begin, std::size_t end, std::size_t) {
-        std::vector<std::uint64_t> per_bin;
-        for (std::size_t c = begin; c < end; ++c)
-            out[c] = statistics_of(counts + c * size, classes, bins, f, per_bin);
+        for (std::size_t c = begin; c < end; ++c) {
+            TableSums sums(bins);
+            for (std::size_t k = 0; k < classes; ++k) sums.add_class(counts + c * size + k * bins, f);
+            out[c] = sums.statistics(f);
+        }
     });
 }
 

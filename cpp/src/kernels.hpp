@@ -9,6 +9,7 @@
 #include <type_traits>
 
 #include "edgeprune/edges.hpp"
+#include "lookup.hpp"
 
 namespace edgeprune {
 
@@ -21,6 +22,12 @@ using TransposeEight = bool (*)(const char* const rows[8], std::size_t width, T*
 // out[i] = element i, as float32 or as its key; false where any of them is not finite.
 template <class T>
 using Convert = bool (*)(const char* from, std::size_t count, T* out);
+
+// out[g * pitch + r * 16 + lane] = the index (lookup.hpp) of element 16 g + lane of rows[r], whose elements
+// lie together; false where any of them is not finite. `next` are the rows after them, for prefetching: they lie
+// on other pages, where no hardware prefetch follows. All rows advance together, which keeps memory busiest.
+using IndexRows = bool (*)(const char* const* rows, const char* const* next, std::size_t count,
+                           const IndexRule* rules, std::size_t groups, std::uint16_t* out, std::size_t pitch);
 
 // The loops over one kind of tile.
 template <class T>
@@ -35,6 +42,7 @@ struct Kernels {
     const char* name;
     TileKernels<float> floats;
     TileKernels<std::int16_t> keys;
+    IndexRows index_rows[dtype_count];  // by Dtype
     // See dense_kernels.hpp.
     void (*product_tile)(const double* left, const double* right, std::size_t pitch, std::size_t terms,
                          double (*out)[8]);

@@ -178,6 +178,36 @@ struct FiniteCheck {
     bool good() const { return _mm256_testz_si256(bad, bad) != 0; }
 };
 
+ALWAYS_INLINE __m256i lanes16(const std::uint16_t* from) {
+    return _mm256_load_si256(reinterpret_cast<const __m256i*>(from));
+}
+
+template <Dtype dtype>
+bool index_rows(const char* const* rows, const char* const* next, std::size_t count, const IndexRule* rules,
+                std::size_t groups, std::uint16_t* out, std::size_t pitch) {
+    constexpr std::size_t item = sizeof(typename Element<dtype>::Stored);
+    __m256i largest = _mm256_setzero_si256();
+    for (std::size_t g = 0; g < groups; ++g)
+        for (std::size_t r = 0; r < count; ++r) {
+            const char* at = rows[r] + g * group_channels * item;
+            for (std::size_t line = 0; line < group_channels * item; line += 64)
+                __builtin_prefetch(next[r] + g * group_channels * item + line);
+            const __m256i low = _mm256_srli_epi32(_mm256_castps_si256(load8<dtype>(at)), 16);
+            const __m256i high = _mm256_srli_epi32(_mm256_castps_si256(load8<dtype>(at + 8 * item)), 16);
+            const __m256i upper = _mm256_permute4x64_epi64(_mm256_packus_epi32(low, high), 0xd8);
+            const __m256i magnitude = _mm256_and_si256(upper, _mm256_set1_epi16(0x7fff));
+            largest = _mm256_max_epu16(largest, magnitude);
+            const __m256i shifted = _mm256_subs_epu16(_mm256_adds_epu16(magnitude, lanes16(rules[g].add)),
+                                                      lanes16(rules[g].subtract));
+            const __m256i within = _mm256_max_epu16(shifted, _mm256_min_epu16(magnitude, _mm256_set1_epi16(1)));
+            const __m256i sign = _mm256_and_si256(_mm256_srai_epi16(upper, 15), lanes16(rules[g].negative));
+            _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + g * pitch + r * group_channels),
+                                _mm256_add_epi16(_mm256_add_epi16(within, sign), lanes16(rules[g].offset)));
+        }
+    const __m256i beyond = _mm256_cmpgt_epi16(largest, _mm256_set1_epi16(0x7f7f));
+    return _mm256_testz_si256(beyond, beyond) != 0;
+}
+
 // Keys of sixteen floats; `pack` leaves them as low 0-3, high 0-3, low 4-7, high 4-7.
 ALWAYS_INLINE __m256i packed_keys(__m256 low, __m256 high, FiniteCheck& check) {
     const __m256i upper = _mm256_packus_epi32(_mm256_srli_epi32(_mm256_castps_si256(low), 16),
@@ -301,6 +331,9 @@ constexpr TileKernels<T> tile_kernels{
 
 }  // namespace
 
-const Kernels avx2_kernels{"avx2", tile_kernels<float>, tile_kernels<Key>, product_tile<FourDoubles>, add_scaled<FourDoubles>};
+const Kernels avx2_kernels{"avx2", tile_kernels<float>, tile_kernels<Key>,
+                           {index_rows<Dtype::float32>, index_rows<Dtype::float64>, index_rows<Dtype::float16>,
+                            index_rows<Dtype::bfloat16>},
+                           product_tile<FourDoubles>, add_scaled<FourDoubles>};
 
 }  // namespace edgeprune

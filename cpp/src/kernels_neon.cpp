@@ -121,6 +121,32 @@ struct FiniteCheck {
 };
 
 template <Dtype dtype>
+bool index_rows(const char* const* rows, const char* const* next, std::size_t count, const IndexRule* rules,
+                std::size_t groups, std::uint16_t* out, std::size_t pitch) {
+    constexpr std::size_t item = sizeof(typename Element<dtype>::Stored);
+    uint16x8_t largest = vdupq_n_u16(0);
+    for (std::size_t c = 0; c < groups * group_channels; c += 8)
+        for (std::size_t r = 0; r < count; ++r) {
+            const char* at = rows[r] + c * item;
+            __builtin_prefetch(next[r] + c * item);
+            const IndexRule& rule = rules[c / group_channels];
+            const std::size_t lane = c % group_channels;
+            const uint16x8_t upper = vcombine_u16(vshrn_n_u32(vreinterpretq_u32_f32(load4<dtype>(at)), 16),
+                                                  vshrn_n_u32(vreinterpretq_u32_f32(load4<dtype>(at + 4 * item)), 16));
+            const uint16x8_t magnitude = vandq_u16(upper, vdupq_n_u16(0x7fff));
+            largest = vmaxq_u16(largest, magnitude);
+            const uint16x8_t shifted = vqsubq_u16(vqaddq_u16(magnitude, vld1q_u16(rule.add + lane)),
+                                                  vld1q_u16(rule.subtract + lane));
+            const uint16x8_t within = vmaxq_u16(shifted, vminq_u16(magnitude, vdupq_n_u16(1)));
+            const uint16x8_t sign = vreinterpretq_u16_s16(vshrq_n_s16(vreinterpretq_s16_u16(upper), 15));
+            const uint16x8_t negative = vandq_u16(sign, vld1q_u16(rule.negative + lane));
+            vst1q_u16(out + c / group_channels * pitch + r * group_channels + lane,
+                      vaddq_u16(vaddq_u16(within, negative), vld1q_u16(rule.offset + lane)));
+        }
+    return vmaxvq_u16(largest) < 0x7f80;
+}
+
+template <Dtype dtype>
 uint16x8_t keys8(const char* at, FiniteCheck& check) {
     constexpr std::size_t item = sizeof(typename Element<dtype>::Stored);
     const float32x4_t low = load4<dtype>(at), high = load4<dtype>(at + 4 * item);
@@ -231,7 +257,10 @@ constexpr TileKernels<T> tile_kernels{
 
 }  // namespace
 
-const Kernels neon_kernels{"neon", tile_kernels<float>, tile_kernels<Key>, product_tile<TwoDoubles>,
+const Kernels neon_kernels{"neon", tile_kernels<float>, tile_kernels<Key>,
+                           {index_rows<Dtype::float32>, index_rows<Dtype::float64>, index_rows<Dtype::float16>,
+                            index_rows<Dtype::bfloat16>},
+                           product_tile<TwoDoubles>,
                            add_scaled<TwoDoubles>};
 
 }  // namespace edgeprune

@@ -15,6 +15,21 @@ bool convert(const char* from, std::size_t count, T* out) {
     return convert_plain<dtype, T>(from, 0, count, out);
 }
 
+template <Dtype dtype>
+bool index_rows(const char* const* rows, const char* const*, std::size_t count, const IndexRule* rules,
+                std::size_t groups, std::uint16_t* out, std::size_t pitch) {
+    bool finite = true;
+    for (std::size_t r = 0; r < count; ++r)
+        for (std::size_t c = 0; c < groups * group_channels; ++c) {
+            const float x = Element<dtype>::load(rows[r] + c * sizeof(typename Element<dtype>::Stored));
+            finite &= is_finite(x);
+            const std::size_t group = c / group_channels, lane = c % group_channels;
+            out[group * pitch + r * group_channels + lane] =
+                index_of(rules[group], lane, static_cast<std::uint16_t>(std::bit_cast<std::uint32_t>(x) >> 16));
+        }
+    return finite;
+}
+
 template <class T>
 void search(const SearchTable<T>& table, const T* x, std::size_t count, std::uint8_t* code) {
     search_plain(table, x, 0, count, code);
@@ -30,7 +45,9 @@ constexpr TileKernels<T> tile_kernels{
 
 }  // namespace
 
-const Kernels scalar_kernels{"scalar", tile_kernels<float>, tile_kernels<std::int16_t>, 
+const Kernels scalar_kernels{"scalar", tile_kernels<float>, tile_kernels<std::int16_t>,
+                             {index_rows<Dtype::float32>, index_rows<Dtype::float64>, index_rows<Dtype::float16>,
+                              index_rows<Dtype::bfloat16>},
                              product_tile<ScalarDouble>, add_scaled<ScalarDouble>};
 
 }  // namespace edgeprune

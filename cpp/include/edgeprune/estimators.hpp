@@ -8,6 +8,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "edgeprune/counts.hpp"
+
 namespace edgeprune {
 
 // f(n) = n ln n; a table for small n, the same formula beyond it, so both give the same bits.
@@ -32,9 +34,28 @@ struct TableStatistics {
     double smallest_expected = 0;  // least n_b * n_k / N over occupied rows and columns
 };
 
+// The sums behind one table's statistics, class by class. The same bits as from the whole table where the
+// classes come in the same order; classes without samples may be left out.
+class TableSums {
+public:
+    explicit TableSums(std::size_t bins) : per_bin_(bins, 0) {}
+    void add_class(const std::uint32_t* counts, const EntropyTerm& f);
+    TableStatistics statistics(const EntropyTerm& f) const;
+
+private:
+    double joint_[4] = {}, columns_ = 0;
+    std::uint64_t total_ = 0, cells_ = 0, used_columns_ = 0, least_column_ = ~std::uint64_t{0};
+    std::vector<std::uint64_t> per_bin_;
+};
+
 // counts (channels, classes, bins); a table without counts gives zeros.
 void table_statistics(const std::uint32_t* counts, std::size_t channels, std::size_t classes,
                       std::size_t bins, TableStatistics* out, std::size_t threads);
+
+// The same straight from activations, on frozen edges: no table is ever held, whatever the number of classes.
+// False: a value was not finite.
+bool label_statistics(const View& view, const float* thresholds, std::size_t threshold_count, const Labels& labels,
+                      TableStatistics* out, std::size_t threads);
 
 // Mean plug-in information when the labels are shuffled, exactly: the expectation over all tables
 // with the same margins (hypergeometric; Vinh, Epps & Bailey 2010).
