@@ -83,7 +83,11 @@ def apply_recipe(
         return Applied(sliced, changed | found, worst)
     assert first is not None
     lines = _written_sizes(traced, sizes)
-    more = f"; sizes that would have to change are read at or below {', '.join(lines[:5])}" if lines else ""
+    more = (
+        f"; sizes or scales that would have to change are read at or below {', '.join(lines[:5])}"
+        if lines
+        else ""
+    )
     more += f" and {len(lines) - 5} more lines" if len(lines) > 5 else ""
     raise TraceError(f"{first.message}{more}", tip=first.tip) from first
 
@@ -172,14 +176,19 @@ def _restore(module: nn.Module, changes: Mapping[tuple[str, str], tuple[Any, Any
 
 
 def _written_sizes(traced: Trace, sizes: Sizes) -> list[str]:
-    """The user's lines whose operators hold a size that has to change, in order, once each."""
+    """The user's lines whose operators hold a size (or attention's scale) that has to change, once each."""
     lines = {}
     for node in traced.graph.graph.nodes:
         if node.op != "call_function" or not sizes.changes(node):
             continue
-        target, args, _ = rewrite(node, sizes)
-        same = len(args) == len(node.args) and all(
-            a is b or (not isinstance(a, fx.Node) and a == b) for a, b in zip(args, node.args, strict=True)
+        target, args, kwargs = rewrite(node, sizes)
+        same = (
+            len(args) == len(node.args)
+            and set(kwargs) <= set(node.kwargs)
+            and all(
+                a is b or (not isinstance(a, fx.Node) and a == b)
+                for a, b in zip(args, node.args, strict=True)
+            )
         )
         if not same:
             lines[source_line(node)] = target

@@ -110,10 +110,12 @@ def _attention(path: str, layer: Any, put: Put, where: dict[str, str]) -> None:
     if (outer, inner) == (layer.embed_dim, layer.embed_dim):
         return
     if inner != outer or inner % old_width:
+        stay = f"{inner // old_width} of {layer.num_heads} heads stay"
+        if inner % old_width:
+            stay = f"heads of {old_width} channels become narrower"
         raise TraceError(
-            f"nn.MultiheadAttention '{path}' at {where.get(path, path)}: {inner // old_width} of"
-            f" {layer.num_heads} heads stay, {inner} channels inside and {outer} outside, and torch's class"
-            " has one embed_dim for both",
+            f"nn.MultiheadAttention '{path}' at {where.get(path, path)}: {stay}, {inner} channels inside and"
+            f" {outer} outside, and torch's class has one embed_dim and one head width for both",
             tip=f"--keep {path} leaves its heads whole; or use the pruned .pt2, which needs no class",
         )
     keys, values = (
