@@ -74,16 +74,25 @@ def measure(name: str) -> dict[str, Any]:
 
 
 def enliven(model: Any, inputs: Any) -> None:
-    """Draw zero-initialised weights anew and calibrate batch norms, so that outputs depend on inputs."""
+    """Make outputs depend on inputs: strong enough weights, calibrated batch norms.
+
+    Zeros are drawn anew, and so is what was drawn so weakly (a head at 0.01, a depthwise
+    convolution scaled by its outputs) that signals fade below the eps of the next norm.
+    """
     import torch
     from torch import nn
 
+    layers = nn.Linear | nn.modules.conv._ConvNd
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() > 1 and not parameter.any():
                 nn.init.trunc_normal_(parameter, std=0.02)
             elif parameter.dim() == 1 and parameter.numel() > 1 and not parameter.any():
                 nn.init.normal_(parameter, std=0.02)
+        for layer in (m for m in model.modules() if isinstance(m, layers)):
+            strong = (2 / layer.weight[0].numel()) ** 0.5
+            if float(layer.weight.std()) < strong / 2:
+                nn.init.normal_(layer.weight, std=strong)
         model.eval()
         norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
         for norm in norms:
@@ -110,9 +119,9 @@ def measure_module(model: Any, inputs: tuple[Any, ...]) -> dict[str, Any]:
 
 
 def measure_trace(
-    traced: Any, inputs: tuple[Any, ...], trace_seconds: float = 0.0
+    traced: Any, inputs: tuple[Any, ...], trace_seconds: float = 0.0, target: float = TARGET
 ) -> tuple[dict[str, Any], Any]:
-    """The row of one trace, and the cut trace."""
+    """The row of one trace, and the trace cut to `target` of its MACs."""
     import numpy as np
 
     from edgeprune.planning import uniform
@@ -130,7 +139,7 @@ def measure_trace(
     full = couplings.macs()
     rank = np.random.default_rng(0).permutation(couplings.count)
     removed = (
-        uniform(couplings, rank, couplings.macs, TARGET * full) if couplings.count else np.zeros(0, bool)
+        uniform(couplings, rank, couplings.macs, target * full) if couplings.count else np.zeros(0, bool)
     )
     lap()
     small = cut(traced, couplings, removed)

@@ -83,7 +83,7 @@ def _torchvision(name: str, module: str) -> Row:
         )
     if ".video" in module:
         if "mvit" in name:
-            return Row(build(), image(3, 16, 224, 224))
+            return Row(build(spatial_size=(64, 64), temporal_size=8), image(3, 8, 64, 64))
         return Row(build(), image(3, 16, 224, 224) if name == "s3d" else image(3, 8, 64, 64))
     size = SIZES.get(name, 64)
     if name.startswith("vit"):

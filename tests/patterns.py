@@ -42,7 +42,7 @@ def traced(name, *, full=False):
 def quick_trace(net, inputs):
     """A trace with a fixed batch and no second pass where the graph is functional as it is."""
     with quiet():
-        graph = functional(torch.export.export(net, inputs)).module()
+        graph = functional(torch.export.export(net, inputs), tuple(torch.utils._pytree.tree_leaves(inputs)))
         normalise(graph)
     flat = torch.utils._pytree.tree_leaves(inputs)
     return Trace(graph, tuple(flat), (False,) * len(flat))

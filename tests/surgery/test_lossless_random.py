@@ -46,7 +46,7 @@ def five(seed):
         torch.randn_like(x) * 3 if x.is_floating_point() else torch.randint(0, 7, x.shape) for x in inputs
     )
     with quiet():  # a fixed batch: symbolic sizes cost five times the rest of the test
-        graph = functional(torch.export.export(bundle, (list(inputs),))).module()
+        graph = functional(torch.export.export(bundle, (list(inputs),)), inputs)
         normalise(graph)
     traced = Trace(graph, inputs, (False,) * len(inputs))
     return Five(traced, analyse(traced), inputs, others)
