@@ -7,10 +7,9 @@ import pytest
 from profile_samples import conv_ms, gemm_ms, made_up, small_network
 
 from edgeprune.errors import BenchError
-from edgeprune.latency import cost_of, explained, roofline
+from edgeprune.latency import cost_of, explained
 from edgeprune.latency.fitting import choose_scheme, fit_overhead, fit_table
 from edgeprune.latency.resizing import keep_shares
-from edgeprune.targets import load_target
 
 
 @pytest.fixture(scope="module")
@@ -114,16 +113,3 @@ def test_every_layer_shape_is_explained():
     assert rows[0]["dense_ms"] == pytest.approx(conv_ms(16, 32), rel=0.05)
     assert error is not None
     assert error < 0.05
-
-
-def test_a_roofline_is_called_an_estimate_and_falls_with_removal(network):
-    """Its unit is not plain ms, its source names the descriptor, and less to compute is never slower."""
-    traced, couplings = network
-    found = roofline(load_target("rpi4"), traced, couplings)
-    assert found.estimate
-    assert found.unit == "estimated ms (roofline)"
-    assert "rpi4" in found.source
-    prices = [found(keep_shares(couplings, np.full(2, share))) for share in (1.0, 0.75, 0.5, 0.25)]
-    assert prices == sorted(prices, reverse=True)
-    assert found.dense == prices[0]
-    assert roofline(load_target("rpi5"), traced, couplings).dense < found.dense
