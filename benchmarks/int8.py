@@ -84,7 +84,7 @@ def run_folder(net: str, given: argparse.Namespace) -> Path:
         command = [
             sys.executable, "-m", "edgeprune", "compress", f"examples/checkpoints/{net}.safetensors",
             "--model", factory, "--input-shape", shape, "--data", data, "--macs", given.macs,
-            "--rounds", "1", "--epochs", "6", "--int8", "off", "--output", str(folder),
+            "--rounds", "1", "--epochs", "6", "--int8", "off", "--front", "0", "--output", str(folder),
         ]  # fmt: skip
         subprocess.run(command, cwd=ROOT, check=True, stdout=sys.stderr)
     return folder
