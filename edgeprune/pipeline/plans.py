@@ -9,6 +9,7 @@ measured time keeps to what was asked. Elsewhere: the prediction (latencies), th
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
