@@ -4,12 +4,44 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
-from coverage import LIMIT, SAMPLES, SPREAD, enliven, measure_trace
+from coverage import LIMIT, SAMPLES, SPREAD, TARGET, enliven, measure_trace
 from coverage_models import Row
 from torch import nn
 
-from edgeprune.model.parts import exportable_parts, put_back
+from edgeprune.model.parts import Part, exportable_parts, put_back
+from edgeprune.planning import uniform
+from edgeprune.surgery import analyse
+
+
+def joint_target(parts: list[Part]) -> float:
+    """The share of MACs that every part is asked for so that all together come to half.
+
+    A part whose boundary holds it whole (one convolution between two boundaries) gives nothing:
+    the others give more.
+    """
+    known, stuck = [], 0.0
+    for part in parts:
+        couplings = analyse(part.trace)
+        rank = np.random.default_rng(0).permutation(couplings.count)
+        if couplings.count:
+            known.append((part.rows, couplings, rank))
+        else:
+            stuck += part.rows * couplings.macs()
+
+    def left(share: float) -> float:
+        cuts = ((r, c, uniform(c, rank, c.macs, share * c.macs())) for r, c, rank in known)
+        return stuck + sum(r * c.macs(removed) for r, c, removed in cuts)
+
+    full = left(1.0)
+    low, high = 0.02, TARGET
+    if left(high) <= LIMIT * full:
+        return high
+    for _ in range(6):
+        middle = (low + high) / 2
+        low, high = (middle, high) if left(middle) <= TARGET * full else (low, middle)
+    return low
 
 
 def measure_parts(model: nn.Module, row: Row) -> dict[str, Any]:
@@ -19,8 +51,10 @@ def measure_parts(model: nn.Module, row: Row) -> dict[str, Any]:
     parts, missed = exportable_parts(model, lambda m: m(images))
     rows: dict[str, dict[str, Any]] = {}
     before = after = parameters = kept = 0.0
+    target = joint_target(parts)
     for part in parts:
-        measured, small = measure_trace(part.trace, tuple(torch.utils._pytree.tree_leaves(part.inputs)))
+        given = tuple(torch.utils._pytree.tree_leaves(part.inputs))
+        measured, small = measure_trace(part.trace, given, target=target)
         measured["rows"] = part.rows
         rows[part.path] = measured
         before += part.rows * measured["mmacs"]

@@ -8,6 +8,7 @@ constants folded, unused state dropped. Guarantee: the function that the graph c
 from __future__ import annotations
 
 import operator
+from typing import Any
 
 import torch
 from torch import fx
@@ -43,6 +44,7 @@ def normalise(graph: fx.GraphModule) -> None:
     drop_guards(graph)
     restore_batch_norm(graph)
     loosen_views(graph)
+    slice_batch(graph)
     split_layers(graph)
     unshare(graph)
     fold_constants(graph)
@@ -90,6 +92,40 @@ def loosen_views(graph: fx.GraphModule) -> None:
     for node in graph.graph.nodes:
         if node.target in (aten.view.default, aten._unsafe_view.default):
             node.target = aten.reshape.default
+
+
+def slice_batch(graph: fx.GraphModule) -> None:
+    """A split of the free batch becomes slices: ONNX has no split by a size that is not a number."""
+    for node in list(graph.graph.nodes):
+        if node.target not in (aten.chunk.default, aten.split.Tensor):
+            continue
+        source, count = node.args[:2]
+        dim = node.args[2] if len(node.args) > 2 else node.kwargs.get("dim", 0)
+        if not isinstance(source.meta["val"].shape[dim], torch.SymInt):
+            continue
+        with graph.graph.inserting_before(node):
+            step = count
+            if node.target is aten.chunk.default:
+                size = _sized(graph, aten.sym_size.int, source, dim)
+                more = _sized(graph, operator.add, size, count - 1)
+                step = _sized(graph, operator.floordiv, more, count)
+            for use in list(node.users):
+                index = use.args[1]
+                start = _sized(graph, operator.mul, step, index) if index else 0
+                end = _sized(graph, operator.mul, step, index + 1) if index else step
+                new = graph.graph.call_function(aten.slice.Tensor, (source, dim, start, end))
+                new.meta = dict(use.meta)
+                use.replace_all_uses_with(new)
+                graph.graph.erase_node(use)
+        graph.graph.erase_node(node)
+
+
+def _sized(graph: fx.GraphModule, target: Any, *args: Any) -> fx.Node:
+    """A node that computes a size."""
+    node = graph.graph.call_function(target, args)
+    values = fx.node.map_arg(args, lambda n: n.meta["val"])
+    node.meta["val"] = values[0].shape[values[1]] if target is aten.sym_size.int else target(*values)
+    return node
 
 
 def drop_unused_state(graph: fx.GraphModule) -> None:
