@@ -12,6 +12,7 @@ from typing import TypedDict
 
 from edgeprune.errors import TargetError
 from edgeprune.records import Target
+from edgeprune.targets import load_target
 
 
 class Int8Settings(TypedDict):
@@ -21,9 +22,21 @@ class Int8Settings(TypedDict):
     reduce_range: bool
 
 
-def int8_settings(target: Target) -> Int8Settings:
-    """What to give to `quantise` for this target."""
-    return {"activations": target.int8_activations, "reduce_range": target.int8_reduce_range}
+def int8_settings(target: Target, *, host: Target | None = None) -> Int8Settings:
+    """What to give to `quantise` for this target.
+
+    A file is proven, and its accuracy measured, on this machine. Where this machine's kernels would
+    saturate at full range, weights have 7 bits for any target: a file that cannot be run rightly here
+    could not be vouched for.
+
+    Args:
+        host: the machine that quantises; this one unless given.
+    """
+    here = host or load_target("host")
+    return {
+        "activations": target.int8_activations,
+        "reduce_range": target.int8_reduce_range or here.int8_reduce_range,
+    }
 
 
 def require_gain(target: Target) -> None:
