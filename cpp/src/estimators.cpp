@@ -66,25 +66,31 @@ EntropyTerm::EntropyTerm(std::uint64_t largest) : table_(std::min(largest, large
 
 void TableSums::add_class(const std::uint32_t* counts, const EntropyTerm& f) {
     const std::size_t bins = per_bin_.size();
-    std::uint64_t column = 0, cells = 0;
+    std::uint32_t* per_bin = per_bin_.data();
+    std::uint32_t column = 0, cells = 0, every_bit = 0;
     for (std::size_t b = 0; b < bins; ++b) {
-        per_bin_[b] += counts[b];
-        column += counts[b];
-        cells += counts[b] != 0;
+        const std::uint32_t n = counts[b];
+        per_bin[b] += n;
+        column += n;
+        cells += n != 0;
+        every_bit |= n;
     }
     if (column == 0) return;
     // Four sums in turn: one would wait for its last addition at every cell.
     double joint[4] = {joint_[0], joint_[1], joint_[2], joint_[3]};
     std::size_t b = 0;
-    for (; b + 4 <= bins; b += 4)
-        for (std::size_t i = 0; i < 4; ++i) joint[i] += f(counts[b + i]);
+    if (every_bit < f.table().size()) {  // then so is every count
+        const double* term = f.table().data();
+        for (; b + 4 <= bins; b += 4)
+            for (std::size_t i = 0; i < 4; ++i) joint[i] += term[counts[b + i]];
+    }
     for (; b < bins; ++b) joint[b % 4] += f(counts[b]);
     std::copy(joint, joint + 4, joint_);
     cells_ += cells;
     total_ += column;
     ++used_columns_;
     columns_ += f(column);
-    least_column_ = std::min(least_column_, column);
+    least_column_ = std::min<std::uint64_t>(least_column_, column);
 }
 
 TableStatistics TableSums::statistics(const EntropyTerm& f) const {
@@ -92,11 +98,11 @@ TableStatistics TableSums::statistics(const EntropyTerm& f) const {
     if (total_ == 0) return out;
     double rows = 0;
     std::uint64_t used_rows = 0, least_row = ~std::uint64_t{0};
-    for (const std::uint64_t n : per_bin_) {
+    for (const std::uint32_t n : per_bin_) {
         if (n == 0) continue;
         ++used_rows;
         rows += f(n);
-        least_row = std::min(least_row, n);
+        least_row = std::min<std::uint64_t>(least_row, n);
     }
     const double samples = static_cast<double>(total_);
     const double all = f(total_);

@@ -17,6 +17,7 @@ class EntropyTerm {
 public:
     explicit EntropyTerm(std::uint64_t largest);
     double operator()(std::uint64_t n) const { return n < table_.size() ? table_[n] : compute(n); }
+    const std::vector<double>& table() const { return table_; }
 
 private:
     static double compute(std::uint64_t n);
@@ -45,7 +46,7 @@ public:
 private:
     double joint_[4] = {}, columns_ = 0;
     std::uint64_t total_ = 0, cells_ = 0, used_columns_ = 0, least_column_ = ~std::uint64_t{0};
-    std::vector<std::uint64_t> per_bin_;
+    std::vector<std::uint32_t> per_bin_;  // no channel has more than 2^32 - 1 samples
 };
 
 // counts (channels, classes, bins); a table without counts gives zeros.
