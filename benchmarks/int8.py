@@ -11,13 +11,15 @@ of the test part. Where 8 bits are not faster, the operators say why. Writes res
 from __future__ import annotations
 
 import argparse
+import datetime
+import json
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from recording import record, table
+from recording import RESULTS, record, table
 
 from edgeprune.bench import HostTimer, run_bench, why
 from edgeprune.data import accuracy, open_data, split
@@ -71,8 +73,19 @@ def main() -> int:
         print(f"{net}: {more['verdict']}")
         for cause in more["causes"]:
             print(f"  {cause}")
-    print(record("int8", rows, details=details))
+    earlier, earlier_details = others(set(details))
+    print(record("int8", earlier + rows, details=earlier_details | details))
     return 0
+
+
+def others(measured: set[str]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Earlier results of networks that were not measured now; each network's four files are of one run."""
+    try:
+        found = json.loads((RESULTS / "int8.json").read_text())
+    except (OSError, ValueError):
+        return [], {}
+    details = {name: more for name, more in found["details"].items() if name not in measured}
+    return [row for row in found["rows"] if row["network"] in details], details
 
 
 def run_folder(net: str, given: argparse.Namespace) -> Path:
@@ -157,13 +170,21 @@ def measure(net: str, folder: Path, given: argparse.Namespace) -> tuple[list[dic
         f" dense in float at {lost:.2f} points lost: 3 times at 1 point is {'met' if met else 'missed'}"
     )
     return rows, {
+        "measured": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "verdict": verdict,
         "causes": list(explained.causes),
         "why": to_json(explained.layers),
-        "quantised": to_json(made),
+        "quantised": {name: described(result) for name, result in made.items()},
         "warnings": list(bench.warnings),
         "same": to_json(bench.same),
     }
+
+
+def described(result: QuantiseResult) -> dict[str, Any]:
+    """The record without this machine's paths."""
+    plain: dict[str, Any] = to_json(result)
+    plain["source"], plain["artifact"]["path"] = result.source.name, result.artifact.path.name
+    return plain
 
 
 if __name__ == "__main__":
