@@ -7,7 +7,7 @@ one export. One bundle in five frees head width and group positions instead of h
 groups, one in twenty has in-place operators and a free batch (those run one by one).
 `check([seed])` in tests/generate.py runs one network again.
 
-With --json the totals are written after every 200 networks, and a run goes on where the
+With --json the totals are written after every 40 networks, and a run goes on where the
 file ends: seeds that failed are tried again first, the others once per generator (the
 file names the one that drew them; another generator starts over). The table says which
 operators the rules know and how many nodes of each were held to the property. Stretches
@@ -40,7 +40,7 @@ from edgeprune.coupling.rules import RULES  # noqa: E402
 from edgeprune.store import write_json  # noqa: E402
 
 BUNDLE = 20
-CHUNK = 10 * BUNDLE
+CHUNK = 2 * BUNDLE
 COUNTED = ("networks", "components", "removed", "moved", "free_batch", "other_factor")
 
 

@@ -18,3 +18,18 @@ class Ordered(nn.Module):
 
     def forward(self, x):
         return self.c(torch.relu(self.b(self.a(x)[:, self.order]))).mean((2, 3))
+
+
+@pattern("cell", (4, 5))
+class Cell(nn.Module):
+    """A cell that starts from a constant: its rows are samples, which nothing may remove."""
+
+    def __init__(self):
+        super().__init__()
+        self.hidden, self.cell, self.head = 6, nn.LSTMCell(5, 6), nn.Linear(6, 3)
+
+    def forward(self, x):
+        state = memory = torch.ones(2, self.hidden, dtype=x.dtype)
+        for i in range(x.shape[1]):
+            state, memory = self.cell(x[:, i], (state, memory))
+        return self.head(state)

@@ -74,6 +74,7 @@ def cell(ties: Ties, call: Call) -> Any:
     )
     for state in states:
         ties.tie(ties.vector(state, 1, call.where), units, f"{call.where} starts from a fixed state")
+        ties.pin_others(state, (1,), call.where)
     if isinstance(call.shape, list):
         return [Value(tuple(s), along(tuple(s), 1, units)) for s in call.shape]
     return Value(tuple(call.shape), along(tuple(call.shape), 1, units))
