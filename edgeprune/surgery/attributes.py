@@ -136,13 +136,13 @@ class Guesses:
     """
 
     def __init__(self, module: nn.Module, traced: Trace, sizes: Sizes) -> None:
-        seen = _seen(traced, sizes)
+        own, below = _seen(traced, sizes)
         self.spots: dict[tuple[type, str, Any], list[tuple[str, list[Any]]]] = {}
         for path, owner in module.named_modules():
             if type(owner).__module__.startswith("torch.nn"):
                 continue
             for name, value in _numbers(owner):
-                offers = _offers(value, seen.get(path, {}))
+                offers = _offers(value, own.get(path, {}), below.get(path, {}))
                 if offers != [value]:
                     self.spots.setdefault((type(owner), name, value), []).append((path, offers))
 
@@ -176,27 +176,35 @@ def _numbers(owner: nn.Module) -> list[tuple[str, Any]]:
     return found
 
 
-def _offers(value: Any, seen: dict[Any, set[Any]]) -> list[Any]:
-    """New values: a size that shrank first, by how much it did; then the old one, where it stayed."""
-    smaller = sorted(seen.get(value, set()) - {value})
-    return [*smaller, value] if smaller else [value]
+def _offers(value: Any, *seen: dict[Any, set[Any]]) -> list[Any]:
+    """New values: sizes that it became in the module itself, or else in its layers; then the old one."""
+    for sizes in seen:
+        smaller = sorted(sizes.get(value, set()) - {value})
+        if smaller:
+            return [*smaller, value]
+    return [value]
 
 
-def _seen(traced: Trace, sizes: Sizes) -> dict[str, dict[Any, set[Any]]]:
-    """Per module path: each size, run of sizes, or list of parts inside it -> what it became."""
-    seen: dict[str, dict[Any, set[Any]]] = {}
+Seen = dict[str, dict[Any, set[Any]]]
+
+
+def _seen(traced: Trace, sizes: Sizes) -> tuple[Seen, Seen]:
+    """Each size, run of sizes, or list of parts -> what it became; by module, and by the owner of layers."""
+    own: Seen = {}
+    below: Seen = {}
     for node in traced.graph.graph.nodes:
-        path = _path(node)
-        if path is None:
-            continue
-        own = seen.setdefault(path, {})
-        for part in (node, *node.all_input_nodes):
-            shapes = shape_of(part.meta.get("val"))
-            if isinstance(shapes, list):
-                _note_parts(own, shapes, [sizes.shape(part, i) for i in range(len(shapes))])
-            elif isinstance(shapes, tuple):
-                _note(own, shapes, sizes.shape(part))
-    return seen
+        levels = _levels(node)
+        for depth, (path, cls) in enumerate(levels):
+            found = (below if depth else own).setdefault(path, {})
+            for part in (node, *node.all_input_nodes):
+                shapes = shape_of(part.meta.get("val"))
+                if isinstance(shapes, list):
+                    _note_parts(found, shapes, [sizes.shape(part, i) for i in range(len(shapes))])
+                elif isinstance(shapes, tuple):
+                    _note(found, shapes, sizes.shape(part))
+            if not cls.startswith("torch.nn"):
+                break
+    return own, below
 
 
 def _note(own: dict[Any, set[Any]], old: tuple[int, ...], new: tuple[int, ...]) -> None:
@@ -219,19 +227,22 @@ def _note_parts(own: dict[Any, set[Any]], old: list[Any], new: list[tuple[int, .
             own.setdefault(tuple(s[dim] for s in shapes), set()).add(tuple(s[dim] for s in new))
 
 
-def _path(node: fx.Node) -> str | None:
+def _levels(node: fx.Node) -> list[tuple[str, str]]:
+    """Path and class of the modules that a node runs in, the innermost first."""
+    if node.op != "call_function":
+        return []
     stack = list((node.meta.get("nn_module_stack") or {}).values())
-    if not stack or node.op != "call_function":
-        return None
-    path = str(stack[-1][0])
-    return path.removeprefix("L['self']").removeprefix(".")
+    return [(str(p).removeprefix("L['self']").removeprefix("."), _named(c)) for p, c in reversed(stack)]
+
+
+def _named(cls: Any) -> str:
+    return cls if isinstance(cls, str) else f"{cls.__module__}.{cls.__qualname__}"
 
 
 def lines_of_modules(traced: Trace) -> dict[str, str]:
     """Module path -> the user's line that runs within it."""
     found: dict[str, str] = {}
     for node in traced.graph.graph.nodes:
-        path = _path(node)
-        if path is not None:
+        for path, _ in _levels(node)[:1]:
             found.setdefault(path, source_line(node))
     return found
