@@ -62,6 +62,8 @@ def main() -> int:
             elif "reason" in rows.get(key, {"reason": ""}) or given.nets or given.force:
                 rows[key] = measured(net, budget, given.force)
                 print(table([shown(rows[key])], COLUMNS), flush=True)
+            else:
+                continue
             record("accuracy", [rows[n, b] for n in NETS for b in BUDGETS if (n, b) in rows])
     every = [rows[n, b] for n in NETS for b in BUDGETS if (n, b) in rows]
     print(table([shown(row) for row in every], COLUMNS))

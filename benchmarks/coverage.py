@@ -270,6 +270,8 @@ def line(name: str, row: dict[str, Any]) -> str:
 
 
 def main() -> int:
+    from coverage_summary import summary
+
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("rows", nargs="*", help="names to measure again (default: those not yet measured)")
     parser.add_argument("--set", choices=("all", "torchvision", "transformers"), default="all")
@@ -308,7 +310,7 @@ def main() -> int:
         known = {**(json.loads(RESULTS.read_text())["rows"] if RESULTS.exists() else {}), name: known[name]}
         write(known)
     passed = [n for n in every if known.get(n, {}).get("passed")]
-    print(f"{len(passed)} of {len(every)} pass")
+    print(summary(known, every))
     return 0 if len(passed) == len(every) else 1
 
 

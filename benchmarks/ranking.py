@@ -37,7 +37,7 @@ CRITERIA = ("ib-gauss", "ib-jmi", "ib-edge", "mrmr", "hsic-lasso", "vib", "taylo
 STABLE = ("ib-gauss", "ib-jmi", "ib-edge", "mrmr", "taylor")  # what depends on samples and trains nothing
 SIZES = (64, 128, 256, 512, 1024)
 RESAMPLES = 3
-JUDGED = 1000
+JUDGED = 500
 
 
 def within(couplings: Couplings, a: np.ndarray, b: np.ndarray) -> float:

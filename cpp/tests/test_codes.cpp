@@ -9,6 +9,7 @@
 #include "check.hpp"
 #include "edgeprune/counts.hpp"
 #include "edgeprune/edges.hpp"
+#include "edgeprune/estimators.hpp"
 
 using namespace edgeprune;
 
@@ -85,6 +86,10 @@ void codes_equal_counting_thresholds() {
                     const Labels labels{label.data(), samples, 5};
                     CHECK(add_counts(view, edges.data(), bins, labels, counts.data(), 3));
                     CHECK(counts == expected);
+                    std::vector<TableStatistics> direct(channels), by_table(channels);
+                    CHECK(label_statistics(view, edges.data(), bins, labels, direct.data(), 3));
+                    table_statistics(counts.data(), channels, 5, bins + 1, by_table.data(), 2);
+                    CHECK(std::memcmp(direct.data(), by_table.data(), channels * sizeof(TableStatistics)) == 0);
                     add_counts(codes.data(), 1, static_cast<std::ptrdiff_t>(samples), samples, channels, bins + 1,
                                labels, counts.data(), 2);
                     for (std::uint32_t& n : expected) n *= 2;

@@ -14,7 +14,7 @@ from __future__ import annotations
 import itertools
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,7 @@ LEAN = 0.15  # weight of the whole shape in the fit of one class, in units of on
 LEAST_SHARE = 0.05  # of a time that is its own, however much watching takes
 IN_BLOCKS, OUT_BLOCKS = (1, 4, 8, 16), ((1,), (4,), (8,), (16,), (4, 16), (8, 32), (16, 64), (8, 16, 32))
 NOISE = 0.005  # differences well below this share are not worth a class
+NEAR, PRIOR = 0.15, 0.5  # reach in log widths of what a point leaves unexplained; weight of "nothing"
 GAIN = 0.98  # more classes must predict at least this much better
 
 
@@ -81,19 +82,30 @@ class Scheme:
 
 @dataclass(frozen=True)
 class ShapeModel:
-    """Time in ms by widths: coefficients of each class, and of the whole shape for a class never seen."""
+    """Time in ms by widths: coefficients of each class, and of the whole shape for a class never seen.
+
+    What measured points of the same class nearby leave unexplained is added: `residuals` has columns
+    log in, log out, class, log of measured by fitted.
+    """
 
     scheme: Scheme
     whole: FloatArray
     by_class: Mapping[int, FloatArray]
+    residuals: FloatArray = field(default_factory=lambda: np.zeros((0, 4)))
 
     def __call__(self, inputs: int, outputs: int) -> float:
         return float(self.at(np.array([float(inputs)]), np.array([float(outputs)]))[0])
 
     def at(self, i: FloatArray, o: FloatArray) -> FloatArray:
         """Many widths at once."""
-        chosen = np.stack([self.by_class.get(int(c), self.whole) for c in self.scheme.classes(i, o)])
+        classes = self.scheme.classes(i, o)
+        chosen = np.stack([self.by_class.get(int(c), self.whole) for c in classes])
         found: FloatArray = (self.scheme.features(i, o) * chosen).sum(axis=-1)
+        if len(self.residuals):
+            li, lo, kind, left = self.residuals.T
+            away = (np.log(i)[:, None] - li) ** 2 + (np.log(o)[:, None] - lo) ** 2
+            weight = np.exp(-away / (2 * NEAR**2)) * (classes[:, None] == kind)
+            found = found * np.exp((weight * left).sum(axis=1) / (weight.sum(axis=1) + PRIOR))
         return found
 
 
@@ -136,7 +148,7 @@ def choose_scheme(tables: Sequence[FloatArray]) -> Scheme:
 
     def error(scheme: Scheme) -> float:
         if scheme not in known:
-            known[scheme] = float(_left_out(tables, scheme).mean()) + NOISE
+            known[scheme] = float(_left_out(tables, scheme, near=False).mean()) + NOISE
         return known[scheme]
 
     best = Scheme()
@@ -153,8 +165,8 @@ def choose_scheme(tables: Sequence[FloatArray]) -> Scheme:
     return best
 
 
-def fit_table(table: FloatArray, scheme: Scheme) -> ShapeModel:
-    """Fit one shape; `table` has columns inputs, outputs, ms."""
+def fit_table(table: FloatArray, scheme: Scheme, *, near: bool = True) -> ShapeModel:
+    """Fit one shape; `table` has columns inputs, outputs, ms. Without `near` nothing local is added."""
     if not len(table):
         return ShapeModel(scheme, np.zeros(3 + len(scheme.out_blocks)), {})
     i, o, t = table.T
@@ -169,7 +181,12 @@ def fit_table(table: FloatArray, scheme: Scheme) -> ShapeModel:
         rows = np.concatenate([mine, np.diag(weight)])
         goal = np.concatenate([np.ones(len(mine)), weight * whole * level])
         by_class[int(c)] = nnls(rows, goal)[0]
-    return ShapeModel(scheme, whole, by_class)
+    fitted = ShapeModel(scheme, whole, by_class)
+    if not near:
+        return fitted
+    left = np.log(t / np.maximum(fitted.at(i, o), 1e-9 * t.max()))
+    rows = np.stack([np.log(i), np.log(o), classes, np.clip(left, -0.7, 0.7)], axis=1)
+    return replace(fitted, residuals=rows)
 
 
 def fit_overhead(profile: Profile) -> Overhead:
@@ -199,7 +216,7 @@ def fit_overhead(profile: Profile) -> Overhead:
     return Overhead(watching / scale, scale * anchor, constant * anchor)
 
 
-def _left_out(tables: Sequence[FloatArray], scheme: Scheme) -> FloatArray:
+def _left_out(tables: Sequence[FloatArray], scheme: Scheme, *, near: bool = True) -> FloatArray:
     """Absolute relative errors of points that were not fitted; of shapes with too few points none."""
     errors = [np.zeros(0)]
     for table in tables:
@@ -208,7 +225,7 @@ def _left_out(tables: Sequence[FloatArray], scheme: Scheme) -> FloatArray:
         fold = np.arange(len(table)) % FOLDS
         for n in range(FOLDS):
             i, o, t = table[fold == n].T
-            errors.append(np.abs(fit_table(table[fold != n], scheme).at(i, o) / t - 1))
+            errors.append(np.abs(fit_table(table[fold != n], scheme, near=near).at(i, o) / t - 1))
     return np.concatenate(errors)
 
 

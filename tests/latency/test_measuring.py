@@ -84,7 +84,7 @@ def test_operators_come_back_in_order_without_the_warm_up():
         for n, name in enumerate(("a", "b")):
             event = {"cat": "Node", "name": f"{name}_kernel_time", "ts": start + 10 * n + 1, "dur": run + n}
             events.append({**event, "args": {"op_name": "Conv", "input_type_shape": [{"float": [1, 2]}]}})
-    found, spans = operators(list(reversed(events)), 1)
+    found, spans = operators(list(reversed(events)), [False, True, True])
     assert [(o["name"], o["us"]) for o in found] == [("a", [1, 2]), ("b", [2, 3])]
     assert spans == [50, 50]
     assert found[0]["inputs"] == [[1, 2]]

@@ -1,0 +1,76 @@
+"""The fuzz benchmark's book-keeping: stretches join without gaps, failures are tried again, runs go on."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from generate import Outcome
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+
+import fuzz
+
+
+def stretch(start, networks, **more):
+    found = {
+        **dict.fromkeys(fuzz.COUNTED, 1), "start": start, "networks": networks, "seconds": 2.0,
+        "generator": "g", "torch": "t", "operators": {"aten.linear.default": 3}, "failures": [],
+    }  # fmt: skip
+    return found | more
+
+
+def written(folder, *stretches):
+    paths = [folder / f"{i}.json" for i in range(len(stretches))]
+    for path, found in zip(paths, stretches, strict=True):
+        path.write_text(json.dumps(found))
+    return paths
+
+
+def test_stretches_join_in_the_order_of_their_seeds(tmp_path):
+    """Counts, operators and failures add up, whatever the order of the files."""
+    failure = {"seed": 45, "what": "x"}
+    paths = written(tmp_path, stretch(40, 10, failures=[failure]), stretch(0, 40))
+    found = fuzz.join(paths, tmp_path / "all.json")
+    assert (found["start"], found["networks"], found["removed"], found["seconds"]) == (0, 50, 2, 4.0)
+    assert found["operators"] == {"aten.linear.default": 6}
+    assert found["failures"] == [failure]
+    assert json.loads((tmp_path / "all.json").read_text())["networks"] == 50
+
+
+@pytest.mark.parametrize("other", [stretch(41, 5), stretch(39, 5), stretch(40, 5, generator="h")])
+def test_a_gap_an_overlap_or_another_generator_is_refused(other, tmp_path):
+    """Networks are never counted twice, nor counted without having been drawn."""
+    with pytest.raises(SystemExit, match="seed"):
+        fuzz.join(written(tmp_path, stretch(0, 40), other), None)
+
+
+def test_a_run_goes_on_where_its_file_ends_and_tries_failures_again(tmp_path, monkeypatch):
+    """Seeds that were checked are not checked again, but for the one that failed."""
+    asked = []
+
+    def check(seeds, **how):
+        asked.append((list(seeds), how))
+        return Outcome(networks=len(seeds))
+
+    monkeypatch.setattr(fuzz, "check", check)
+    path = tmp_path / "fuzz.json"
+    fuzz.fuzz(30, 0, path)
+    known = json.loads(path.read_text())
+    path.write_text(json.dumps(known | {"failures": [{"seed": 7, "what": "seed 7: x"}]}))
+    found = fuzz.fuzz(65, 0, path)
+    assert [seeds for seeds, _ in asked] == [
+        [*range(20)], [*range(20, 30)], [7], [*range(30, 40)], [*range(40, 60)], [*range(60, 65)]
+    ]  # fmt: skip
+    assert asked[-1][1] == {"full": False, "other": True}
+    assert (found["networks"], found["failures"]) == (65, [])
+
+
+def test_operators_that_no_network_had_are_named():
+    """A rule without a network is not silently counted as held."""
+    seen, unseen = fuzz.covered({"aten.linear.default": 2, "aten.no_such.default": 1})
+    assert seen == {"aten.linear.default": 2}
+    assert "aten.einsum.default" in unseen
+    assert "aten.linear.default" not in unseen
