@@ -4,8 +4,8 @@
     python -m benchmarks.latency_prediction --table                every network's row
 
 A profile is measured (120 sets of widths); thirty random plans, with keep shares drawn per group and
-no regard to any block, are cut, exported by torch.onnx and timed in turns with the dense file; the
-measured time is the paired ratio times the dense p50. Nothing of the plans enters the prediction.
+no regard to any block, are cut, exported by torch.onnx and timed in turns with the dense file, warm;
+the measured time is the ratio of medians times the dense p50. Nothing of the plans enters the prediction.
 Every step is kept in --work, so that an interrupted run goes on. Results: results/latency_prediction.json
 """
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -22,9 +23,11 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from edgeprune.bench import run_bench
+from edgeprune.bench.host import RUNNER, read_answer
+from edgeprune.bench.timings import block_bootstrap
 from edgeprune.coupling.components import BoolArray, Couplings
 from edgeprune.latency import Profile, cost_of, profile_model, read_profile
+from edgeprune.latency.measuring import TIMER
 from edgeprune.latency.resizing import keep_shares
 from edgeprune.model.trace import Trace, reexport, trace
 from edgeprune.onnxfile.export import export_onnx
@@ -94,13 +97,23 @@ def measured(paths: list[Path], work: Path, seconds: float) -> list[dict[str, An
     rows: list[dict[str, Any]] = json.loads(file.read_text()) if file.exists() else []
     while len(rows) < len(paths) - 1:
         part = paths[1 + len(rows) : 1 + len(rows) + TOGETHER]
-        found = run_bench([paths[0], *part], seconds=seconds * len(part), probes=0)
-        assert found.models[0].p50_ms is not None
-        for row in found.ratios:
-            interval = [row.ratio.value, row.ratio.low, row.ratio.high]
-            rows.append({"ratio": interval, "dense_ms": found.models[0].p50_ms.value})
+        times = warm_times([paths[0], *part], seconds * len(part))
+        dense = block_bootstrap(times[0], lambda v: np.median(v, axis=-1), 0)
+        for taken in times[1:]:
+            own = block_bootstrap(taken, lambda v: np.median(v, axis=-1), 0)
+            interval = [own.value / dense.value, own.low / dense.high, own.high / dense.low]
+            rows.append({"ratio": interval, "dense_ms": dense.value})
         write_json(file, rows)
     return rows
+
+
+def warm_times(paths: list[Path], seconds: float) -> list[np.ndarray[Any, Any]]:
+    """Milliseconds of whole runs without the profiler, in turns that begin with an uncounted run."""
+    command = [sys.executable, "-P", str(TIMER), f"--runner={RUNNER}", f"--seconds={seconds}"]
+    command += [f"--together={len(paths)}", "--", *map(str, paths)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    (files,) = read_answer(done.stdout, done.returncode, done.stderr, "layers")["parts"]
+    return [np.asarray(file["wall_ns"], dtype=np.float64) / 1e6 for file in files]
 
 
 def compare(name: str, work: Path, networks: int, seconds: float, step: str) -> dict[str, Any] | None:

@@ -44,6 +44,7 @@ def normalise(graph: fx.GraphModule) -> None:
     drop_guards(graph)
     restore_batch_norm(graph)
     loosen_views(graph)
+    settle_attention(graph)
     slice_batch(graph)
     split_layers(graph)
     unshare(graph)
@@ -92,6 +93,24 @@ def loosen_views(graph: fx.GraphModule) -> None:
     for node in graph.graph.nodes:
         if node.target in (aten.view.default, aten._unsafe_view.default):
             node.target = aten.reshape.default
+
+
+def settle_attention(graph: fx.GraphModule) -> None:
+    """Attention's memory layout depends on the kernel that is chosen; a copy makes it the same for all.
+
+    Otherwise a reshape that was a view for one kernel is refused when the exporter takes another.
+    """
+    for node in list(graph.graph.nodes):
+        if node.target is not aten.scaled_dot_product_attention.default:
+            continue
+        if any(user.target is aten.clone.default for user in node.users):
+            continue
+        with graph.graph.inserting_after(node):
+            copy = graph.graph.call_function(
+                aten.clone.default, (node,), {"memory_format": torch.contiguous_format}
+            )
+        copy.meta = dict(node.meta)
+        node.replace_all_uses_with(copy, delete_user_cb=lambda user, copy=copy: user is not copy)
 
 
 def slice_batch(graph: fx.GraphModule) -> None:
