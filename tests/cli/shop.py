@@ -10,6 +10,7 @@ import contextlib
 import io
 import os
 import resource
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -70,6 +71,11 @@ class Outcome:
             assert word in self.last, self.last
 
 
+def _hears_ctrl_c() -> None:
+    """A shell that runs the tests in the background lets them, and so their children, ignore SIGINT."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @dataclass(frozen=True)
 class Shop:
     """The folder, and the arrays that its data was made of."""
@@ -99,6 +105,7 @@ class Shop:
             [sys.executable, "-m", "edgeprune", *map(str, arguments)],
             cwd=self.path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             env={**os.environ, "OMP_NUM_THREADS": "1"}, start_new_session=True,
+            preexec_fn=_hears_ctrl_c,
         )  # fmt: skip
 
     def finish(self, *arguments: str | Path) -> Outcome:
