@@ -57,12 +57,14 @@ def groups(paths: list[Path], scratch: Path) -> list[tuple[str, list[tuple[str, 
         found.append(("files", plain))
     for folder in (p for p in paths if p.is_dir()):
         golden = folder / "golden.npz"
+        plain_file, ready = folder / "model-float.onnx", [folder / "model.onnx"]
+        if not plain_file.exists():  # the run shipped a float file; its 8-bit form, if any, is in the front
+            plain_file, ready = folder / "model.onnx", sorted((folder / "front").glob("shipped-int8.onnx"))
         files: list[tuple[str, Path, Path | None]] = [
             ("dense", folder / "dense.onnx", golden),
-            ("pruned", folder / "model.onnx", golden),
+            ("pruned", plain_file, golden),
         ]
-        ready = sorted(folder.glob("*int8*.onnx"))
-        files.append(("INT8", ready[0] if ready else quantised(files[1][1], golden, scratch), golden))
+        files.append(("INT8", ready[0] if ready else quantised(plain_file, golden, scratch), golden))
         found.append((folder.name, files))
     return found
 

@@ -139,7 +139,8 @@ def _choices(
             notes += eight[1].notes
     with clock.stage("front: bench"):
         points = front.measured(prepared, points, options, clock, device)
-    return points, front.pick(points, own, options), tuple(notes)
+    on_target = device is not None or load_target(options.target).local
+    return points, front.pick(points, own, options, on_target=on_target), tuple(notes)
 
 
 def _steps(prepared: Prepared, final: State) -> dict[str, npt.NDArray[np.float32]]:

@@ -39,6 +39,7 @@ from edgeprune.targets import load_target
 
 LADDER = (0.48, 0.28, 0.8, 0.2, 0.62, 0.37)  # shares of the dense cost, the most telling first
 CALIBRATION_CALLS, CALIBRATION_BATCH = 32, 16
+METHODS = ("minmax", "percentile")  # of finding ranges; `edgeprune quantise` tries the slow entropy too
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,7 @@ def eight_bits(
 
         found = quantise(
             point.artifact.path, (dataset.batch(part) for part in parts), output, evaluate=evaluate,
+            methods=METHODS,
             timer=here if target.local else None, **int8_settings(target),
         )  # fmt: skip
     except (ExportError, ParityError, BudgetError) as error:
@@ -144,14 +146,20 @@ def measured(
     return [replace(p, dominated=any(_beats(q, p) for q in found)) for p in found]
 
 
-def pick(points: list[Point], shipped: Point, options: Options) -> Point:
-    """The 8-bit form of the shipped point where it is clearly faster and the budget allows its loss."""
+def pick(points: list[Point], shipped: Point, options: Options, *, on_target: bool = True) -> Point:
+    """The 8-bit form of the shipped point where it is clearly faster and the budget allows its loss.
+
+    Args:
+        on_target: the latencies were measured on the target; another processor's say nothing of it.
+    """
     eight = next((p for p in points if p.name == f"{shipped.name}-int8"), None)
     own = next(p for p in points if p.name == shipped.name)
     if eight is None or own.ratio is None or eight.ratio is None:
         return own
     if options.int8 == "on":
         return eight
+    if not on_target:
+        return own
     limit = options.budget.max_drop
     within = limit is not None and eight.drop is not None and eight.drop.high <= limit
     return eight if within and eight.ratio.high < own.ratio.low else own

@@ -92,8 +92,15 @@ def report(
             {"name": "model.onnx", "bytes": made.shipped.bytes, "sha256": made.shipped.sha256},
             {"name": "dense.onnx", "bytes": made.dense.bytes, "sha256": made.dense.sha256},
         ],
-        "notes": notes,
+        "notes": _once(notes),
     }
+
+
+def _once(notes: list[str]) -> list[str]:
+    """Each remark once; several stages find the machine busy, at several loads."""
+    return list(
+        {text.partition(":")[0] if text.startswith("the machine") else text: text for text in notes}.values()
+    )
 
 
 def _in_8_bits(made: Delivery) -> bool:

@@ -149,5 +149,6 @@ def test_eight_bits_are_picked_only_where_faster_and_within_the_budget():
     assert front.pick([own, quick], own, tight) is quick
     assert front.pick([own, slow], own, tight) is own
     assert front.pick([own, harmful], own, tight) is own
+    assert front.pick([own, quick], own, tight, on_target=False) is own
     assert front.pick([own, quick], own, Options(budget=Budget(macs=0.5))) is own
     assert front.pick([own, harmful], own, Options(budget=Budget(macs=0.5), int8="on")) is harmful
