@@ -11,7 +11,7 @@ export OMP_WAIT_POLICY := PASSIVE
 demo: $(READY)
 	.venv/bin/edgeprune compress examples/checkpoints/demo_cnn.safetensors --model examples.nets:demo_cnn \
 	  --input-shape 1,28,28 --data examples/demo/fashion-small --max-drop 3 --epochs 3 \
-	  --profile-seconds 8 --bench-seconds 3 --front 0 \
+	  --profile-seconds 8 --bench-seconds 3 --front 0 --int8 off \
 	  --output demo-edgeprune --force
 
 test: lint
