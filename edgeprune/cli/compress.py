@@ -38,6 +38,13 @@ from edgeprune.cli.device import device_options, open_device
 )
 @click.option("--profile", type=click.Path(), help="Latency profile to plan with; see `edgeprune profile`.")
 @click.option(
+    "--estimate",
+    type=click.Choice(["roofline", "instructions"]),
+    default="roofline",
+    show_default=True,
+    help="What ranks widths for a target that is not at hand.",
+)
+@click.option(
     "--profile-seconds", default=20.0, show_default=True, help="Time to measure one in, without --profile."
 )
 @click.option("--rounds", default=2, show_default=True, help="Prune-recover rounds to a size budget.")

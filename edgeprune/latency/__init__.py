@@ -6,7 +6,7 @@ check(profile, target=…, threads=…, machine=…)  refuse or warn when it is 
 cost_of(profile, traced, couplings)          predicted p50 ms of a removal (costs)
 explained(profile)                           a row per layer shape: its time and its steps
 roofline(target, traced, couplings)          an estimate from the descriptor, marked as one
-instructions(traced, couplings, cpu)         emulated instructions, a ranking signal, marked as one
+count(traced, couplings, cpu).cost_of(…)     emulated instructions, a ranking signal, marked as one
 
 A cost is called with a removal, as planning wants it, and says what it is: `unit`, `source`,
 `estimate`, `dense` (its value for the network as it is), `warnings`.
@@ -15,18 +15,19 @@ A cost is called with a removal, as planning wants it, and says what it is: `uni
 from __future__ import annotations
 
 from edgeprune.latency.costs import LatencyCost, cost_of, explained
-from edgeprune.latency.instructions import instructions
+from edgeprune.latency.instructions import Counts, count
 from edgeprune.latency.measuring import profile_model
 from edgeprune.latency.profiles import Profile, check, read_profile, write_profile
 from edgeprune.latency.roofline import roofline
 
 __all__ = [
+    "Counts",
     "LatencyCost",
     "Profile",
     "check",
     "cost_of",
+    "count",
     "explained",
-    "instructions",
     "profile_model",
     "read_profile",
     "roofline",

@@ -8,11 +8,11 @@ says `estimate` and its unit is "emulated instructions". Needs the arm64 sandbox
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from scipy.optimize import nnls
 
 from edgeprune.coupling.components import BoolArray, Couplings
@@ -27,7 +27,31 @@ from edgeprune.model.trace import Trace
 UNIT = "emulated instructions"
 
 
-def instructions(
+@dataclass(frozen=True)
+class Counts:
+    """Instructions per multiply-add of each kind of layer, per element written, and per inference."""
+
+    core: str
+    networks: int
+    macs: Mapping[str, float]
+    written: float
+    inference: float
+
+    def cost_of(self, traced: Trace, couplings: Couplings) -> LatencyCost:
+        """Emulated instructions of an inference after a removal from this network, or a smaller one."""
+        work = Work(traced, couplings)
+        prices = np.array([self.macs.get(kind, 0.0) for kind in work.kinds])
+
+        def predict(removed: BoolArray) -> float:
+            amounts = work.at(removed)
+            arithmetic = float(amounts.macs @ prices)
+            return arithmetic + self.written * float(amounts.written.sum()) + self.inference
+
+        source = f"{self.networks} counts on the emulated {self.core}: a ranking signal, not a time"
+        return LatencyCost(predict, UNIT, source, True, predict(np.zeros(couplings.count, bool)))
+
+
+def count(
     traced: Trace,
     couplings: Couplings,
     cpu: str,
@@ -35,8 +59,8 @@ def instructions(
     networks: int = 8,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
-) -> LatencyCost:
-    """Emulated instructions of an inference after a removal, fitted to counts at `networks` sets of widths.
+) -> Counts:
+    """Count at `networks` sets of widths and fit.
 
     Raises:
         DeviceError: no sandbox, or a core that it does not emulate.
@@ -56,28 +80,21 @@ def instructions(
             counts.append(count_instructions(path, core).per_inference)
             if progress is not None:
                 progress(n + 1, len(removals))
-    return fit_instructions(traced, couplings, removals, counts, core)
+    return fit(traced, couplings, removals, counts, core)
 
 
-def fit_instructions(
+def fit(
     traced: Trace, couplings: Couplings, removals: Sequence[BoolArray], counts: Sequence[float], core: str
-) -> LatencyCost:
-    """The cost that fits these counts best, by relative error, with no negative price."""
+) -> Counts:
+    """The prices that fit these counts best, by relative error, none negative."""
     work = Work(traced, couplings)
     kinds = sorted({kind for kind in work.kinds if kind})
     masks = [np.array([k == kind for k in work.kinds]) for kind in kinds]
-
-    def features(removed: BoolArray) -> npt.NDArray[np.float64]:
+    rows = []
+    for removed in removals:
         amounts = work.at(removed)
         macs = [float(amounts.macs[mask].sum()) for mask in masks]
-        return np.array([*macs, float(amounts.written.sum()), 1.0])
-
-    rows = np.stack([features(removed) for removed in removals])
+        rows.append([*macs, float(amounts.written.sum()), 1.0])
     wanted = np.asarray(counts, dtype=np.float64)
-    prices = nnls(rows / wanted[:, None], np.ones(len(wanted)))[0]
-
-    def predict(removed: BoolArray) -> float:
-        return float(features(removed) @ prices)
-
-    source = f"{len(wanted)} instruction counts on the emulated {core}: a ranking signal, not a time"
-    return LatencyCost(predict, UNIT, source, True, predict(np.zeros(couplings.count, bool)))
+    *per_mac, written, inference = nnls(np.array(rows) / wanted[:, None], np.ones(len(wanted)))[0].tolist()
+    return Counts(core, len(wanted), dict(zip(kinds, per_mac, strict=True)), written, inference)

@@ -8,22 +8,24 @@ from pathlib import Path
 from typing import Any
 
 from edgeprune.criteria import find
+from edgeprune.criteria.registry import NEEDS_NO_DATA
 from edgeprune.data import Dataset
 from edgeprune.device.remote import Device
 from edgeprune.errors import BudgetError, DataError
+from edgeprune.latency import read_profile
 from edgeprune.model.load import LoadedModel
 from edgeprune.model.trace import save
+from edgeprune.pipeline.board import board_of
 from edgeprune.pipeline.deliver import deliver
 from edgeprune.pipeline.goals import goals_of
 from edgeprune.pipeline.options import Clock, Options, Progress
 from edgeprune.pipeline.prepare import prepare
-from edgeprune.pipeline.search import search, within
+from edgeprune.pipeline.search import search
 from edgeprune.pipeline.summary import removed_channels, report, versions
 from edgeprune.records import to_json
 from edgeprune.report import validate_report, write_html
-from edgeprune.store import RunFolder, write_json
+from edgeprune.store import RunFolder, sha256_file, write_json
 from edgeprune.surgery.recipe import recipe
-from edgeprune.targets import load_target
 
 
 @dataclass(frozen=True)
@@ -55,18 +57,19 @@ def compress(
     Raises:
         CriterionError, TargetError: an unknown name.
         DataError: no data, and a criterion or budget that needs some.
-        BudgetError: the budget cannot be met. When accuracy is what fails after a MAC or
-            parameter budget was reached, the result and its report are written first.
+        BudgetError: the budget cannot be met. When it is measured on the shipped file that it
+            was missed, the result and its report are written first.
         Other EdgepruneErrors as the stages raise them.
     """
     _need_data(dataset, options)
     find(options.criterion)
-    load_target(options.target)
+    board = board_of(options, device)
     request = {
         "model": loaded.sha256,
         "data": None if dataset is None else dataset.sha256,
         "evaluation": {name: d.sha256 for name, d in (evaluation or {}).items()},
         "options": options,
+        "profile": _profile(options),
         "device": None if device is None else device.remote.destination,
         "versions": versions(),
     }
@@ -75,41 +78,52 @@ def compress(
     done = folder.load("report")
     if done is not None:
         clock.progress.note(f"{output}: finished before; --force starts over")
+        _keep_to(done, output)
         return Result(output, done)
     try:
-        prepared = prepare(loaded, dataset, evaluation or {}, options, folder, clock, device)
-        goals_of(prepared, options.budget)  # refuses what cannot be reached
+        prepared = prepare(loaded, dataset, evaluation or {}, options, folder, clock, board)
+        goals = goals_of(prepared, options.budget)
     except BudgetError:
         folder.abandon(refused=True)
         raise
     except BaseException:
         folder.abandon()  # a request that was refused leaves no folder that would refuse the next
         raise
-    first, final, tried = search(prepared, options, folder, clock)
+    first, final, tried = search(prepared, goals, options, folder, clock)
     with clock.stage("save"):
         save(final.trace, output / "model.pt2")
         write_json(output / "recipe.json", recipe(prepared.trace, prepared.couplings, final.removed))
         write_json(output / "removed.json", removed_channels(prepared, final, tried, folder))
-    made = deliver(prepared, final, options, folder, clock, device, first=first, tried=tried)
+    made = deliver(prepared, final, options, folder, clock, board, first=first, tried=tried)
     content = to_json(report(loaded, prepared, final, tried, made, options, clock))
     validate_report(content)
     write_html(content, output / "report.html")
     folder.save("report", content, files=("model.onnx", "model.pt2", "recipe.json", "removed.json"))
-    if not within(final, options):
-        drop = final.record["validation_drop"]
-        raise BudgetError(
-            f"{options.budget.asked()}: the network of that size lost {drop['value']:.2f} points"
-            f" on validation (up to {drop['high']:.2f} at 90% confidence); it was written to {output}",
-            tip="allow more --max-drop, keep more, or give more --epochs or --rounds",
-        )
+    _keep_to(content, output)
     return Result(output, content)
 
 
+def _profile(options: Options) -> str | None:
+    """Identity of the profile to plan with; a damaged one is refused before anything is read."""
+    if options.profile is None:
+        return None
+    read_profile(Path(options.profile))
+    return sha256_file(Path(options.profile))
+
+
+def _keep_to(report: Mapping[str, Any], output: Path) -> None:
+    """Raise BudgetError where the report says that a budget was missed; the result is there all the same."""
+    if report.get("missed"):
+        raise BudgetError(
+            f"{'; '.join(report['missed'])}; the network was written to {output}",
+            tip="allow more, or give more --epochs or --rounds",
+        )
+
+
 def _need_data(dataset: Dataset | None, options: Options) -> None:
-    sized = options.budget.macs is not None or options.budget.params is not None
     if dataset is not None:
         return
-    if options.criterion not in ("l2", "random") or not sized:
+    if options.criterion not in NEEDS_NO_DATA or not options.budget.sized:
         raise DataError(
             f"no data: --criterion {options.criterion} with {options.budget.asked()} needs some",
             tip="give --data, or prune by weights alone with --criterion l2 --macs 0.5",

@@ -13,16 +13,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgeprune.bench import run_bench
 from edgeprune.bench.why import why
-from edgeprune.device.remote import Device, device_bench
 from edgeprune.device.verify import reference_session, verify_for_target, verify_on_device
 from edgeprune.errors import ParityError
 from edgeprune.model.run import outputs
 from edgeprune.onnxfile import describe
 from edgeprune.pipeline import front
+from edgeprune.pipeline.board import Board
 from edgeprune.pipeline.costs import parameters
 from edgeprune.pipeline.exporting import BATCH, export_trace, file_outputs
+from edgeprune.pipeline.latencies import TAIL_SECONDS
 from edgeprune.pipeline.options import Clock, Options
 from edgeprune.pipeline.prepare import Prepared
 from edgeprune.pipeline.state import State
@@ -30,9 +30,9 @@ from edgeprune.records import BenchResult, OnnxArtifact, VerifyResult
 from edgeprune.recovery import compensate, recalibrate
 from edgeprune.store import RunFolder, write_json, write_npz
 from edgeprune.surgery import cut
-from edgeprune.targets import load_target
 
 GOLDEN = 4
+PROBES = 3  # fresh processes per file for load time, first inference and memory
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,8 @@ class Delivery:
     )  # on the target's processor; the reason where it was not, None for the host
     front: list[dict[str, Any]]
     notes: tuple[str, ...]
+    beside: list[dict[str, Any]]  # further files of the run's own folder, as the report lists them
+    on_target: bool  # whether `bench` ran on the target itself
 
 
 def deliver(
@@ -57,7 +59,7 @@ def deliver(
     options: Options,
     folder: RunFolder,
     clock: Clock,
-    device: Device | None = None,
+    board: Board,
     *,
     first: State,
     tried: list[State],
@@ -72,24 +74,17 @@ def deliver(
     made: dict[str, Any] = {"fixed_batch": options.fixed_batch, "opset": options.opset}
     with clock.stage("export"):
         shipped = export_trace(final.trace, calls, folder.path / "model.onnx", **made)
-    points, chosen, notes = _choices(prepared, first, final, tried, shipped, options, folder, clock, device)
+    points, chosen, notes = _choices(prepared, first, final, tried, shipped, options, folder, clock, board)
+    beside = []
     if chosen.int8:
-        front.ship_as(chosen, shipped, folder.path)
+        beside.append({"name": "model-float.onnx", "bytes": shipped.bytes, "sha256": shipped.sha256})
+        front.ship_as(chosen, folder.path)
         shipped = replace(describe(folder.path / "model.onnx", note=chosen.artifact.note),
                           parity=chosen.artifact.parity)  # fmt: skip
-    target = load_target(options.target)
+    target, device = board.target, board.device
     with clock.stage("bench"):
-        timing: dict[str, Any] = {
-            "threads": options.threads,
-            "seconds": options.bench_seconds,
-            "seed": options.seed,
-        }
-        pair = [dense.path, shipped.path]
-        if device is None:
-            bench = run_bench(pair, **timing)
-        else:
-            arch = None if target.local else target.arch
-            bench = device_bench(device, pair, architecture=arch, **timing)
+        seconds = max(options.bench_seconds, TAIL_SECONDS if options.budget.deadline_ms else 0.0)
+        bench = board.time([dense.path, shipped.path], seconds, probes=PROBES)
     if device is None and target.local and (options.why or not all(row.changed for row in bench.ratios)):
         with clock.stage("why"):
             found = why(dense.path, shipped.path, threads=options.threads, seconds=options.bench_seconds)
@@ -115,12 +110,13 @@ def deliver(
     _golden(prepared, shipped, calls, folder.path)
     dense_ms = bench.models[0].p50_ms.value if bench.models[0].p50_ms else None
     rows = front.rows(prepared, points, chosen, dense_ms)
-    return Delivery(dense, shipped, bench, test, evaluation, verified, rows, notes)
+    on_target = board.measures_target
+    return Delivery(dense, shipped, bench, test, evaluation, verified, rows, notes, beside, on_target)
 
 
 def _choices(
     prepared: Prepared, first: State, final: State, tried: list[State], shipped: OnnxArtifact,
-    options: Options, folder: RunFolder, clock: Clock, device: Device | None,
+    options: Options, folder: RunFolder, clock: Clock, board: Board,
 ) -> tuple[list[front.Point], front.Point, tuple[str, ...]]:  # fmt: skip
     """The front, the point to ship, and what to know of 8 bits."""
     own = front.Point(
@@ -131,16 +127,17 @@ def _choices(
         points = [own, *front.candidates(prepared, first, final, tried, options, folder, clock)]
     with clock.stage("8 bits"):
         (folder.path / "front").mkdir(exist_ok=True)
-        eight = front.eight_bits(prepared, own, options, clock, folder.path / "front" / "shipped-int8.onnx")
+        eight = front.eight_bits(
+            prepared, own, options, clock, board, folder.path / "front" / "shipped-int8.onnx"
+        )
         if isinstance(eight, str):
             notes.append(eight)
         elif eight is not None:
             points.append(eight[0])
             notes += eight[1].notes
     with clock.stage("front: bench"):
-        points = front.measured(prepared, points, options, clock, device)
-    on_target = device is not None or load_target(options.target).local
-    return points, front.pick(points, own, options, on_target=on_target), tuple(notes)
+        points = front.measured(prepared, points, options, clock, board)
+    return points, front.pick(points, own, options, on_target=board.measures_target), tuple(notes)
 
 
 def _steps(prepared: Prepared, final: State) -> dict[str, npt.NDArray[np.float32]]:

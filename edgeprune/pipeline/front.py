@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgeprune.bench import run_bench
 from edgeprune.bench.operators import HostTimer
-from edgeprune.device.remote import Device, device_bench
 from edgeprune.errors import BudgetError, EdgepruneError, ExportError, ParityError
 from edgeprune.model.trace import Trace
 from edgeprune.onnxfile import int8_settings, quantise, require_gain
+from edgeprune.onnxfile.files import move_into_place, workshop
+from edgeprune.pipeline.board import Board
 from edgeprune.pipeline.costs import parameters
 from edgeprune.pipeline.exporting import export_trace, file_outputs
 from edgeprune.pipeline.goals import Goal, joint
@@ -31,11 +31,10 @@ from edgeprune.pipeline.options import Clock, Options
 from edgeprune.pipeline.prepare import Prepared
 from edgeprune.pipeline.state import State
 from edgeprune.planning import Curve, allocate, uniform
-from edgeprune.records import BenchResult, Interval, OnnxArtifact, QuantiseResult
+from edgeprune.records import Interval, OnnxArtifact, QuantiseResult
 from edgeprune.recovery import compensate, recalibrate
 from edgeprune.store import RunFolder
 from edgeprune.surgery import cut
-from edgeprune.targets import load_target
 
 LADDER = (0.48, 0.28, 0.8, 0.2, 0.62, 0.37)  # shares of the dense cost, the most telling first
 CALIBRATION_CALLS, CALIBRATION_BATCH = 32, 16
@@ -94,12 +93,14 @@ def candidates(
 
 
 def eight_bits(
-    prepared: Prepared, point: Point, options: Options, clock: Clock, output: Path
+    prepared: Prepared, point: Point, options: Options, clock: Clock, board: Board, output: Path
 ) -> tuple[Point, QuantiseResult] | str | None:
     """The 8-bit form of a point; why there is none; None where it was not asked for and makes no sense."""
     if options.int8 == "off" or prepared.dataset is None or prepared.splits is None:
         return None
-    target = load_target(options.target)
+    target = board.target
+    if target.local and board.device is not None:
+        return "8 bits: name the board's --target, whose kernels decide the types"
     dataset, splits = prepared.dataset, prepared.splits
     try:
         if options.int8 == "auto":
@@ -118,7 +119,7 @@ def eight_bits(
         found = quantise(
             point.artifact.path, (dataset.batch(part) for part in parts), output, evaluate=evaluate,
             methods=METHODS,
-            timer=here if target.local else None, **int8_settings(target),
+            timer=here if board.measures_target and board.device is None else None, **int8_settings(target),
         )  # fmt: skip
     except (ExportError, ParityError, BudgetError) as error:
         return f"8 bits: {error}"
@@ -129,11 +130,12 @@ def eight_bits(
 
 
 def measured(
-    prepared: Prepared, points: list[Point], options: Options, clock: Clock, device: Device | None
+    prepared: Prepared, points: list[Point], options: Options, clock: Clock, board: Board
 ) -> list[Point]:
     """Latency of every point beside the dense file, in one run, and the loss on validation."""
     assert prepared.file is not None
-    bench = _bench([prepared.file.path, *(p.artifact.path for p in points)], options, device)
+    paths = [prepared.file.path, *(p.artifact.path for p in points)]
+    bench = board.time(paths, options.bench_seconds * (1 + len(paths) / 8))
     ratios: list[Interval | None] = [row.ratio for row in bench.ratios]
     ratios = ratios or [None] * len(points)
     found = []
@@ -165,12 +167,12 @@ def pick(points: list[Point], shipped: Point, options: Options, *, on_target: bo
     return eight if within and eight.ratio.high < own.ratio.low else own
 
 
-def ship_as(point: Point, float_file: OnnxArtifact, folder: Path) -> None:
-    """Put an 8-bit point in the place of model.onnx; the float file stays beside it."""
-    shutil.copyfile(float_file.path, folder / "model-float.onnx")
-    partial = folder / ".model.onnx.partial"
-    shutil.copyfile(point.artifact.path, partial)
-    partial.replace(folder / "model.onnx")
+def ship_as(point: Point, folder: Path) -> None:
+    """Put an 8-bit point in the place of model.onnx; the float file stays beside it as model-float.onnx."""
+    for source, name in ((folder / "model.onnx", "model-float.onnx"), (point.artifact.path, "model.onnx")):
+        with workshop(folder / name) as made:
+            shutil.copyfile(source, made / name)
+            move_into_place(made / name, folder / name)
 
 
 def rows(
@@ -235,14 +237,6 @@ def _plans(
         found.append((share, small, couplings.macs(removed)))
         clock.progress.step(len(found), wanted)
     return found
-
-
-def _bench(paths: list[Path], options: Options, device: Device | None) -> BenchResult:
-    seconds = options.bench_seconds * (1 + len(paths) / 8)
-    timing: dict[str, Any] = {"threads": options.threads, "seed": options.seed, "probes": 0}
-    if device is None:
-        return run_bench(paths, seconds=seconds, **timing)
-    return device_bench(device, paths, seconds=seconds, **timing)
 
 
 def _beats(q: Point, p: Point) -> bool:

@@ -10,26 +10,21 @@ profile itself (latency), the loop that corrects a plan by timing whole models (
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from edgeprune import latency
-from edgeprune.bench import run_bench
 from edgeprune.coupling.components import Couplings
-from edgeprune.device.remote import Device, device_bench
 from edgeprune.errors import BenchError
 from edgeprune.model.trace import Trace
+from edgeprune.pipeline.board import Board
 from edgeprune.pipeline.options import Clock, Options
 from edgeprune.planning.groups import Cost
-from edgeprune.records import BenchResult, Target
 from edgeprune.store import RunFolder
-from edgeprune.targets import load_target
 
 DENSE_SECONDS, TAIL_SECONDS = 2.0, 10.0  # the second where a 99th percentile is asked for
 NETWORKS = 40  # sets of widths that a profile made in passing runs
-Timer = Callable[[Sequence[Path], float], BenchResult]  # files, seconds
 
 
 @dataclass(frozen=True)
@@ -38,6 +33,7 @@ class Latency:
 
     `dense_ms` is of the dense file, batch 1: measured where there is a timer, else as the profile recorded
     or the estimate has it. `dense_p99_ms` is None where it was not asked for.
+    An estimate's unit is its own, and may be no time at all.
     """
 
     basis: str  # "measured" or "estimate"
@@ -45,7 +41,7 @@ class Latency:
     predict: Callable[[Trace, Couplings], Cost]
     dense_ms: float
     dense_p99_ms: float | None
-    timer: Timer | None
+    timer: Board | None
     notes: tuple[str, ...] = ()
 
 
@@ -56,9 +52,11 @@ def open_latency(
     options: Options,
     folder: RunFolder,
     clock: Clock,
-    device: Device | None,
+    board: Board,
 ) -> Latency | None:
     """The prediction that a run plans with; None where neither the budget nor the search needs one.
+
+    What was timed of the dense file is a record of the run: a resumed run plans as it began.
 
     Args:
         dense: the dense ONNX file.
@@ -70,93 +68,97 @@ def open_latency(
     budget = options.budget
     if not (budget.timed or (options.objective == "latency" and not budget.sized)):
         return None
-    target = load_target(options.target)
-    timer = _timer(target, device, options)
-    if options.profile is None and timer is None:
-        return _estimated(traced, couplings, target, options)
+    if options.profile is None and not board.measures_target:
+        return _estimated(traced, couplings, options, board, clock)
     with clock.stage("latency profile"):
         try:
-            profile, notes, timer = _profile(traced, couplings, target, options, folder, clock, device, timer)
+            profile, notes = _profile(traced, couplings, dense, options, folder, clock, board)
         except BenchError as error:
             if budget.timed or options.profile is not None:
                 raise
             clock.progress.note(f"planned by MACs: no latency profile ({error.message})")
             return None
-        dense_ms, p99 = profile.dense_ms.value, None
-        if timer is not None and budget.timed:
-            found = timer([dense], TAIL_SECONDS if budget.deadline_ms else DENSE_SECONDS).models[0]
-            assert found.p50_ms is not None
-            dense_ms = found.p50_ms.value
-            p99 = found.p99_ms.value if found.p99_ms else None
-    if budget.deadline_ms is not None and p99 is None:
+        timed = folder.load("dense latency")
+        if timed is None:
+            timed = {"p50_ms": profile.dense_ms.value, "p99_ms": None}
+            if board.measures_target and budget.timed:
+                found = board.time([dense], TAIL_SECONDS if budget.deadline_ms else DENSE_SECONDS).models[0]
+                assert found.p50_ms is not None
+                timed = {"p50_ms": found.p50_ms.value, "p99_ms": found.p99_ms.value if found.p99_ms else None}
+            folder.save("dense latency", timed)
+    if budget.deadline_ms is not None and timed["p99_ms"] is None:
         raise BenchError(
             f"--deadline-ms {budget.deadline_ms:g}: a 99th percentile needs a board to measure it on, and 662"
-            " inferences in ten seconds",
+            f" inferences in {TAIL_SECONDS:g} s",
             tip="name one with --device, or ask for a median with --target-ms",
         )
 
     def predict(network: Trace, parts: Couplings) -> Cost:
         return latency.cost_of(profile, network, parts)
 
-    return Latency("measured", profile.source, predict, dense_ms, p99, timer, notes)
-
-
-def _timer(target: Target, device: Device | None, options: Options) -> Timer | None:
-    """What times whole models of this run, if there is a board at hand that times mean something on."""
-    timing: dict[str, Any] = {"threads": options.threads, "seed": options.seed, "probes": 0}
-    if device is not None:
-        arch = None if target.local else target.arch
-        if device.preflight().get("emulated"):
-            return None
-        return lambda paths, seconds: device_bench(
-            device, paths, seconds=seconds, architecture=arch, **timing
-        )
-    if target.local:
-        return lambda paths, seconds: run_bench(paths, seconds=seconds, **timing)
-    return None
+    timer = board if board.measures_target else None
+    return Latency("measured", profile.source, predict, timed["p50_ms"], timed["p99_ms"], timer, notes)
 
 
 def _profile(
     traced: Trace,
     couplings: Couplings,
-    target: Target,
+    dense: Path,
     options: Options,
     folder: RunFolder,
     clock: Clock,
-    device: Device | None,
-    timer: Timer | None,
-) -> tuple[latency.Profile, tuple[str, ...], Timer | None]:
-    """The profile, what to know of it, and the timer where the board is the profiled one."""
+    board: Board,
+) -> tuple[latency.Profile, tuple[str, ...]]:
+    """The profile, and what to know of it."""
     if options.profile is None:
         profile = latency.profile_model(
-            traced, couplings, target=target, path=folder.path / "profile.json", device=device,
-            threads=options.threads, networks=NETWORKS, seconds=options.profile_seconds, seed=options.seed,
-            progress=clock.progress.step,
+            traced, couplings, target=board.profiled(), path=folder.path / "profile.json",
+            device=board.device, threads=options.threads, networks=NETWORKS,
+            seconds=options.profile_seconds, seed=options.seed, progress=clock.progress.step,
         )  # fmt: skip
-        return profile, latency.check(profile), timer
+        return profile, _said(latency.check(profile))
     profile = latency.read_profile(Path(options.profile))
-    notes = latency.check(profile, target=None if target.local else target, threads=options.threads)
-    if timer is None:
-        return profile, (*notes, f"planned from a file, with no board at hand: {profile.source}"), None
-    latency.check(profile, threads=options.threads, machine=_machine(traced, timer, folder))
-    return profile, notes, timer
+    target = None if board.target.local else board.target
+    notes = latency.check(profile, target=target, threads=options.threads)
+    if not board.measures_target:
+        return profile, _said((*notes, f"planned from a file, with no board at hand: {profile.source}"))
+    latency.check(profile, threads=options.threads, machine=board.time([dense], 0.2).machine)
+    return profile, _said(notes)
 
 
-def _machine(traced: Trace, timer: Timer, folder: RunFolder) -> dict[str, Any]:
-    """Facts of the board that the timer runs on, as the runner gives them."""
-    return timer([folder.path / "dense.onnx"], 0.2).machine
+def _said(notes: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(f"profile: {note}" for note in notes)
 
 
-def _estimated(traced: Trace, couplings: Couplings, target: Target, options: Options) -> Latency:
-    """The descriptor's roofline."""
-    found = latency.roofline(target, traced, couplings)
+def _estimated(traced: Trace, couplings: Couplings, options: Options, board: Board, clock: Clock) -> Latency:
+    """The descriptor's roofline, or instruction counts of the emulated core where they were asked for."""
+    budget, target = options.budget, board.target
+    counted = options.estimate == "instructions"
+    who = "instruction counts know" if counted else "a roofline knows"
+    for name, value in (("deadline", budget.deadline_ms), ("target", budget.target_ms if counted else None)):
+        if value is not None:
+            what = "99th percentile" if name == "deadline" else "milliseconds"
+            raise BenchError(
+                f"--{name}-ms {value:g}: {who} no {what}",
+                tip="name a board with --device, or ask for --speedup",
+            )
+    if not counted:
+        found = latency.roofline(target, traced, couplings)
 
-    def predict(network: Trace, parts: Couplings) -> Cost:
-        return latency.roofline(target, network, parts)
+        def predict(network: Trace, parts: Couplings) -> Cost:
+            return latency.roofline(target, network, parts)
 
-    if options.budget.deadline_ms is not None:
+        return Latency("estimate", found.source, predict, found.dense, None, None)
+    if target.emulated_cpu is None:
         raise BenchError(
-            f"--deadline-ms {options.budget.deadline_ms:g}: a roofline knows no 99th percentile",
-            tip="name a board with --device, or ask for --speedup",
+            f"--estimate instructions: no emulated core stands for {target.name}", tip="use the roofline"
         )
-    return Latency("estimate", found.source, predict, found.dense, None, None)
+    with clock.stage("instruction counts"):
+        counts = latency.count(traced, couplings, target.emulated_cpu, seed=options.seed,
+                               progress=clock.progress.step)  # fmt: skip
+
+    def ranked(network: Trace, parts: Couplings) -> Cost:
+        return counts.cost_of(network, parts)
+
+    dense = counts.cost_of(traced, couplings)
+    return Latency("estimate", dense.source, ranked, dense.dense, None, None)

@@ -22,6 +22,7 @@ class Options:
     allocation: str = "sensitivity"
     objective: str = "latency"  # what the search with --max-drop alone brings down: latency or macs
     profile: str | None = None  # a written latency profile
+    estimate: str = "roofline"  # of a target that is not at hand: roofline or instructions
     profile_seconds: float = 20.0
     rounds: int = 2
     epochs: int = 3

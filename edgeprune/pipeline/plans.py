@@ -169,5 +169,5 @@ def timed_share(prepared: Prepared, state: State, removed: BoolArray, seconds: f
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "small.onnx"
         export_onnx(reexport(small.graph, small.inputs, small.dynamic), path)
-        found = prepared.latency.timer([prepared.file.path, path], seconds)
+        found = prepared.latency.timer.time([prepared.file.path, path], seconds)
     return found.ratios[0].ratio.value

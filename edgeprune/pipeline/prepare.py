@@ -14,12 +14,12 @@ import torch
 from edgeprune.bench.staircase import staircase
 from edgeprune.coupling.components import Couplings
 from edgeprune.data import Dataset, Metric, check_labels, resolve_metric, split
-from edgeprune.device.remote import Device
 from edgeprune.errors import DataError, ModelError
 from edgeprune.model.graph import state_tensors
 from edgeprune.model.load import LoadedModel
 from edgeprune.model.run import batches, outputs
 from edgeprune.model.trace import Trace, run
+from edgeprune.pipeline.board import Board
 from edgeprune.pipeline.costs import refuse_unreachable
 from edgeprune.pipeline.exporting import BATCH, export_trace, parity_inputs
 from edgeprune.pipeline.latencies import Latency, open_latency
@@ -96,7 +96,7 @@ def prepare(
     options: Options,
     folder: RunFolder,
     clock: Clock,
-    device: Device | None = None,
+    board: Board,
 ) -> Prepared:
     """Trace, couple, split, run the dense model once over the parts, and export it.
 
@@ -151,7 +151,7 @@ def prepare(
         traced, couplings, dataset, splits,
         Measure(first.name if first else "agreement with the dense model", first),
         metrics[1:], dict(evaluation), dense, _alignment(options, folder, clock), notes, file, tuple(calls),
-        open_latency(traced, couplings, file.path, options, folder, clock, device),
+        open_latency(traced, couplings, file.path, options, folder, clock, board),
     )  # fmt: skip
 
 

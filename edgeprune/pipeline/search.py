@@ -12,7 +12,8 @@ from __future__ import annotations
 import numpy as np
 
 from edgeprune.errors import BudgetError
-from edgeprune.pipeline.goals import Goal, Goals, goals_of, shares
+from edgeprune.pipeline.costs import NAMES
+from edgeprune.pipeline.goals import Goal, Goals, shares
 from edgeprune.pipeline.options import Clock, Options
 from edgeprune.pipeline.prepare import Prepared
 from edgeprune.pipeline.rounds import run_round
@@ -24,17 +25,19 @@ RETREATS = (0.7, 0.85)  # tried when the first rung is refused
 
 
 def search(
-    prepared: Prepared, options: Options, folder: RunFolder, clock: Clock
+    prepared: Prepared, goals: Goals, options: Options, folder: RunFolder, clock: Clock
 ) -> tuple[State, State, list[State]]:
     """The state before any round, the accepted one, and all states tried, in order.
+
+    Args:
+        goals: of the budget; none where accuracy alone limits it.
 
     Raises:
         BudgetError: the budget cannot be met, by the rounds or by accuracy (by structure: see prepare).
     """
     state = start(prepared, options, clock)
     tried: list[State] = []
-    if options.budget.sized:
-        goals = goals_of(prepared, options.budget)
+    if goals:
         return state, _descend(prepared, state, goals, options, folder, clock, tried), tried
     return state, _walk(prepared, state, options, folder, clock, tried), tried
 
@@ -67,8 +70,8 @@ def _descend(
     for goal in goals:
         if goal.kind != "ms" and left[goal.kind] > goal.share * (1 + 1e-9):
             raise BudgetError(
-                f"{options.budget.asked()}: the rounds came down to {left[goal.kind]:.3g} of the {goal.kind}"
-                f" and no further; {goal.share:.3g} is needed",
+                f"{options.budget.asked()}: the rounds came down to {left[goal.kind]:.3g} of the"
+                f" {NAMES[goal.kind]} and no further; {goal.share:.3g} is needed",
                 tip="ask for less, or try --allocation uniform",
             )
     return state

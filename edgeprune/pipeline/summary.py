@@ -18,8 +18,8 @@ from edgeprune.pipeline.costs import parameters
 from edgeprune.pipeline.deliver import Delivery
 from edgeprune.pipeline.options import Clock, Options
 from edgeprune.pipeline.prepare import Prepared
-from edgeprune.pipeline.search import within
 from edgeprune.pipeline.state import State
+from edgeprune.pipeline.verdict import missed, unmeasured
 from edgeprune.planning import share_interval
 from edgeprune.records import Interval, to_json
 from edgeprune.store import RunFolder
@@ -49,8 +49,8 @@ def report(
     notes = list(prepared.notes)
     if not target.local:
         notes += _about_target(made, target.title)
-    if not within(final, options):
-        notes.append(f"over the budget: {options.budget.asked()}")
+    over = missed(final, made, options)
+    notes += [f"over the budget: {text}" for text in over] + unmeasured(made, options)
     if prepared.latency is not None:
         said = "planned by" if prepared.latency.basis == "measured" else "planned by an estimate:"
         notes += [f"{said} {prepared.latency.source}", *prepared.latency.notes]
@@ -91,16 +91,11 @@ def report(
         "files": [
             {"name": "model.onnx", "bytes": made.shipped.bytes, "sha256": made.shipped.sha256},
             {"name": "dense.onnx", "bytes": made.dense.bytes, "sha256": made.dense.sha256},
+            *made.beside,
         ],
-        "notes": _once(notes),
+        "notes": list(dict.fromkeys(notes)),
+        "missed": over,
     }
-
-
-def _once(notes: list[str]) -> list[str]:
-    """Each remark once; several stages find the machine busy, at several loads."""
-    return list(
-        {text.partition(":")[0] if text.startswith("the machine") else text: text for text in notes}.values()
-    )
 
 
 def _in_8_bits(made: Delivery) -> bool:

@@ -6,8 +6,8 @@ from profile_samples import small_network
 
 from edgeprune.device.emulation import find_sandbox
 from edgeprune.errors import BenchError, DeviceError
-from edgeprune.latency import instructions, roofline
-from edgeprune.latency.instructions import fit_instructions
+from edgeprune.latency import count, roofline
+from edgeprune.latency.instructions import fit
 from edgeprune.latency.measuring import draw_widths
 from edgeprune.latency.resizing import keep_shares
 from edgeprune.latency.work import Work
@@ -51,7 +51,8 @@ def test_instruction_prices_are_found_in_counts(network):
         return 0.5 * couplings.macs(removed) + 20_000
 
     removals = draw_widths(couplings, 8, 0)
-    found = fit_instructions(traced, couplings, removals, [law(r) for r in removals], "cortex-a72")
+    counts = fit(traced, couplings, removals, [law(r) for r in removals], "cortex-a72")
+    found = counts.cost_of(traced, couplings)
     assert (found.estimate, found.unit) == (True, "emulated instructions")
     for removed in draw_widths(couplings, 5, 1):
         assert found(removed) == pytest.approx(law(removed), rel=0.01)
@@ -60,8 +61,8 @@ def test_instruction_prices_are_found_in_counts(network):
 def test_too_few_networks_or_an_unknown_core_are_refused(network):
     """Before anything is exported; without a sandbox the message says how to make one."""
     with pytest.raises(BenchError, match="at least 3"):
-        instructions(*network, "cortex-a72", networks=2)
+        count(*network, "cortex-a72", networks=2)
     with pytest.raises(
         DeviceError, match="sandbox is not there" if find_sandbox() is None else "known cores"
     ):
-        instructions(*network, "cortex-x9")
+        count(*network, "cortex-x9")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +17,9 @@ from torch import nn
 import edgeprune
 from edgeprune.errors import BenchError, BudgetError
 from edgeprune.pipeline import front
+from edgeprune.pipeline.board import Board, board_of
 from edgeprune.pipeline.options import Options
+from edgeprune.pipeline.verdict import missed, unmeasured
 from edgeprune.planning import Budget
 from edgeprune.records import Interval
 from edgeprune.report import render_table
@@ -87,26 +91,88 @@ def test_eight_bits_on_request_are_shipped_with_the_float_file_beside(run):
     assert "ONNX differs from its 8-bit graph" in render_table(run.report)
 
 
-def test_a_written_profile_plans_without_any_timing(run, task, tmp_path, monkeypatch):
-    """For a target that is not at hand a profile is enough: nothing is timed to plan."""
-    import edgeprune.pipeline.latencies as latencies
+def elsewhere(options, device):
+    """This machine's descriptor, as if it described another one of its kind."""
+    found = board_of(options, device)
+    return replace(found, target=replace(found.target, local=False))
 
+
+def test_a_written_profile_plans_without_any_timing(run, task, tmp_path, monkeypatch):
+    """For a target that is not at hand a profile is enough: only the finished files are timed."""
     net, data = task
-    monkeypatch.setattr(latencies, "run_bench", lambda *a, **k: pytest.fail("timed"))
-    monkeypatch.setattr(latencies, "load_target", lambda name: elsewhere(name))
+    timed, time = [], Board.time
+
+    def watched(self, paths, *args, **settings):
+        timed.append([p.name for p in paths])
+        return time(self, paths, *args, **settings)
+
+    monkeypatch.setattr(Board, "time", watched)
+    monkeypatch.setattr(sys.modules["edgeprune.pipeline.compress"], "board_of", elsewhere)
+    monkeypatch.setattr("edgeprune.latency.profile_model", lambda *a, **k: pytest.fail("measured"))
     settings = {"epochs": 0, "rounds": 1, "calibration": 64, "bench_seconds": 0.3, "front": 0, "int8": "off"}
     done = edgeprune.compress(
         net, data, speedup=1.5, profile=str(run.folder / "profile.json"), output=tmp_path / "run", **settings
     )
-    assert any("no board at hand" in note for note in done.report["notes"])
+    notes = done.report["notes"]
+    assert any("no board at hand" in note for note in notes)
+    assert any("--speedup 1.5: planned for host, not measured there" in note for note in notes)
     assert done.report["rounds"][0]["timed"] == []
+    assert timed and all("model.onnx" in names for names in timed)
 
 
-def elsewhere(name):
-    """This machine's descriptor, as if it described another one of its kind."""
-    from edgeprune.targets import load_target
+def test_a_run_that_goes_on_does_not_time_the_dense_file_anew(task, tmp_path, monkeypatch):
+    """--target-ms is a share of the dense time; the run's record keeps it, so rounds are found again."""
+    net, data = task
+    settings = {
+        "epochs": 0, "rounds": 1, "calibration": 64, "bench_seconds": 0.3, "front": 0, "int8": "off",
+        "profile_seconds": 2.0, "output": tmp_path / "run", "target_ms": 1000.0, "macs": 0.5,
+    }  # fmt: skip
+    first = edgeprune.compress(net, data, **settings)
+    stages = json.loads((tmp_path / "run" / "stages.json").read_text())
+    del stages["report"]
+    (tmp_path / "run" / "stages.json").write_text(json.dumps(stages))
+    monkeypatch.setattr("edgeprune.pipeline.rounds.capture_for", lambda *a: pytest.fail("done again"))
+    again = edgeprune.compress(net, data, **settings)
+    assert again.report["layers"] == first.report["layers"]
 
-    return replace(load_target(name), local=False)
+
+def test_weights_alone_are_enough_for_a_speedup(task, tmp_path):
+    """Without data l2 ranks, score mass takes the place of measured loss, and the time is still planned."""
+    net, (x, _) = task
+    done = edgeprune.compress(
+        net, speedup=1.3, criterion="l2", example_inputs=torch.from_numpy(x[:2]), rounds=1, front=0,
+        bench_seconds=0.5, profile_seconds=2.0, output=tmp_path / "run",
+    )  # fmt: skip
+    assert done.report["accuracy"] is None and done.report["rounds"][0]["timed"]
+
+
+def finished(ratio, p50, p99, size, on_target=True):
+    """What a delivery measured of its file."""
+    shipped = SimpleNamespace(p50_ms=around(p50), p99_ms=around(p99))
+    bench = SimpleNamespace(ratios=[SimpleNamespace(ratio=around(ratio))], models=[None, shipped])
+    return SimpleNamespace(bench=bench, on_target=on_target, shipped=SimpleNamespace(bytes=size))
+
+
+def around(value):
+    return Interval(value, 0.99 * value, 1.01 * value)
+
+
+def test_a_budget_that_was_missed_is_never_reported_as_met():
+    """Each kind against what was measured: beyond its interval and planning's own 2% it is missed."""
+    asked = Options(budget=Budget(speedup=2.0, target_ms=10.0, deadline_ms=20.0, size_mb=1.0))
+    state = SimpleNamespace(record={})
+    assert missed(state, finished(0.5, 10.0, 20.0, 10**6), asked) == []
+    said = missed(state, finished(0.56, 11.0, 22.0, 2 * 10**6), asked)
+    assert [t.split(":")[0] for t in said] == [
+        "--size-mb 1",
+        "--speedup 2",
+        "--target-ms 10",
+        "--deadline-ms 20",
+    ]
+    assert "1.79 times as fast" in said[1] and "11 ms" in said[2]
+    away = finished(0.9, 99.0, 99.0, 10**7, on_target=False)
+    assert [t.split()[0] for t in missed(state, away, asked)] == ["--size-mb"]
+    assert "not measured there" in unmeasured(away, asked)[0]
 
 
 def test_what_cannot_be_reached_names_the_floor(task, tmp_path):

@@ -43,9 +43,9 @@ def asked(monkeypatch):
 def go(monkeypatch, limit, first, **budget):
     monkeypatch.setattr(module, "start", lambda *_: first)
     monkeypatch.setattr(module, "shares", lambda p, t, couplings, goals: {"macs": couplings.macs() / 1000})
-    monkeypatch.setattr(module, "goals_of", lambda p, b: (Goal("macs", b.macs),))
     options = Options(budget=Budget(limit, **budget))
-    return module.search(network(1.0), options, None, Clock(Progress()))
+    goals = tuple(Goal(kind, share) for kind, share in budget.items())
+    return module.search(network(1.0), goals, options, None, Clock(Progress()))
 
 
 def test_the_walk_stops_at_the_accuracy_allowed(monkeypatch, asked):
@@ -80,5 +80,7 @@ def test_rungs_that_lossless_rounds_passed_are_skipped(monkeypatch, asked):
 def test_a_size_budget_that_the_rounds_miss_is_an_error(monkeypatch):
     """Rounds that stop short of the share never ship as if they had reached it."""
     monkeypatch.setattr(module, "run_round", lambda *a, last: network(0.75, removed=True))
-    with pytest.raises(BudgetError, match=r"--macs 0\.5: the rounds came down to 0\.75 .*0\.5 is needed"):
+    with pytest.raises(
+        BudgetError, match=r"--macs 0\.5: the rounds came down to 0\.75 of the MACs .*0\.5 is"
+    ):
         go(monkeypatch, None, network(1.0), macs=0.5)
