@@ -67,14 +67,14 @@ def main() -> int:
             continue
         rows += found
         details[net] = more
+        earlier, earlier_details = others(set(details))
+        record("int8", earlier + rows, details=earlier_details | details)  # a killed run keeps what it has
     columns = ["network", "file", "accuracy", "points lost", "time of dense float", "kB", "layers in 8 bits"]
     print(table(rows, columns))
     for net, more in details.items():
         print(f"{net}: {more['verdict']}")
         for cause in more["causes"]:
             print(f"  {cause}")
-    earlier, earlier_details = others(set(details))
-    print(record("int8", earlier + rows, details=earlier_details | details))
     return 0
 
 
@@ -174,17 +174,10 @@ def measure(net: str, folder: Path, given: argparse.Namespace) -> tuple[list[dic
         "verdict": verdict,
         "causes": list(explained.causes),
         "why": to_json(explained.layers),
-        "quantised": {name: described(result) for name, result in made.items()},
+        "quantised": to_json(made),
         "warnings": list(bench.warnings),
         "same": to_json(bench.same),
     }
-
-
-def described(result: QuantiseResult) -> dict[str, Any]:
-    """The record without this machine's paths."""
-    plain: dict[str, Any] = to_json(result)
-    plain["source"], plain["artifact"]["path"] = result.source.name, result.artifact.path.name
-    return plain
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from edgeprune.records import to_json
 from edgeprune.store import write_json
 
 RESULTS = Path(__file__).parent / "results"
@@ -49,11 +50,23 @@ def record(name: str, rows: list[dict[str, Any]], **more: Any) -> Path:
             "machine": machine(),
             "versions": {"python": platform.python_version(), **versions},
             "command": " ".join(["python", *sys.orig_argv[1:]]),
-            **more,
-            "rows": rows,
+            **_portable(more),
+            "rows": _portable(rows),
         },
     )
     return path
+
+
+def _portable(value: Any) -> Any:
+    """Without the folders of this machine: of an absolute path the name is kept."""
+    plain = to_json(value)
+    if isinstance(plain, dict):
+        return {k: _portable(v) for k, v in plain.items()}
+    if isinstance(plain, list):
+        return [_portable(v) for v in plain]
+    return (
+        Path(plain).name if isinstance(plain, str) and plain.startswith("/") and " " not in plain else plain
+    )
 
 
 def table(rows: list[dict[str, Any]], columns: list[str]) -> str:

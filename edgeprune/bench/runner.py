@@ -264,7 +264,7 @@ def timed_rounds(runs: Sequence[Callable[[], Any]], seconds: float, seed: int) -
     while len(taken[0]) < MAX_ROUNDS and (len(taken[0]) < MIN_ROUNDS or clock() < until):
         for which in rng.permutation(len(runs)):
             run, turn = runs[which], []
-            run()  # uncounted: everyone's first run of a turn finds the others' data in the cache
+            run()  # uncounted: it finds the others' data in the cache
             for _ in range(repeats[which]):
                 start = clock()
                 run()
