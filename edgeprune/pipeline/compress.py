@@ -11,7 +11,7 @@ from edgeprune.criteria import find
 from edgeprune.criteria.registry import NEEDS_NO_DATA
 from edgeprune.data import Dataset
 from edgeprune.device.remote import Device
-from edgeprune.errors import BudgetError, DataError
+from edgeprune.errors import BenchError, BudgetError, DataError
 from edgeprune.latency import read_profile
 from edgeprune.model.load import LoadedModel
 from edgeprune.model.trace import save
@@ -83,8 +83,8 @@ def compress(
     try:
         prepared = prepare(loaded, dataset, evaluation or {}, options, folder, clock, board)
         goals = goals_of(prepared, options.budget)
-    except BudgetError:
-        folder.abandon(refused=True)
+    except (BenchError, BudgetError):
+        folder.abandon(refused=True)  # no other request could use what was prepared for this one
         raise
     except BaseException:
         folder.abandon()  # a request that was refused leaves no folder that would refuse the next

@@ -191,6 +191,7 @@ def test_a_deadline_needs_a_board(task, tmp_path):
     net, data = task
     with pytest.raises(BenchError, match=r"--deadline-ms 3: a roofline knows no 99th percentile"):
         edgeprune.compress(net, data, deadline_ms=3, target="rpi4", output=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(("name", "value"), [("target_ms", 0.0), ("speedup", 0.5), ("size_mb", float("nan"))])
