@@ -66,6 +66,7 @@ def calibrate(job: dict[str, Any]) -> dict[str, Any]:
         "entropy": CalibrationMethod.Entropy,
     }
     ranges: dict[str, dict[str, list[float]]] = {}
+    failed: dict[str, str] = {}
     for name in job["methods"]:
         calibrator = create_calibrator(
             job["model"],
@@ -74,13 +75,19 @@ def calibrate(job: dict[str, Any]) -> dict[str, Any]:
             calibrate_method=methods[name],
             extra_options={"symmetric": False},
         )
-        for path in job["batches"]:
-            with np.load(path) as arrays:
-                calibrator.collect_data(_One({key: arrays[key] for key in arrays.files}))
-        found = calibrator.compute_data()
+        try:
+            for path in job["batches"]:
+                with np.load(path) as arrays:
+                    calibrator.collect_data(_One({key: arrays[key] for key in arrays.files}))
+            found = calibrator.compute_data()
+        except ValueError as error:  # histograms refuse values that hardly differ or are not finite
+            failed[name] = str(error)
+            continue
         ranges[name] = {t: [float(np.min(v)) for v in d.range_value] for t, d in found.items()}
+    if not ranges:
+        raise ValueError("; ".join(failed.values()))
     Path(job["ranges"]).write_text(json.dumps(ranges))
-    return {"tensors": {name: len(found) for name, found in ranges.items()}}
+    return {"tensors": {name: len(found) for name, found in ranges.items()}, "failed": failed}
 
 
 class _One:

@@ -84,7 +84,8 @@ def quantise(
         if not set(names) - set(floats):
             raise ExportError(f"{path}: no layer to quantise", tip="ship the float file")
         judge = _Judge(maker, evaluate, evaluations)
-        method = _choose_method(maker, judge, methods, floats)
+        judge.notes += [f"no ranges by {name}: {why}" for name, why in maker.failed.items()]
+        method = _choose_method(maker, judge, maker.methods, floats)
         times: dict[str, float] = {}
         ratio: float | None = None
         if timer is not None:

@@ -45,6 +45,7 @@ class Quantiser:
     Attributes:
         layers: (name, operator) of every layer; quantisable: the names that can have 8 bits.
         calls: the first calibration calls, at most SUBSET samples.
+        methods: those that gave ranges; failed: the others, with the reason.
     """
 
     def __init__(
@@ -67,6 +68,8 @@ class Quantiser:
         self._nodes = {label: node for label, node, _ in found}
         self.quantisable = tuple(label for label, _, operator in found if operator in QUANTISABLE)
         self.calls: list[Arrays] = []
+        self.methods: list[str] = []
+        self.failed: dict[str, str] = {}
         self._expected: list[Arrays] = []
 
     def calibrate(self, calibration: Iterable[Arrays], methods: Sequence[str]) -> int:
@@ -92,7 +95,8 @@ class Quantiser:
         if not batches:
             raise DataError("no calibration data for 8 bits", tip="give data with --data")
         job = {"model": self._model, "batches": [str(b) for b in batches], "methods": list(methods)}
-        self._child({"step": "calibrate", **job, "ranges": self._ranges})
+        self.failed = self._child({"step": "calibrate", **job, "ranges": self._ranges})["failed"]
+        self.methods = [name for name in methods if name not in self.failed]
         for batch in batches:
             batch.unlink()
         return samples

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgeprune.errors import BudgetError, DataError, ExportError, ParityError, TargetError
 from edgeprune.onnxfile import int8_settings, quantise, require_gain
-from edgeprune.onnxfile.quantising import Outputs
+from edgeprune.onnxfile.quantising import Outputs, Quantiser
 from edgeprune.onnxgraph import graph_layers
 from edgeprune.targets import load_target
 
@@ -63,6 +63,21 @@ def agreement(reference: Path) -> Callable[[Path], float]:
     x = batches(1, 256)[0]
     wanted = Outputs(reference)(x)[0].argmax(1)
     return lambda path: 100.0 * float((Outputs(path)(x)[0].argmax(1) == wanted).mean())
+
+
+def test_a_way_of_finding_ranges_that_fails_does_not_stop_the_others(tmp_path):
+    """Where values span all of float32 no histogram holds them: percentile drops out, minmax serves."""
+    source = network(tmp_path / "net.onnx")
+    model = onnx.load(source)
+    bias = next(t for t in model.graph.initializer if t.name == "a.bias")
+    bias.CopyFrom(numpy_helper.from_array(np.full(8, -3e38, np.float32), "a.bias"))
+    onnx.save(model, source)
+    maker = Quantiser(source, tmp_path, "uint8", True, 300)
+    maker.calibrate(batches(), ("minmax", "percentile"))
+    assert maker.methods == ["minmax"]
+    assert "bins" in maker.failed["percentile"]
+    with pytest.raises(ExportError, match="bins"):
+        maker.calibrate(batches(), ("percentile",))
 
 
 def test_the_file_computes_in_8_bits_and_is_proven(tmp_path):
