@@ -3,12 +3,19 @@
 import json
 import os
 
+import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
+from torch import nn
 
 from edgeprune.cli.profile import profile
+from edgeprune.device.emulation import count_instructions
 from edgeprune.errors import DeviceError
-from edgeprune.latency import read_profile
+from edgeprune.latency import count, read_profile
+from edgeprune.latency.resizing import Resizable, keep_shares
+from edgeprune.model.trace import trace
+from edgeprune.surgery import analyse
 
 MODEL = [
     "examples/checkpoints/demo_cnn.safetensors",
@@ -59,3 +66,19 @@ def test_a_device_that_is_not_fit_is_refused_first(native, tmp_path, name):
     done = run("--device", name, "--target", HERE, "-o", str(tmp_path / "p.json"))
     assert isinstance(done.exception, DeviceError)
     assert not (tmp_path / "p.json").exists()
+
+
+def test_instruction_counts_rank_widths_that_were_not_counted(sandbox, tmp_path):
+    """Fitted to a few emulated networks, the price of another one is near its own count."""
+    model = nn.Sequential(
+        nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 32, 3), nn.ReLU(), nn.Flatten(), nn.Linear(512, 10)
+    )
+    traced = trace(model.eval(), (torch.randn(2, 3, 8, 8),))
+    couplings = analyse(traced)
+    cost = count(traced, couplings, "cortex-a72", networks=4).cost_of(traced, couplings)
+    assert cost.estimate and cost.unit == "emulated instructions"
+    half = keep_shares(couplings, np.full(len(couplings.group_names), 0.5))
+    Resizable(traced, couplings, tmp_path).write(tmp_path / "half.onnx", couplings.kept(half))
+    counted = count_instructions(tmp_path / "half.onnx", "cortex-a72").per_inference
+    assert cost(half) == pytest.approx(counted, rel=0.2)
+    assert cost(half) < 0.8 * cost.dense
