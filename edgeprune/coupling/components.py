@@ -11,7 +11,7 @@ leaves all shapes consistent. Elsewhere: which to remove (planning), doing it (s
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -105,6 +105,30 @@ class Couplings:
     def emptied(self, removed: BoolArray) -> list[int]:
         """Extents that would keep no index at all."""
         return [int(e) for e in np.flatnonzero(self.kept(removed) == 0)]
+
+    def keeping(self, stays: BoolArray, reason: str) -> Couplings:
+        """The same analysis with some components pinned; the others are numbered anew, in their order.
+
+        Args:
+            stays: boolean, shape (count,).
+            reason: why, for the list of pins.
+        """
+        if not stays.any():
+            return self
+        number = np.where(stays, -1, np.cumsum(~stays) - 1).astype(np.int32)
+        extents = tuple(np.where(e >= 0, number[e], -1).astype(np.int32) for e in self.extents)
+        old, group = np.unique(self.group[~stays], return_inverse=True)
+        channels = sum(int(stays[v[v >= 0]].sum()) for v in (self.extents[x.outputs] for x in self.layers))
+        return replace(
+            self,
+            count=int((~stays).sum()),
+            extents=extents,
+            exact=self.exact[~stays],
+            contracted=self.contracted[~stays] if len(self.contracted) else self.contracted,
+            group=group.astype(np.int32),
+            group_names=tuple(self.group_names[g] for g in old),
+            pins=(*self.pins, Pin(reason, channels)),
+        )
 
     def macs(self, removed: BoolArray | None = None) -> float:
         """Multiply-accumulates per sample of convolutions, linear layers and matrix products."""

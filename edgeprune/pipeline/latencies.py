@@ -53,8 +53,8 @@ def open_latency(
     folder: RunFolder,
     clock: Clock,
     board: Board,
-) -> Latency | None:
-    """The prediction that a run plans with; None where neither the budget nor the search needs one.
+) -> Latency | str | None:
+    """The prediction that a run plans with, why there is none, or None where none is needed.
 
     What was timed of the dense file is a record of the run: a resumed run plans as it began.
 
@@ -76,8 +76,7 @@ def open_latency(
         except BenchError as error:
             if budget.timed or options.profile is not None:
                 raise
-            clock.progress.note(f"planned by MACs: no latency profile ({error.message})")
-            return None
+            return f"planned by MACs: no latency profile ({error.message})"
         timed = folder.load("dense latency")
         if timed is None:
             timed = {"p50_ms": profile.dense_ms.value, "p99_ms": None}

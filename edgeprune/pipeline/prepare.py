@@ -147,11 +147,15 @@ def prepare(
     calls = parity_inputs(traced, dataset, real, seed=options.seed, **made)
     with clock.stage("export dense"):
         file = export_trace(traced, calls, folder.path / "dense.onnx", opset=options.opset, **made)
+    latency = open_latency(traced, couplings, file.path, options, folder, clock, board)
+    if isinstance(latency, str):
+        clock.progress.note(latency)
+        notes, latency = (*notes, latency), None
     return Prepared(
         traced, couplings, dataset, splits,
         Measure(first.name if first else "agreement with the dense model", first),
         metrics[1:], dict(evaluation), dense, _alignment(options, folder, clock), notes, file, tuple(calls),
-        open_latency(traced, couplings, file.path, options, folder, clock, board),
+        latency,
     )  # fmt: skip
 
 

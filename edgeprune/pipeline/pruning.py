@@ -212,7 +212,7 @@ def _step(
         else:
             smaller = cut(state.trace, state.couplings, removed)
     with clock.stage("re-trace"):
-        return advance(prepared, state, retrace(smaller), removed, state.record, options)
+        return advance(state, retrace(smaller), removed, state.record, options)
 
 
 def by_evidence(state: State, scores: Scores, cost: Cost, goal: float) -> BoolArray:

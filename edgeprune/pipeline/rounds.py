@@ -55,7 +55,7 @@ def run_round(
         clock.progress.note(f"round {number}: taken from {folder.path}")
         arrays = folder.arrays(stage)
         loaded = load_model(folder.path / f"{stage}.pt2")
-        return advance(prepared, state, trace(loaded.program), arrays["now"], found, options)
+        return advance(state, trace(loaded.program), arrays["now"], found, options)
     label = f"round {number}"
     with clock.stage(f"{label}: capture"):
         statistics = capture_for(prepared, state, options, clock)
@@ -104,7 +104,7 @@ def run_round(
     (folder.path / "rounds").mkdir(exist_ok=True)
     save(again, folder.path / f"{stage}.pt2")
     folder.save(stage, record, arrays=arrays, files=(f"{stage}.pt2",))
-    return advance(prepared, state, again, removed, folder.load(stage) or {}, options)
+    return advance(state, again, removed, folder.load(stage) or {}, options)
 
 
 def capture_for(prepared: Prepared, state: State, options: Options, clock: Clock) -> Statistics | None:

@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeprune.coupling.components import BoolArray, Couplings
-from edgeprune.errors import TraceError
 from edgeprune.model.trace import Trace
 from edgeprune.pipeline.lossless import free_of_charge, summary
 from edgeprune.pipeline.options import Clock, Options
@@ -47,22 +46,25 @@ def start(prepared: Prepared, options: Options, clock: Clock) -> State:
     clock.progress.note(f"lossless: {len(found.removed)} channels removed, certified to {found.max_abs:.1e}")
     # The full-size network with folded biases couples as the dense one, plus the new biases.
     folded = State(found.full, found.couplings, dense.origin, dense.removed, record, numbers)
-    return advance(prepared, folded, found.trace, found.removed_mask, record, options)
+    return advance(folded, found.trace, found.removed_mask, record, options)
 
 
-def advance(
-    prepared: Prepared, state: State, again: Trace, now: BoolArray, record: dict[str, Any], options: Options
-) -> State:
+def advance(state: State, again: Trace, now: BoolArray, record: dict[str, Any], options: Options) -> State:
     """The state after `now` (components of `state`) went and the rest was traced as `again`."""
     couplings = analyse(again, keep=options.keep, seed=options.seed)
     origin = _origins(state, couplings, now)
+    # With one head left its width would be free: a part of what the dense network removes as one.
+    found, counts = np.unique(origin, return_counts=True)
+    parts = (origin < 0) | np.isin(origin, found[counts > 1])
+    couplings = couplings.keeping(parts, "only a part of a component of the dense network")
+    origin = origin[~parts]
     removed = state.removed.copy()
     removed[state.origin[now]] = True
     return State(again, couplings, origin, removed, record, state.origin)
 
 
 def _origins(state: State, couplings: Couplings, now: BoolArray) -> npt.NDArray[np.int64]:
-    """Dense component of each new component, read off any tensor dimension that both share."""
+    """Dense component of each new one, read off any tensor dimension that both share; -1 for none."""
     origin = np.full(couplings.count, -1, dtype=np.int64)
     old = state.couplings
     for name, dims in couplings.tensors.items():
@@ -74,6 +76,4 @@ def _origins(state: State, couplings: Couplings, now: BoolArray) -> npt.NDArray[
             old_units = old.extents[previous][old.keep_mask(previous, now)]
             both = (new_units >= 0) & (old_units >= 0)
             origin[new_units[both]] = state.origin[old_units[both]]
-    if (origin < 0).any():
-        raise TraceError("a component of the re-traced network has no counterpart in the one before")
     return origin
