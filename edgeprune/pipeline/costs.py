@@ -1,6 +1,8 @@
-"""What a network costs, in MACs or parameters, and whether a budget lies within reach."""
+"""What a network costs, in MACs or parameters, how wide it is, and whether a budget lies within reach."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import torch
@@ -64,3 +66,22 @@ def refuse_below_floor(cost: Cost, couplings: Couplings, share: float, asked: st
     everything = largest(couplings, np.arange(couplings.count))
     floor = cost(everything) / cost(np.zeros(couplings.count, bool))
     refuse_impossible(couplings, floor, share, asked, NAMES[kind])
+
+
+def widths(couplings: Couplings, removed: BoolArray) -> list[dict[str, Any]]:
+    """Output channels of every layer before and after."""
+    kept = couplings.kept(removed)
+    return [
+        {
+            "name": (layer.weight or layer.node).removesuffix(".weight"),
+            "kind": "depthwise" if layer.groups > 1 else layer.kind,
+            "before": len(couplings.extents[layer.outputs]),
+            "after": int(kept[layer.outputs]),
+        }
+        for layer in couplings.layers
+    ]
+
+
+def pinned(couplings: Couplings) -> list[dict[str, Any]]:
+    """Channels that stay whatever is planned, with the reason; not told apart by layer."""
+    return [{"name": "", "channels": p.channels, "reason": p.reason} for p in couplings.pins]

@@ -20,7 +20,7 @@ from edgeprune.model.run import outputs
 from edgeprune.onnxfile import describe
 from edgeprune.pipeline import front
 from edgeprune.pipeline.board import Board
-from edgeprune.pipeline.costs import parameters
+from edgeprune.pipeline.costs import parameters, pinned, widths
 from edgeprune.pipeline.exporting import BATCH, export_trace, file_outputs
 from edgeprune.pipeline.latencies import TAIL_SECONDS
 from edgeprune.pipeline.options import Clock, Options
@@ -87,7 +87,9 @@ def deliver(
         bench = board.time([dense.path, shipped.path], seconds, probes=PROBES)
     if device is None and target.local and (options.why or not all(row.changed for row in bench.ratios)):
         with clock.stage("why"):
-            found = why(dense.path, shipped.path, threads=options.threads, seconds=options.bench_seconds)
+            layers = widths(prepared.couplings, final.removed)
+            run = {"layers": layers, "pinned": pinned(prepared.couplings)}
+            found = why(dense.path, shipped.path, run, threads=options.threads, seconds=options.bench_seconds)
         notes = (*notes, *(f"why not faster: {cause}" for cause in found.causes))
     verified: VerifyResult | str | None = None
     if not target.local:

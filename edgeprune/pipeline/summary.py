@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgeprune.coupling.components import BoolArray, Couplings
+from edgeprune.coupling.components import Couplings
 from edgeprune.model.load import LoadedModel
-from edgeprune.pipeline.costs import parameters
+from edgeprune.pipeline.costs import parameters, pinned, widths
 from edgeprune.pipeline.deliver import Delivery
 from edgeprune.pipeline.options import Clock, Options
 from edgeprune.pipeline.prepare import Prepared
@@ -81,7 +81,7 @@ def report(
         "latency": _latency(made),
         "verified": to_json(made.verified),
         "layers": widths(prepared.couplings, final.removed),
-        "pinned": [{"name": "", "channels": p.channels, "reason": p.reason} for p in prepared.couplings.pins],
+        "pinned": pinned(prepared.couplings),
         "stages": clock.stages,
         "metrics": _metrics(prepared, made),
         "front": made.front,
@@ -138,20 +138,6 @@ def _about_target(made: Delivery, title: str) -> list[str]:
             f"checked on {made.verified.where}: differs from this machine by at most {parity.max_abs:.1e}"
         )
     return notes
-
-
-def widths(couplings: Couplings, removed: BoolArray) -> list[dict[str, Any]]:
-    """Output channels of every layer before and after."""
-    kept = couplings.kept(removed)
-    return [
-        {
-            "name": (layer.weight or layer.node).removesuffix(".weight"),
-            "kind": "depthwise" if layer.groups > 1 else layer.kind,
-            "before": len(couplings.extents[layer.outputs]),
-            "after": int(kept[layer.outputs]),
-        }
-        for layer in couplings.layers
-    ]
 
 
 def removed_channels(

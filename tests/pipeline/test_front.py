@@ -141,9 +141,10 @@ def test_weights_alone_are_enough_for_a_speedup(task, tmp_path):
     net, (x, _) = task
     done = edgeprune.compress(
         net, speedup=1.3, criterion="l2", example_inputs=torch.from_numpy(x[:2]), rounds=1, front=0,
-        bench_seconds=0.5, profile_seconds=2.0, output=tmp_path / "run",
+        bench_seconds=0.5, profile_seconds=2.0, why=True, output=tmp_path / "run",
     )  # fmt: skip
     assert done.report["accuracy"] is None and done.report["rounds"][0]["timed"]
+    assert any(note.startswith("why not faster: ") for note in done.report["notes"])
 
 
 def finished(ratio, p50, p99, size, on_target=True):
