@@ -113,19 +113,31 @@ class Bench:
         goal = ratio * self.macs()
         if allocation == "uniform":
             return uniform(self.couplings, rank, self.macs, goal)
+        return allocate(self.couplings, rank, self.curves(criterion, seed), self.macs, goal)
+
+    def curves(self, criterion: str, seed: int) -> dict[int, Curve]:
+        """Measured loss per group along a criterion's order."""
         key = (criterion, seed)
         if key not in self._curves:
             statistics, calibration, _ = self.seeded(seed)
+            rank = self.rank(criterion, seed)[0]
             self._curves[key] = sensitivity(self.trace, self.couplings, statistics, rank, calibration[:4])
-        return allocate(self.couplings, rank, self._curves[key], self.macs, goal)
+        return self._curves[key]
 
     def measure(
         self, criterion: str, ratio: float, seed: int, recoveries: list[str], allocation: str
     ) -> Iterator[tuple[str, dict[str, Any]]]:
         """The cells of one removal, one per recovery, in the order of their cost."""
-        _, calibration, capturing = self.seeded(seed)
         removed = self.removal(criterion, ratio, seed, allocation)
-        seconds = {"capture": capturing, "score": self.rank(criterion, seed)[1]}
+        seconds = {"capture": self.seeded(seed)[2], "score": self.rank(criterion, seed)[1]}
+        yield from self.cells(removed, seed, recoveries, seconds, untrained=criterion == SCRATCH)
+
+    def cells(
+        self, removed: np.ndarray, seed: int, recoveries: list[str], seconds: dict[str, float], *,
+        untrained: bool = False,
+    ) -> Iterator[tuple[str, dict[str, Any]]]:  # fmt: skip
+        """The cells of given components to remove; `untrained` draws the weights anew."""
+        calibration = self.seeded(seed)[1]
         macs = self.macs(removed) / self.macs()
         bare = cut(self.trace, self.couplings, removed)
         if "none" in recoveries:
@@ -138,7 +150,7 @@ class Bench:
         if not {*recoveries} & {"compensate", "finetune"}:
             return
         began = time.process_time()
-        if criterion == SCRATCH:
+        if untrained:
             small = fresh(bare, seed)
         else:
             small = recalibrate(compensate(self.trace, self.couplings, removed, calibration)[0], calibration)

@@ -32,14 +32,7 @@ def outside_rank(criterion: str, bench: Bench, seed: int) -> np.ndarray:
         import torch_pruning as tp
     except ImportError:
         raise SystemExit("torch-pruning is missing; pip install --no-deps torch-pruning==1.6.1") from None
-    net = copy.deepcopy(bench.net).eval()
-    importance = {
-        "tp-l2": tp.importance.GroupMagnitudeImportance(p=2),
-        "tp-taylor": tp.importance.GroupTaylorImportance(),
-        "tp-bn-scale": tp.importance.BNScaleImportance(),
-    }[criterion]
-    if criterion == "tp-taylor":
-        _accumulate(net, bench, seed)
+    net, importance = prepared(criterion, bench, seed)
     example = torch.from_numpy(bench.train[0][:2])
     graph = tp.DependencyGraph().build_dependency(net, example_inputs=example)
     names = {module: name for name, module in net.named_modules()}
@@ -57,6 +50,21 @@ def outside_rank(criterion: str, bench: Bench, seed: int) -> np.ndarray:
     if np.isnan(component).any():
         raise SystemExit(f"{criterion}: no value for {int(np.isnan(component).sum())} components")
     return rank_in_groups(couplings, component)
+
+
+def prepared(criterion: str, bench: Bench, seed: int) -> tuple[torch.nn.Module, Any]:
+    """A copy of the network, with gradients where these are read, and Torch-Pruning's importance."""
+    import torch_pruning as tp
+
+    net = copy.deepcopy(bench.net).eval()
+    importance = {
+        "tp-l2": tp.importance.GroupMagnitudeImportance(p=2),
+        "tp-taylor": tp.importance.GroupTaylorImportance(),
+        "tp-bn-scale": tp.importance.BNScaleImportance(),
+    }[criterion]
+    if criterion == "tp-taylor":
+        _accumulate(net, bench, seed)
+    return net, importance
 
 
 def _hand_over(

@@ -1,0 +1,109 @@
+"""Planned for measured latency, planned for MACs, and Torch-Pruning: who is faster at the same loss.
+
+    python -m benchmarks.latency --net fashion_resnet --step files    plans, recovery, files: may be disturbed
+    python -m benchmarks.latency --net fashion_resnet                 what is missing, then times
+    python -m benchmarks.latency --speedup mobilenet_v2               asked for twice the speed
+    python -m benchmarks.latency --table
+
+Files and accuracies are kept in --work, so that an interrupted run goes on. Writes results/latency.json
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.latency_plans import RECOVERIES, compared, prepare, time_files
+from benchmarks.latency_speedup import row_of
+from benchmarks.recording import RESULTS, record, table
+from edgeprune.store import read_record
+
+ROOT = Path(__file__).parents[1]
+OVER_MACS, OVER_OUTSIDE = 1.25, 1.3  # goals: times faster at the same loss
+
+
+def verdicts(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Per network, recovery and level: by how much the latency-planned file is faster, and the goals."""
+    found = []
+    for key in dict.fromkeys((r["network"], r["recovery"], r["points"]) for r in rows):
+        same = [r for r in rows if (r["network"], r["recovery"], r["points"]) == key]
+        macs = next(r for r in same if r["method"] == "macs")
+        aligned = next(r for r in same if r["method"] == "macs-aligned")
+        outside = min((r for r in same if r["method"].startswith("tp-")), key=lambda r: r["slower"])
+        own = next(r for r in same if r["method"] == "latency")
+        found.append(
+            {
+                "network": key[0],
+                "recovery": key[1],
+                "points": key[2],
+                "time": f"{own['time']:.3f}",
+                "over macs": _text(macs),
+                "over macs-aligned": _text(aligned),
+                "over best outside": f"{_text(outside)} {outside['method']}",
+                "met": macs["slower"] >= OVER_MACS and outside["slower"] >= OVER_OUTSIDE,
+            }
+        )
+    return found
+
+
+def _text(row: dict[str, Any]) -> str:
+    low, high = row["slower_interval"]
+    return f"{row['slower']:.2f} [{low:.2f}, {high:.2f}]" + (" at least" if row["all_within"] else "")
+
+
+def tables(found: dict[str, Any]) -> str:
+    """Everything measured so far, as text."""
+    columns = ["network", "recovery", "points", "time", "over macs", "over macs-aligned"]
+    parts = []
+    if found["plans"]:
+        parts.append(table(verdicts(found["plans"]), [*columns, "over best outside", "met"]))
+    if found["speedups"]:
+        rows = [
+            {k: f"{v:.3g}" if isinstance(v, float) else v for k, v in row.items()}
+            | {"interval": " to ".join(f"{v:.3f}" for v in row.get("interval", []))}
+            | {"ladder": " ".join(f"{p['share']:.2f}:{p['ratio']:.3f}" for p in row.get("ladder", []))}
+            for row in found["speedups"]
+        ]
+        columns = ["network", "asked", "reached", "interval", "within_5_percent", "macs", "slower_than_dense"]
+        parts.append(table(rows, [*columns, "cliff", "ladder"]))
+    return "\n\n".join(parts)
+
+
+def main() -> None:
+    """Measure what was asked for, write, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--net", help="a trained network: the plans against each other")
+    parser.add_argument("--speedup", metavar="NET", help="a network that is asked to become twice as fast")
+    parser.add_argument("--step", choices=("files", "all"), default="all")
+    parser.add_argument("--seconds", type=float, default=12.0, help="of timing, per lot or network")
+    parser.add_argument("--work", type=Path, default=ROOT / "build" / "latency")
+    parser.add_argument("--table", action="store_true")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    path = RESULTS / "latency.json"
+    before = read_record(path) if path.exists() else {}
+    found = {name: before.get(name, []) for name in ("plans", "speedups")}
+    name = given.net or given.speedup
+    if name:
+        work = given.work / name
+        work.mkdir(parents=True, exist_ok=True)
+    if given.net:
+        prepare(name, work, 60.0)
+        if given.step == "files":
+            return
+        ratios = time_files(work, given.seconds)
+        new = [row for recovery in RECOVERIES for row in compared(name, work, ratios, recovery)]
+        found["plans"] = [r for r in found["plans"] if r["network"] != name] + new
+    if given.speedup:
+        new = [row_of(name, work, 2.0, given.seconds)]
+        found["speedups"] = [r for r in found["speedups"] if r["network"] != name] + new
+    if name:
+        record("latency", [], **found)
+    print(tables(found))
+
+
+if __name__ == "__main__":
+    main()
