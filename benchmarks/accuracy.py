@@ -2,6 +2,7 @@
 
     python benchmarks/accuracy.py                  # every row that is not measured yet, or failed
     python benchmarks/accuracy.py wearable_gru     # those rows again
+    python benchmarks/accuracy.py wearable_gru --budget "max-drop 1"
     python benchmarks/accuracy.py --time           # only the latencies again, of the files that were shipped
 
 A row is one run of `edgeprune compress`, called as a user calls it, on a committed
@@ -45,6 +46,7 @@ COLUMNS = [
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("nets", nargs="*", help="measure these again (default: rows not measured or failed)")
+    parser.add_argument("--budget", choices=list(BUDGETS), help="only rows of this budget")
     parser.add_argument("--force", action="store_true", help="measure everything again, in new run folders")
     parser.add_argument("--time", action="store_true", help="only time the shipped files again")
     given = parser.parse_args()
@@ -54,7 +56,7 @@ def main() -> int:
     known = json.loads(path.read_text())["rows"] if path.exists() else []
     rows = {(row["network"], row["budget"]): row for row in known}
     for net in given.nets or NETS:
-        for budget in BUDGETS:
+        for budget in [given.budget] if given.budget else BUDGETS:
             key = (net, budget)
             if given.time:
                 if key in rows and "reason" not in rows[key]:

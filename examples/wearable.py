@@ -8,10 +8,11 @@
 The recordings travel in seglearn's package (Burns 2018, BSD-3-Clause): ten people,
 seven exercises, both arms, six axes at 50 Hz. They are cut into windows of 128 steps
 and split by person, so the test people were never seen: 1 to 6 are fitted, 7 is looked
-at, 8 to 10 are tested. One person's windows are too few to choose an epoch by (their
-accuracy swings by ten points between epochs), so the last one is kept. With ten
-people in all, one person more or less moves the accuracy by points: compare networks
-on the same split only.
+at, 8 to 10 are tested. Windows overlap by three quarters, so `data` also names the person
+of each: of a window drawn at random, all but a twin is among the fitted ones. One person's
+windows are too few to choose an epoch by (their accuracy swings by ten points between
+epochs), so the last one is kept. With ten people in all, one person more or less moves the
+accuracy by points: compare networks on the same split only.
 """
 
 from __future__ import annotations
@@ -55,32 +56,41 @@ def recordings() -> dict[str, Any]:
 
 def load() -> Parts:
     """Windows, float32 (samples, 128, 6), and exercise numbers, split by person."""
+    return load_people()[0]
+
+
+def load_people() -> tuple[Parts, list[np.ndarray]]:
+    """The parts, and the person of every window of each."""
     watch = recordings()
     people = np.asarray(watch["subject"])
-    parts = []
+    parts, persons = [], []
     for chosen in (
         ~np.isin(people, VALIDATION_PEOPLE + TEST_PEOPLE),
         np.isin(people, VALIDATION_PEOPLE),
         np.isin(people, TEST_PEOPLE),
     ):
-        windows, labels = [], []
+        windows, labels, worn_by = [], [], []
         for i in np.flatnonzero(chosen):
             series = np.asarray(watch["X"][i], np.float32)
             starts = range(0, len(series) - sequence_nets.WINDOW + 1, STEP)
             windows += [series[s : s + sequence_nets.WINDOW] for s in starts]
             labels += [int(watch["y"][i])] * len(starts)
+            worn_by += [int(people[i])] * len(starts)
         parts.append(Part(torch.from_numpy(np.stack(windows)), torch.tensor(labels)))
-    return Parts(*parts)
+        persons.append(np.array(worn_by))
+    return Parts(*parts), persons
 
 
 def data() -> dict[str, np.ndarray]:
-    """What `--data examples.wearable:data` reads: x, y of seven people, x_test, y_test of the other three."""
-    train, validation, test = load()
+    """What `--data examples.wearable:data` reads: x, y, group of seven people, the same of three to test."""
+    (train, validation, test), persons = load_people()
     return {
         "x": torch.cat([train.x, validation.x]).numpy(),
         "y": torch.cat([train.y, validation.y]).numpy(),
         "x_test": test.x.numpy(),
         "y_test": test.y.numpy(),
+        "group": np.concatenate(persons[:2]),
+        "group_test": persons[2],
     }
 
 

@@ -29,13 +29,17 @@ IDX_PARTS = ("train", "t10k")
 
 @dataclass(frozen=True)
 class Parts:
-    """Raw arrays of a source; `test` is None where it has no test part of its own."""
+    """Raw arrays of a source; `test` is None where it has no test part of its own.
+
+    `groups` says of each training sample what it belongs together with, if the source says so.
+    """
 
     inputs: dict[str, Array]
     labels: Array | None
     test_inputs: dict[str, Array] | None
     test_labels: Array | None
     sha256: str
+    groups: Array | None = None
 
 
 class ArraySource:
@@ -49,9 +53,9 @@ class ArraySource:
 
 
 def read_npz(path: Path) -> Parts:
-    """Read `x` (or `x_0`, `x_1`, … or any other names) and `y`, and `x_test`, `y_test` beside them.
+    """Read `x` (or `x_0`, `x_1`, … or any other names), `y` and `group`, and `x_test`, `y_test` beside them.
 
-    `x_train`, `y_train` count as `x`, `y`.
+    `x_train`, `y_train`, `group_train` count as `x`, `y`, `group`.
 
     Raises:
         DataError: not an npz file, damaged, empty, or holding pickled objects, which are never loaded.
@@ -74,13 +78,15 @@ def read_npz(path: Path) -> Parts:
 
 
 def from_mapping(arrays: Mapping[str, Array], name: str, *, sha256: str | None = None) -> Parts:
-    """Sort named arrays into inputs and labels, training and test.
+    """Sort named arrays into inputs, labels and groups, training and test.
 
     Raises:
-        DataError: no input array, or a test part that lacks what the training part has.
+        DataError: no input array, a test part that lacks what the training part has, or one that
+            shares a group with it.
     """
     named = {_plain(key): value for key, value in arrays.items()}
     labels, test_labels = named.pop("y", None), named.pop("y_test", None)
+    groups, test_groups = named.pop("group", None), named.pop("group_test", None)
     inputs = {key: value for key, value in named.items() if not key.endswith("_test")}
     tests = {key.removesuffix("_test"): value for key, value in named.items() if key.endswith("_test")}
     # x_0_test and x_test_0 both read naturally; take either.
@@ -106,8 +112,15 @@ def from_mapping(arrays: Mapping[str, Array], name: str, *, sha256: str | None =
         raise DataError(f"{name}: only one of y and y_test is there", tip="give labels for both or neither")
     if test_labels is not None and not tests:
         raise DataError(f"{name}: y_test is there, but no x_test")
+    if groups is not None and test_groups is not None:
+        shared = np.intersect1d(groups, test_groups)
+        if shared.size:
+            raise DataError(
+                f"{name}: group {shared[0]} is in group and in group_test ({shared.size} are in both)",
+                tip="move whole groups to one side, or leave x_test, y_test and group_test out",
+            )
     ordered = {key: tests[key] for key in inputs} if tests else None
-    return Parts(inputs, labels, ordered, test_labels, sha256 or _hash_arrays(arrays))
+    return Parts(inputs, labels, ordered, test_labels, sha256 or _hash_arrays(arrays), groups)
 
 
 def read_idx(folder: Path) -> Parts:

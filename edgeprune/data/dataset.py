@@ -40,6 +40,8 @@ class Dataset:
         class_names: names in label order, where the source has them.
         preprocessing: what `batch` does to a raw sample, as plain JSON values.
         test_indices: the samples of the source's own test part, where it has one.
+        groups: int64, shape (samples,): samples of one number belong together (a person, a machine) and
+            are never split apart; −1 in the source's own test part. None where the source does not say.
         sha256: of the source's contents (for image folders: names, sizes and the files' beginnings).
     """
 
@@ -57,6 +59,7 @@ class Dataset:
         test_indices: Indices | None,
         sha256: str,
         checked: bool,
+        groups: Indices | None = None,
     ) -> None:
         self.name = name
         self.labels = labels
@@ -64,6 +67,7 @@ class Dataset:
         self.class_names = class_names
         self.preprocessing = preprocessing
         self.test_indices = test_indices
+        self.groups = groups
         self.sha256 = sha256
         self._source = source
         self._size = size

@@ -37,14 +37,14 @@ def open_data(
     Args:
         spec: a path to an npz file, an idx folder or a folder of class folders with images;
             `package.module:function`, called without arguments; arrays or tensors as `(x, y)`, `(x, None)`
-            or a mapping with `x`, `y`, `x_test`, `y_test` (x may be a tuple for several inputs);
+            or a mapping with `x`, `y`, `group`, `x_test`, `y_test` (x may be a tuple for several inputs);
             or a map-style dataset with `__len__` and `__getitem__`.
         input_shapes: the model's input shapes without batch (−1 for any size); None takes data as it is.
         mean, std: subtracted and divided by after scaling; a number or one per channel.
 
     Raises:
         DataError: missing, unreadable, empty, of unequal lengths, not finite, of the wrong shape,
-            labels that are not class numbers.
+            labels that are not class numbers, groups that are not one number or text a sample.
     """
     if isinstance(spec, str | Path):
         return _open_named(str(spec), input_shapes, mean, std)
@@ -120,6 +120,7 @@ def _build(parts: Parts, name: str, shapes: Shapes, mean: Statistic, std: Statis
     """Join the training and test parts, check them, and fit every input to the model."""
     _require_lengths(parts.inputs, parts.labels, name, "")
     count = len(next(iter(parts.inputs.values())))
+    groups = None if parts.groups is None else _group_numbers(parts.groups, count, name)
     arrays = dict(parts.inputs)
     labels = parts.labels
     test_indices = None
@@ -136,6 +137,8 @@ def _build(parts: Parts, name: str, shapes: Shapes, mean: Statistic, std: Statis
         if labels is not None and parts.test_labels is not None:
             labels = np.concatenate([labels.reshape(-1), parts.test_labels.reshape(-1)])
         test_indices = np.arange(count, count + tests)
+        if groups is not None:
+            groups = np.concatenate([groups, np.full(tests, -1)])
     for key, array in arrays.items():
         require_finite(array, name if len(arrays) == 1 else f"{name}: {key}")
     classes, numbers, names = _class_numbers(labels, name)
@@ -151,6 +154,7 @@ def _build(parts: Parts, name: str, shapes: Shapes, mean: Statistic, std: Statis
         sha256=parts.sha256,
         checked=True,
         fitting=(shapes, mean, std),
+        groups=groups,
     )
 
 
@@ -190,6 +194,7 @@ def _assemble(
     sha256: str,
     checked: bool,
     fitting: tuple[Shapes, Statistic, Statistic],
+    groups: npt.NDArray[np.int64] | None = None,
 ) -> Dataset:
     shapes, mean, std = fitting
     if shapes is not None and len(shapes) != len(samples):
@@ -216,7 +221,21 @@ def _assemble(
         test_indices=test_indices,
         sha256=sha256,
         checked=checked,
+        groups=groups,
     )
+
+
+def _group_numbers(groups: npt.NDArray[Any], count: int, name: str) -> npt.NDArray[np.int64]:
+    """Groups numbered from 0 in sorted order."""
+    if groups.ndim != 1 or groups.dtype.kind not in "biuUS":
+        raise DataError(
+            f"{name}: group has shape {groups.shape} and type {groups.dtype}; one whole number or text per"
+            " sample is expected",
+            tip="give the person, machine or recording that each sample comes from",
+        )
+    if len(groups) != count:
+        raise DataError(f"{name}: lengths do not agree: {count} samples, {len(groups)} group")
+    return np.unique(groups, return_inverse=True)[1].astype(np.int64)
 
 
 def _require_lengths(

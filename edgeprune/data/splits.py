@@ -2,7 +2,9 @@
 
 Four parts: training (fine-tuning), calibration (scores, compensation, batch norm),
 validation (selection) and test (reported, decides nothing). A source's own test part
-is the test split; otherwise one is held out.
+is the test split; otherwise one is held out. Where the source says which samples belong
+together (windows of one recording, pictures of one person), no group is on both sides of
+a cut: validation and test hold whole groups that neither training nor calibration sees.
 """
 
 from __future__ import annotations
@@ -13,6 +15,8 @@ import numpy.typing as npt
 from edgeprune.data.dataset import Dataset, Indices
 from edgeprune.errors import DataError
 from edgeprune.records import Splits
+
+DRAWS, NEAR = 64, 0.25  # random choices of whole groups, and how far off one may be to be taken at once
 
 
 def split(
@@ -25,32 +29,40 @@ def split(
 ) -> Splits:
     """Divide a dataset into four disjoint parts.
 
-    Every class appears in each part in its own proportion, as near as whole samples allow.
+    Every class appears in each part in its own proportion, as near as whole samples allow; with
+    groups, sizes and proportions are as near as whole groups allow, calibration apart.
 
     Args:
-        seed: the same seed, labels and sizes give the same parts.
+        seed: the same seed, labels, groups and sizes give the same parts.
         calibration: at most this many samples, and at most a quarter of what is not test.
         validation: a share (float) of what is not test, or a count (int).
         test: a share (float) of the whole, or a count (int), held out where the source has no test part
             of its own; where it has one, all of that is the test split and this is not used.
 
     Raises:
-        DataError: too few samples for four parts, or sizes that leave nothing to train on.
+        DataError: too few samples or groups for the parts, or sizes that leave nothing to train on.
     """
     size = len(dataset)
     own = dataset.test_indices
     pool = np.arange(size) if own is None else np.setdiff1d(np.arange(size), own)
-    order = _stratified(pool, dataset.labels, np.random.default_rng(seed))
+    rng = np.random.default_rng(seed)
+    groups = dataset.groups
+    if groups is not None:
+        _require_groups(dataset, groups[pool])
+    order = _stratified(pool, dataset.labels, rng)
     if own is None:
         tests = _count(test, size, "test", dataset.name)
-        test_part, order, origin = order[:tests], order[tests:], "held out"
+        test_part, order = _cut(dataset, order, tests, 1, rng)
+        origin = "held out" if groups is None else "held out, whole groups"
     else:
         test_part, origin = np.sort(own), "the source's own test part"
     validations = _count(validation, len(order), "validation", dataset.name)
     calibrations = min(calibration, len(order) // 4)
     if calibration < 1:
         raise DataError(f"{dataset.name}: {calibration} calibration samples asked for; at least 1 is needed")
-    if calibrations < 1 or validations + calibrations >= len(order):
+    validation_part, fitted = _cut(dataset, order, validations, 0, rng)
+    calibrations = calibrations if groups is None else min(calibrations, len(fitted) // 2)
+    if calibrations < 1 or validations + calibrations >= len(order) or calibrations >= len(fitted):
         raise DataError(
             f"{dataset.name}: {size} samples are too few for {len(test_part)} test, {validations} validation,"
             f" {max(calibrations, 1)} calibration and at least 1 training sample",
@@ -58,11 +70,12 @@ def split(
         )
     return Splits(
         seed=seed,
-        train=np.sort(order[validations + calibrations :]),
-        calibration=np.sort(order[validations : validations + calibrations]),
-        validation=np.sort(order[:validations]),
+        train=np.sort(fitted[calibrations:]),
+        calibration=np.sort(fitted[:calibrations]),
+        validation=np.sort(validation_part),
         test=np.sort(test_part),
         test_origin=origin,
+        groups=None if groups is None else _group_counts(groups, fitted, validation_part, test_part),
     )
 
 
@@ -90,3 +103,59 @@ def _stratified(pool: Indices, labels: npt.NDArray[np.int64] | None, rng: np.ran
         at = np.flatnonzero(own == label)
         keys[at] = (np.arange(len(at)) + rng.random()) / len(at)
     return shuffled[np.argsort(keys, kind="stable")]
+
+
+def _require_groups(dataset: Dataset, groups: Indices) -> None:
+    found = len(np.unique(groups))
+    needed = 2 if dataset.test_indices is not None else 3
+    if found < needed:
+        parts = "validation and training" if needed == 2 else "test, validation and training"
+        raise DataError(
+            f"{dataset.name}: {found} group{'s' * (found != 1)} cannot be kept whole in {parts};"
+            f" at least {needed} are needed",
+            tip="give more groups, or leave group out where samples do not belong together",
+        )
+
+
+def _cut(
+    dataset: Dataset, order: Indices, count: int, spare: int, rng: np.random.Generator
+) -> tuple[Indices, Indices]:
+    """The part of about `count` samples, and the rest, each in the given order.
+
+    With groups the part is whole groups, one at least; one group and `spare` more stay in the rest.
+    It is the first of some random draws whose size and shares of the classes are near enough to those
+    asked for, or else the nearest: with few groups the seed still decides which.
+    """
+    if dataset.groups is None or count >= len(order):
+        return order[:count], order[count:]
+    groups = dataset.groups[order]
+    names, sizes = np.unique(groups, return_counts=True)
+    wanted = np.ones(1) if dataset.labels is None else _shares(dataset.labels[order], dataset.classes)
+    best: tuple[float, npt.NDArray[np.bool_]] | None = None
+    for _ in range(DRAWS):
+        drawn = rng.permutation(len(names))
+        filled = np.cumsum(sizes[drawn])[: len(names) - 1 - spare]
+        chosen = names[drawn[: int(np.argmin(np.abs(filled - count))) + 1]]
+        inside = np.isin(groups, chosen)
+        off = abs(int(inside.sum()) - count) / count
+        if dataset.labels is not None:
+            off += float(np.abs(_shares(dataset.labels[order[inside]], dataset.classes) - wanted).sum())
+        if best is None or off < best[0]:
+            best = (off, inside)
+        if off <= NEAR:
+            break
+    assert best is not None
+    return order[best[1]], order[~best[1]]
+
+
+def _shares(labels: npt.NDArray[np.int64], classes: int | None) -> npt.NDArray[np.float64]:
+    counts = np.bincount(labels, minlength=classes or 0).astype(np.float64)
+    counts /= counts.sum()
+    return counts
+
+
+def _group_counts(groups: Indices, fitted: Indices, validation: Indices, test: Indices) -> dict[str, int]:
+    """How many groups each side holds; the source's own test part is not numbered and not counted."""
+    sides = {"train and calibration": fitted, "validation": validation, "test": test}
+    counts = {side: len(np.unique(groups[at][groups[at] >= 0])) for side, at in sides.items()}
+    return {side: count for side, count in counts.items() if count}

@@ -14,6 +14,7 @@ class Splits:
     """Four disjoint, sorted index arrays into one dataset (int64).
 
     `test_origin` says where the test part comes from: the source itself, or held out by the seed.
+    `groups` counts the groups on each side, where samples belong together; no group is on two sides.
     """
 
     seed: int
@@ -22,6 +23,7 @@ class Splits:
     validation: np.ndarray[Any, np.dtype[np.int64]]
     test: np.ndarray[Any, np.dtype[np.int64]]
     test_origin: str
+    groups: dict[str, int] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Sizes and the sha256 of each part's indices, in place of the indices themselves."""
@@ -34,4 +36,5 @@ class Splits:
                 name: hashlib.sha256(indices.astype("<i8").tobytes()).hexdigest()
                 for name, indices in parts.items()
             },
+            **({} if self.groups is None else {"groups": self.groups}),
         }

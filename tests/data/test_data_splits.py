@@ -107,3 +107,81 @@ def test_too_little_data():
     """Three samples cannot make four parts."""
     with pytest.raises(DataError, match="3 samples are too few"):
         split(dataset(3, classes=2), seed=0)
+
+
+def grouped(sizes: list[int], seed: int, test: int = 0, labels: bool = True):
+    """Samples of groups of these sizes in random order, named by text; three classes."""
+    rng = np.random.default_rng(seed)
+    group = rng.permutation(np.repeat([f"person {i}" for i in range(len(sizes))], sizes))
+    arrays = {"x": np.zeros((len(group), 2), np.float32), "group": group}
+    if labels:
+        arrays["y"] = rng.integers(0, 3, len(group))
+    if test:
+        arrays["x_test"] = np.zeros((test, 2), np.float32)
+        if labels:
+            arrays["y_test"] = np.arange(test) % 3
+    return open_data(arrays), group
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    sizes=st.lists(st.integers(4, 30), min_size=3, max_size=12),
+    test=st.sampled_from([0, 9]),
+    labels=st.booleans(),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_no_group_is_on_both_sides(sizes: list[int], test: int, labels: bool, seed: int):
+    """Fitted, validation and test samples share no group; every sample is in exactly one part."""
+    data, group = grouped(sizes, seed, test, labels)
+    parts = split(data, seed=seed)
+    joined = np.concatenate([getattr(parts, name) for name in PARTS])
+    assert sorted(joined.tolist()) == list(range(len(data)))
+    fitted = set(group[np.concatenate([parts.train, parts.calibration])])
+    sides = [fitted, set(group[parts.validation])] + ([] if test else [set(group[parts.test])])
+    assert sum(map(len, sides)) == len(set(group)) == len(set().union(*sides))
+    assert all(sides) and len(parts.train) and len(parts.calibration)
+    assert parts.to_json()["groups"] == {
+        name: len(side)
+        for name, side in zip(("train and calibration", "validation", "test"), sides, strict=False)
+    }
+
+
+def test_whole_groups_come_near_the_sizes_asked_for():
+    """Forty groups of 5 to 15: the parts are within a few samples of their shares, as are their classes."""
+    data, _ = grouped(np.random.default_rng(3).integers(5, 16, 40).tolist(), 3)
+    parts = split(data, seed=0)
+    assert abs(len(parts.test) - 0.15 * len(data)) < 8
+    for at in (parts.test, parts.validation):
+        shares = np.bincount(data.labels[at], minlength=3) / len(at)
+        assert np.abs(shares - np.bincount(data.labels) / len(data)).max() < 0.1
+    again, other = split(data, seed=0), split(data, seed=1)
+    assert again.to_json() == parts.to_json() and other.to_json()["sha256"] != parts.to_json()["sha256"]
+
+
+@pytest.mark.parametrize(
+    ("group", "more", "text"),
+    [
+        (np.arange(40) % 2, {}, "2 groups cannot be kept whole in test, validation and training"),
+        (np.zeros(40, int), {"x_test": np.zeros((4, 1), np.float32)}, "1 group cannot be kept whole"),
+        (np.arange(39), {}, "40 samples, 39 group"),
+        (np.zeros((40, 2), int), {}, "one whole number or text"),
+        (np.linspace(0, 1, 40), {}, "one whole number or text"),
+        (
+            np.arange(40) % 5,
+            {"x_test": np.zeros((2, 1), np.float32), "group_test": np.array([4, 9])},
+            "group 4",
+        ),
+    ],
+)
+def test_groups_that_cannot_be_used(group, more, text):
+    """Too few, of another length or shape, of measured values, on both sides of a given test part."""
+    with pytest.raises(DataError, match=text):
+        split(open_data({"x": np.zeros((40, 1), np.float32), "group": group, **more}), seed=0)
+
+
+def test_a_part_larger_than_the_data_is_refused_with_groups_too():
+    """Asking for more samples than there are is an error, not a smaller part."""
+    data, _ = grouped([20] * 5, 0)
+    for options in ({"test": 500}, {"validation": 400}):
+        with pytest.raises(DataError, match="too few"):
+            split(data, seed=0, **options)
