@@ -16,6 +16,7 @@ norms were calibrated, and every output's standard deviation over eight inputs i
 from __future__ import annotations
 
 import argparse
+import fcntl
 import hashlib
 import json
 import os
@@ -249,11 +250,20 @@ def code_hash() -> str:
     return digest.hexdigest()[:12]
 
 
-def write(rows: dict[str, Any]) -> None:
+def known_rows() -> dict[str, Any]:
+    return json.loads(RESULTS.read_text())["rows"] if RESULTS.exists() else {}
+
+
+def record(name: str, row: dict[str, Any]) -> dict[str, Any]:
+    """Put one row beside those that the file holds by now; gives all. Several runs may share the file."""
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    partial = RESULTS.with_suffix(".partial")
-    partial.write_text(json.dumps({"schema": 1, "rows": rows}, indent=1) + "\n")
-    os.replace(partial, RESULTS)
+    with RESULTS.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        rows = {**known_rows(), name: row}
+        partial = RESULTS.with_suffix(".partial")
+        partial.write_text(json.dumps({"schema": 1, "rows": rows}, indent=1) + "\n")
+        os.replace(partial, RESULTS)
+    return rows
 
 
 def line(name: str, row: dict[str, Any]) -> str:
@@ -284,7 +294,7 @@ def main() -> int:
     if args.child:
         child(args.child, args.memory_gib, args.cpu_seconds)
         return 0
-    known = json.loads(RESULTS.read_text())["rows"] if RESULTS.exists() else {}
+    known = known_rows()
     every = args.rows or names(args.set)
     todo = [
         n for n in every
@@ -305,10 +315,8 @@ def main() -> int:
     )
     print("{:34} {:6} {:>7} {:>6} {:>6} {:>6} {:>7} {:>6} {:>6} {:>9} {:>10}".format(*head))
     for name in todo:
-        known[name] = run_row(name, args.memory_gib, args.cpu_seconds)
+        known = record(name, run_row(name, args.memory_gib, args.cpu_seconds))
         print(line(name, known[name]), flush=True)
-        known = {**(json.loads(RESULTS.read_text())["rows"] if RESULTS.exists() else {}), name: known[name]}
-        write(known)
     passed = [n for n in every if known.get(n, {}).get("passed")]
     print(summary(known, every))
     return 0 if len(passed) == len(every) else 1

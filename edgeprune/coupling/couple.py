@@ -30,6 +30,7 @@ from edgeprune.coupling.movement import CYCLIC, MOVEMENT, join, move, roll
 from edgeprune.coupling.resolve import resolve
 from edgeprune.coupling.rules import RULES, Call, blank, elementwise, unknown
 from edgeprune.coupling.ties import Choice, Ties
+from edgeprune.model.features import is_selection
 from edgeprune.model.graph import attribute, concrete, shape_of, source_line
 from edgeprune.model.trace import Trace
 
@@ -59,7 +60,7 @@ class Atoms:
         if name not in self.first:
             first = []
             for size in shape:
-                free = size > 1 and tensor.is_floating_point()
+                free = size > 1 and (tensor.is_floating_point() or is_selection(name))
                 first.append(int(self._ties.fresh(size)[0]) if free else 0)
             self.first[name], self.sizes[name] = tuple(first), shape
         labels = [

@@ -36,12 +36,21 @@ def varying(label: torch.Tensor) -> tuple[int, ...]:
 
 def narrowed(label: torch.Tensor) -> torch.Tensor:
     """The same label with every dimension that it does not depend on at size 1."""
+    label = slim(label)
     for d, size in enumerate(label.shape):
         if size > 1:
-            first = label.narrow(d, 0, 1)
-            if bool((label == first).all()):
+            first, second = label.narrow(d, 0, 1), label.narrow(d, 1, 1)
+            if torch.equal(first, second) and bool((label == first).all()):  # most differ at once
                 label = first
     return label
+
+
+def slim(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor with the dimensions that it only repeats (stride 0) at size 1; no element is read."""
+    for d, (size, stride) in enumerate(zip(tensor.shape, tensor.stride(), strict=True)):
+        if size > 1 and not stride:
+            tensor = tensor.narrow(d, 0, 1)
+    return tensor
 
 
 def along(shape: tuple[int, ...], dim: int, atoms: torch.Tensor) -> tuple[torch.Tensor, ...]:

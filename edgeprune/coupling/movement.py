@@ -2,13 +2,15 @@
 
 One function covers every operator that only rearranges elements. It runs on label
 tensors with the same arguments, so no pattern per architecture is needed, and the
-map is right by construction. Whether the operator commutes with removal is another
-question: surgery replays each one on compacted element ids.
+map is right by construction. Labels are repeated, not copied, along what they do not
+depend on, and a reshape moves only the blocks of dimensions in which they vary: the
+work follows the channels, not the size of the value. Whether the operator commutes with
+removal is another question: surgery replays each one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -30,6 +32,10 @@ MOVEMENT = {
     aten.pixel_unshuffle.default, aten.channel_shuffle.default, aten.movedim.int, aten.movedim.intlist,
     aten.swapaxes.default, aten.index_select.default, aten.diagonal.default,
     aten.view_as.default, aten.swapdims.default, aten.index.Tensor,
+}  # fmt: skip
+RESHAPING = {
+    aten.view.default, aten.reshape.default, aten._unsafe_view.default, aten.flatten.using_ints,
+    aten.unflatten.int,
 }  # fmt: skip
 PERMUTING = {
     aten.permute.default, aten.transpose.int, aten.t.default, aten.numpy_T.default, aten.movedim.int,
@@ -55,8 +61,11 @@ def move(
         for label in source.labels if pin else ():
             ties.pin(label, f"{where} moves channels by an index that depends on the data")
         return None
-    moved = [_run(target, label.expand(source.shape).contiguous(), plain, kwargs) for label in source.labels]
-    blank = _run(target, torch.zeros(source.shape, dtype=torch.int64), plain, kwargs)
+    blank = target(torch.zeros(1, dtype=torch.int64).expand(source.shape), *plain, **kwargs)
+    if target in RESHAPING:
+        moved = [_reshaped(label, source.shape, tuple(blank.shape)) for label in source.labels]
+        return _value(ties, blank.shape, moved, where)
+    moved = [target(label.expand(source.shape), *plain, **kwargs) for label in source.labels]
     if isinstance(blank, torch.Tensor):
         value = _value(ties, blank.shape, moved, where)
         if target in PERMUTING and source.parameter:
@@ -113,6 +122,38 @@ def join(ties: Ties, operands: Sequence[Value], dim: int, shape: tuple[int, ...]
     return Value(shape, keep_alive(out))
 
 
+def blocks(old: Sequence[int], new: Sequence[int]) -> Iterator[tuple[range, range]]:
+    """The shortest runs of dimensions that a reshape maps onto each other, in order.
+
+    Elements keep their order, so an element's place within a run of the old shape and its
+    place within the run's partner are the same number, whatever the other dimensions are.
+    """
+    i = j = 0
+    while i < len(old) or j < len(new):
+        begin, first = i, j
+        left = right = 1
+        if i < len(old):
+            left, i = old[i], i + 1
+        if j < len(new):
+            right, j = new[j], j + 1
+        while left != right and (i < len(old) or j < len(new)):
+            if j == len(new) or (left < right and i < len(old)):
+                left, i = left * old[i], i + 1
+            else:
+                right, j = right * new[j], j + 1
+        yield range(begin, i), range(first, j)
+
+
+def _reshaped(label: torch.Tensor, old: Sequence[int], new: Sequence[int]) -> torch.Tensor:
+    """A label of the old shape in the new one, without the blocks in which it does not vary."""
+    full, out = list(label.shape), [1] * len(new)
+    for before, after in blocks(old, new):
+        if any(full[d] > 1 for d in before):
+            full[before.start : before.stop] = old[before.start : before.stop]
+            out[after.start : after.stop] = new[after.start : after.stop]
+    return label.expand(full).reshape(out)
+
+
 def _permuted(target: Any, source: Value, args: Sequence[Any]) -> tuple[int, ...]:
     """Dimension of the state tensor at each dimension of a permuted view of it."""
     rank = len(source.shape)
@@ -129,10 +170,6 @@ def _plain(arg: Any) -> Any:
         lost = any(p is None and a is not None for p, a in zip(items, arg, strict=True))
         return None if lost else items
     return arg
-
-
-def _run(target: Any, label: torch.Tensor, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-    return target(label, *args, **kwargs)
 
 
 def _value(ties: Ties, shape: Sequence[int], moved: list[torch.Tensor], where: str) -> Value:

@@ -19,6 +19,7 @@ from edgeprune.coupling.components import BoolArray, Cost, Couplings, IntArray, 
 from edgeprune.coupling.decide import decide, units_left
 from edgeprune.coupling.labels import Value, varying
 from edgeprune.coupling.ties import Ties
+from edgeprune.model.features import SELECTION, is_selection
 
 if TYPE_CHECKING:
     from edgeprune.coupling.couple import Atoms
@@ -197,6 +198,11 @@ def _groups(
                 signature[units[units >= 0]] ^= code
     _, first, group = np.unique(signature, return_index=True, return_inverse=True)
     names = [f"group{i}" for i in range(len(first))]
+    for name, dims in tensors.items():
+        if is_selection(name) and dims[0] is not None:
+            units = np.unique(rows[dims[0]])
+            for g in np.unique(group[units[units >= 0]]):
+                names[g] = f"input {name.removeprefix(SELECTION)}"
     for layer in reversed(layers):
         units = np.unique(rows[layer.outputs])
         for g in np.unique(group[units[units >= 0]]):

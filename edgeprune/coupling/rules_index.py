@@ -10,17 +10,24 @@ from typing import Any
 
 import torch
 
-from edgeprune.coupling.labels import Value, keep_alive, varying
+from edgeprune.coupling.labels import Value, along, keep_alive, varying
 from edgeprune.coupling.movement import move
 from edgeprune.coupling.rules import Call, combine, rule
 from edgeprune.coupling.ties import Ties
+from edgeprune.model.features import is_selection
 
 aten = torch.ops.aten
 
 
 @rule(aten.index.Tensor, aten.index_select.default)
 def index(ties: Ties, call: Call) -> Any:
-    """Observed like any movement; an index from data is replayed as zeros on what it leaves alone."""
+    """Observed like any movement; an index from data is replayed as zeros on what it leaves alone.
+
+    A selection of the input's features is an index whose own entries may go.
+    """
+    given = call.args[2] if len(call.args) > 2 else None
+    if isinstance(given, Value) and given.parameter is not None and is_selection(given.parameter):
+        return _select(ties, call, call.args[0], given)
     moved = move(ties, call.node.target, call.args, call.kwargs, call.where, pin=False)
     if moved is not None:
         return moved
@@ -42,6 +49,15 @@ def index(ties: Ties, call: Call) -> Any:
     args = (call.args[1], zeros[0]) if call.node.target is aten.index_select.default else (zeros,)
     labels = [call.node.target(t.expand(x.shape).contiguous(), *args) for t in passing]
     return Value(tuple(call.shape), keep_alive(labels))
+
+
+def _select(ties: Ties, call: Call, x: Value, chosen: Value) -> Value:
+    """Along `dim` the features that the selection still holds; what else the input carries passes."""
+    dim = call.args[1] % len(x.shape)
+    _pin_along(ties, x, dim, f"{call.where} selects from it")
+    shape = tuple(call.shape)
+    passing = tuple(t for t in x.labels if dim not in varying(t))
+    return Value(shape, (*passing, *along(shape, dim, ties.vector(chosen, 0, call.where))))
 
 
 @rule(aten.gather.default)

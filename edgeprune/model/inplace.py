@@ -5,8 +5,9 @@ trace is most of the time that a network needs. Where every write goes to a tens
 nobody looks at under another name afterwards (`relu_` after a convolution, `add_` of a
 residual), the write can be replaced in the graph itself.
 
-Guarantee: the graph was run on the example inputs before and after, and every output is
-the same, bit for bit. Where a write may be seen elsewhere, nothing is changed.
+Guarantee: a graph with writes was run before and after, on the example inputs or on one
+sample of them where the batch is free, and every output is the same, bit for bit. Where a
+write may be seen elsewhere, nothing is changed.
 """
 
 from __future__ import annotations
@@ -62,14 +63,15 @@ def replace_writes(graph: fx.GraphModule, inputs: tuple[torch.Tensor, ...]) -> b
     """
     if any(not _understood(n.target) for n in graph.graph.nodes if n.op == "call_function"):
         return False
-    before = _outputs(graph, inputs)
+    written = [n for n in graph.graph.nodes if n.op == "call_function" and writes(n)]
+    before = _outputs(graph, inputs) if written else []
     drop_dropout(graph)
     if not fold_constants(graph, frozenset(_state(graph))):
         return False
     for node in list(graph.graph.nodes):
         if node.op == "call_function" and writes(node) and not _replace(graph, node):
             return False
-    after = _outputs(graph, inputs)
+    after = _outputs(graph, inputs) if written else []
     return before is not None and after is not None and _identical(before, after)
 
 
@@ -222,13 +224,22 @@ def _state(graph: fx.GraphModule) -> set[int]:
 
 
 def _outputs(graph: fx.GraphModule, inputs: tuple[torch.Tensor, ...]) -> list[torch.Tensor] | None:
-    given = [x.detach().clone() for x in inputs]  # a model may write to its input
+    sources = [n.meta.get("val") for n in graph.graph.nodes if n.op == "placeholder"]
+    given = [  # copies: a model may write to its input
+        (x[:1] if _free(val) else x).detach().clone() for x, val in zip(inputs, sources, strict=True)
+    ]
     try:
         with torch.no_grad():
             out = fx.Interpreter(graph, garbage_collect_values=True).run(*given, enable_io_processing=False)
     except (RuntimeError, ValueError, TypeError, IndexError):
         return None
     return [x for x in pytree.tree_leaves(out) if isinstance(x, torch.Tensor)]
+
+
+def _free(val: Any) -> bool:
+    """Whether any number of samples will do."""
+    size = val.shape[0] if isinstance(val, torch.Tensor) and val.dim() else 0
+    return isinstance(size, torch.SymInt) and bool(size.node.expr.is_symbol)
 
 
 def _identical(a: list[torch.Tensor], b: list[torch.Tensor]) -> bool:

@@ -8,6 +8,7 @@ Trace that was given changes.
 
 from __future__ import annotations
 
+import copy as copying
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,7 +20,7 @@ from edgeprune.coupling.components import BoolArray, Couplings
 from edgeprune.coupling.couple import couple
 from edgeprune.coupling.ties import Choice
 from edgeprune.errors import TraceError
-from edgeprune.model.graph import set_attribute, source_line, state_tensors
+from edgeprune.model.graph import source_line, state_tensors
 from edgeprune.model.trace import Trace, reexport, trace
 from edgeprune.surgery import rewrite_more  # noqa: F401  # registers its rewriters
 from edgeprune.surgery.replay import REPLAYED, commutes
@@ -69,9 +70,8 @@ def cut(traced: Trace, couplings: Couplings, removed: BoolArray) -> Trace:
     if couplings.emptied(removed):
         raise TraceError("the plan removes every channel of a layer", tip="keep at least one per layer")
     sizes = Sizes(couplings, removed)
-    graph = traced.copy()
+    graph = copying.deepcopy(traced.graph, _sliced_state(traced.graph, sizes))
     originals = {n.name: n for n in traced.graph.graph.nodes}
-    _slice_state(graph, sizes)
     for node in list(graph.graph.nodes):
         original = originals[node.name]
         if node.op != "call_function" or not sizes.changes(original):
@@ -106,21 +106,22 @@ def random_half(couplings: Couplings, seed: int) -> BoolArray:
     return removed
 
 
-def _slice_state(graph: fx.GraphModule, sizes: Sizes) -> None:
-    """Slice once per tensor object, so that tied weights stay tied."""
-    done: dict[int, torch.Tensor] = {}
+def _sliced_state(graph: fx.GraphModule, sizes: Sizes) -> dict[int, Any]:
+    """What a copy of the graph puts in the place of each tensor that gets smaller, by its id.
+
+    One per tensor object, so that tied weights stay tied, and the large ones are never copied.
+    """
+    done: dict[int, Any] = {}
     for name, tensor in state_tensors(graph).items():
         masks = sizes.tensor_masks(name)
-        if not masks:
-            continue
-        if id(tensor) not in done:
-            small = compact(tensor.detach(), masks).clone()
+        if masks and id(tensor) not in done:
+            small = compact(tensor.detach(), masks).contiguous()
             done[id(tensor)] = (
                 torch.nn.Parameter(small, tensor.requires_grad)
                 if isinstance(tensor, torch.nn.Parameter)
                 else small
             )
-        set_attribute(graph, name, done[id(tensor)])
+    return done
 
 
 def _check_shapes(graph: fx.GraphModule, traced: Trace, sizes: Sizes, originals: dict[str, fx.Node]) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import fx
 
 from edgeprune.coupling.components import BoolArray, Couplings
+from edgeprune.coupling.labels import slim
 from edgeprune.model.graph import shape_of
 
 
@@ -65,10 +66,14 @@ class Sizes:
 
 
 def compact(tensor: torch.Tensor, masks: dict[int, BoolArray]) -> torch.Tensor:
-    """Drop the indices that the masks remove."""
+    """Drop the indices that the masks remove; what is only repeated (stride 0) stays so."""
+    shape, found = list(tensor.shape), slim(tensor)
     for dim, mask in masks.items():
-        tensor = tensor.index_select(dim, torch.from_numpy(np.flatnonzero(mask)))
-    return tensor
+        kept = np.flatnonzero(mask)
+        shape[dim] = len(kept)
+        if found.shape[dim] == len(mask):
+            found = found.index_select(dim, torch.from_numpy(kept))
+    return found.expand(shape)
 
 
 def normal_dim(dim: Any, rank: int) -> int:
