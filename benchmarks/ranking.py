@@ -37,7 +37,7 @@ CRITERIA = ("ib-gauss", "ib-jmi", "ib-edge", "mrmr", "hsic-lasso", "vib", "taylo
 STABLE = ("ib-gauss", "ib-jmi", "ib-edge", "mrmr", "taylor")  # what depends on samples and trains nothing
 SIZES = (64, 128, 256, 512, 1024)
 RESAMPLES = 3
-JUDGED = 500
+JUDGED = 250
 
 
 def within(couplings: Couplings, a: np.ndarray, b: np.ndarray) -> float:
@@ -64,25 +64,22 @@ def agreement(couplings: Couplings, a: np.ndarray, b: np.ndarray) -> float:
     return both / max(kept, 1)
 
 
-def stability(bench: Any, sizes: tuple[int, ...]) -> dict[str, Any]:
-    """criterion -> number of samples -> mean correlation and agreement over pairs of resamples."""
+def stability(bench: Any, size: int) -> dict[str, dict[str, float]]:
+    """criterion -> mean correlation and agreement over pairs of resamples of one size."""
     order = np.random.default_rng(0).permutation(len(bench.train[1]))
-    found: dict[str, Any] = {name: {} for name in STABLE}
-    for size in sizes:
-        ranks: dict[str, list[np.ndarray]] = {name: [] for name in STABLE}
-        for i in range(RESAMPLES):
-            chosen = np.sort(order[i * size : (i + 1) * size])
-            statistics = capture(bench.trace, bench.couplings, bench.data, chosen, seed=i)
-            for name in STABLE:
-                context = Context(bench.trace, bench.couplings, statistics, 0)
-                ranks[name].append(score(name, context).rank)
+    ranks: dict[str, list[np.ndarray]] = {name: [] for name in STABLE}
+    for i in range(RESAMPLES):
+        chosen = np.sort(order[i * size : (i + 1) * size])
+        statistics = capture(bench.trace, bench.couplings, bench.data, chosen, seed=i)
         for name in STABLE:
-            pairs = list(combinations(ranks[name], 2))
-            found[name][size] = {
-                "spearman": round(float(np.mean([within(bench.couplings, *p) for p in pairs])), 4),
-                "kept_half": round(float(np.mean([agreement(bench.couplings, *p) for p in pairs])), 4),
-            }
-        print(f"{size} samples done", flush=True)
+            ranks[name].append(score(name, Context(bench.trace, bench.couplings, statistics, 0)).rank)
+    found = {}
+    for name in STABLE:
+        pairs = list(combinations(ranks[name], 2))
+        found[name] = {
+            "spearman": round(float(np.mean([within(bench.couplings, *p) for p in pairs])), 4),
+            "kept_half": round(float(np.mean([agreement(bench.couplings, *p) for p in pairs])), 4),
+        }
     return found
 
 
@@ -119,6 +116,36 @@ def truth(bench: Any) -> dict[str, Any]:
     return found
 
 
+def measure(options: argparse.Namespace) -> None:
+    """Measure what is missing; each part is written as soon as it is there."""
+    settings = {"net": options.net, "resamples": RESAMPLES, "judged_samples": JUDGED}
+    found: dict[str, Any] = settings | {"stability": {name: {} for name in STABLE}}
+    if options.out.exists():
+        found = json.loads(options.out.read_text())
+        if {k: found[k] for k in settings} != settings:
+            raise SystemExit(f"'{options.out}' was measured with other settings than {settings}")
+    sizes = [s for s in options.sizes if str(s) not in found["stability"][STABLE[0]]]
+    if not sizes and "truth" in found:
+        return
+    bench = bench_of(options.net, 1024, 0, np.ones(1, bool))
+    for size in sizes:
+        for name, row in stability(bench, size).items():
+            found["stability"][name][str(size)] = row
+        write(options.out, found)
+        print(f"{size} samples done", flush=True)
+    if "truth" not in found:
+        found["truth"] = truth(bench)
+        write(options.out, found)
+
+
+def write(path: Path, found: dict[str, Any]) -> None:
+    """The whole file or nothing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_text(json.dumps(found, indent=1) + "\n")
+    os.replace(partial, path)
+
+
 def table(found: dict[str, Any]) -> str:
     """Both parts as text."""
     sizes = list(next(iter(found["stability"].values())))
@@ -145,18 +172,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     if not options.table:
-        bench = bench_of(options.net, 1024, 0, np.ones(1, bool))
-        found = {
-            "net": options.net,
-            "resamples": RESAMPLES,
-            "judged_samples": JUDGED,
-            "truth": truth(bench),
-            "stability": stability(bench, options.sizes),
-        }
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        partial = options.out.with_name(f".{options.out.name}.{os.getpid()}")
-        partial.write_text(json.dumps(found, indent=1) + "\n")
-        os.replace(partial, options.out)
+        measure(options)
     print(table(json.loads(options.out.read_text())))
 
 

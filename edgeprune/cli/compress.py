@@ -67,6 +67,9 @@ from edgeprune.cli.device import device_options, open_device
 @click.option("--eval-data", multiple=True, metavar="NAME=DATA", help="Further sets, reported too.")
 @click.option("--keep", multiple=True, help="Layers whose channels all stay.")
 @click.option(
+    "--prune-inputs", is_flag=True, help="Features of the inputs may go; the file gathers those it reads."
+)
+@click.option(
     "--align", type=click.IntRange(min=1), help="Multiple that widths are kept to [measured on the host]."
 )
 @click.option("--threads", default=1, show_default=True, help="Threads when timing.")

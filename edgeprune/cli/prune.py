@@ -34,6 +34,9 @@ MASK_HELP = "npz of zeros and ones per weight, or `weights`: what is zero in the
 @click.option("--validation", default=0.15, show_default=True, help="Share of the training part.")
 @click.option("--metric", help="accuracy, top5 or MODULE:FUNCTION [accuracy].")
 @click.option("--keep", multiple=True, help="Layers whose channels all stay.")
+@click.option(
+    "--prune-inputs", is_flag=True, help="Features of the inputs may go; the file gathers those it reads."
+)
 @click.option("--seed", default=0, show_default=True)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="File [./MODEL-pruned.pt2].")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable result on stdout.")
@@ -49,6 +52,7 @@ def prune(
     params: str | None,
     mask_spec: str | None,
     keep: tuple[str, ...],
+    prune_inputs: bool,
     output: Path | None,
     as_json: bool,
     **settings: Any,
@@ -76,7 +80,9 @@ def prune(
     progress = Terminal()
     clock = Clock(progress)
     try:
-        found = analyse_model(loaded, keep=keep, seed=settings["seed"], clock=clock)
+        found = analyse_model(
+            loaded, keep=keep, prune_inputs=prune_inputs, seed=settings["seed"], clock=clock
+        )
         mask = _mask(mask_spec, hooks, loaded, found.trace.graph)
         pruned = prune_model(found, dataset, mask, PruneSettings(**{**settings, **shares}), clock=clock)
     finally:
@@ -127,6 +133,7 @@ def _plain(pruned: Pruned, path: Path, beside: Path, loaded: LoadedModel) -> dic
         "macs": {"before": pruned.macs[0], "after": pruned.macs[1]},
         "params": {"before": pruned.params[0], "after": pruned.params[1]},
         "lossless": to_json(pruned.lossless),
+        "inputs": pruned.recipe.get("inputs", []),
         "criterion": pruned.criterion,
         "recovered": pruned.recovered,
         "mask": honoured,
@@ -137,7 +144,7 @@ def _plain(pruned: Pruned, path: Path, beside: Path, loaded: LoadedModel) -> dic
 
 def lines_of(plain: dict[str, Any]) -> list[str]:
     """The result as a person reads it."""
-    from edgeprune.report.words import count, fewer
+    from edgeprune.report.words import count, fewer, kept_inputs_line
 
     lossless, parts = plain["lossless"], plain["components"]
     lines = [
@@ -149,6 +156,7 @@ def lines_of(plain: dict[str, Any]) -> list[str]:
     for key, name in (("macs", "MACs"), ("params", "parameters")):
         before, after = plain[key]["before"], plain[key]["after"]
         lines.append(f"{name}: {count(before)} → {count(after)}, {fewer(before, after, 'fewer')}")
+    lines += [kept_inputs_line(entry) for entry in plain["inputs"]]
     mask = plain["mask"]
     if mask is not None and not mask["masked"]:
         lines.append("mask: it prunes nothing")

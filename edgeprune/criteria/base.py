@@ -140,12 +140,34 @@ def complete(context: Context, component: FloatArray) -> FloatArray:
     return np.where(measured(context), component, context.statistics.other_readings)
 
 
+def filters(couplings: Couplings) -> list[tuple[str, int, npt.NDArray[np.int32]]]:
+    """(weight, dimension, component of each index) of what counts as components' filters, each weight once.
+
+    Filters are what writes a component. What no weight writes, a feature of an input, has the
+    weights that read it instead.
+    """
+    written = np.zeros(couplings.count, dtype=bool)
+    found: dict[tuple[str, int], npt.NDArray[np.int32]] = {}
+    for layer in couplings.layers:
+        vector = couplings.extents[layer.outputs]
+        written[vector[vector >= 0]] = True
+        if layer.weight is not None:
+            found.setdefault((couplings.aliases[layer.weight], layer.out_dim), vector)
+    for layer in mixing_layers(couplings):
+        vector = couplings.extents[layer.inputs]
+        unwritten = np.where((vector >= 0) & ~written[np.maximum(vector, 0)], vector, -1)
+        if (unwritten >= 0).any():
+            found.setdefault((couplings.aliases[str(layer.weight)], layer.in_dim), unwritten)
+    return [(name, dim, vector) for (name, dim), vector in found.items()]
+
+
 def magnitude(context: Context) -> FloatArray:
-    """L2 norm of the weights that write a component, over all its producers, shape (count,)."""
+    """L2 norm of a component's filters, over all of them, shape (count,)."""
     couplings, weights = context.couplings, context.weights()
     total = np.zeros(couplings.count)
-    for layer in couplings.layers:
-        if layer.weight is not None:
-            moved = np.moveaxis(weights[layer.weight], layer.out_dim, 0).astype(np.float64)
-            total += per_component(couplings, layer.outputs, (moved.reshape(len(moved), -1) ** 2).sum(1))
+    for name, dim, vector in filters(couplings):
+        moved = np.moveaxis(weights[name], dim, 0).astype(np.float64)
+        squares = (moved.reshape(len(moved), -1) ** 2).sum(1)
+        free = vector >= 0
+        total += np.bincount(vector[free], squares[free], couplings.count)
     return np.sqrt(total)

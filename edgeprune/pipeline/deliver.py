@@ -16,6 +16,7 @@ import numpy.typing as npt
 from edgeprune.bench.why import why
 from edgeprune.device.verify import reference_session, verify_for_target, verify_on_device
 from edgeprune.errors import ParityError
+from edgeprune.model.features import kept_features
 from edgeprune.model.run import outputs
 from edgeprune.onnxfile import describe
 from edgeprune.pipeline import front
@@ -109,7 +110,7 @@ def deliver(
             test["shipped"] = file_outputs(shipped.path, prepared.dataset, indices, clock)
             for name, other in prepared.evaluation.items():
                 evaluation[name] = file_outputs(shipped.path, other, np.arange(len(other)), clock)
-    _golden(prepared, shipped, calls, folder.path)
+    _golden(prepared, final, shipped, calls, folder.path)
     dense_ms = bench.models[0].p50_ms.value if bench.models[0].p50_ms else None
     rows = front.rows(prepared, points, chosen, dense_ms)
     on_target = board.measures_target
@@ -155,8 +156,9 @@ def _steps(prepared: Prepared, final: State) -> dict[str, npt.NDArray[np.float32
 
 
 def _golden(
-    prepared: Prepared, shipped: OnnxArtifact, calls: list[tuple[npt.NDArray[Any], ...]], path: Path
-) -> None:
+    prepared: Prepared, final: State, shipped: OnnxArtifact, calls: list[tuple[npt.NDArray[Any], ...]],
+    path: Path,
+) -> None:  # fmt: skip
     """Recorded inputs and outputs that a device checks itself against, and how inputs are made."""
     session = reference_session(shipped.path)  # of 8 bits: the graph as written, which every kernel aims at
     fixed = session.get_inputs()[0].shape[0]
@@ -173,6 +175,7 @@ def _golden(
             "inputs": [{"name": i.name, "shape": i.shape, "dtype": i.type} for i in session.get_inputs()],
             "outputs": [{"name": o.name, "shape": o.shape, "dtype": o.type} for o in session.get_outputs()],
             "preprocessing": dataset.preprocessing if dataset is not None else {},
+            "kept_inputs": kept_features(final.trace.graph),
             "class_names": list(dataset.class_names or ()) if dataset is not None else [],
         },
     )

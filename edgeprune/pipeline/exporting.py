@@ -16,6 +16,7 @@ import torch
 
 from edgeprune.data import Dataset
 from edgeprune.errors import ExportError
+from edgeprune.model.features import without_idle
 from edgeprune.model.run import reference
 from edgeprune.model.trace import Trace, reexport
 from edgeprune.onnxfile import produce
@@ -36,7 +37,7 @@ def export_trace(
     fixed_batch: int | None = None,
     simplify: bool = True,
 ) -> OnnxArtifact:
-    """Write `path` and prove it on `calls`.
+    """Write `path` and prove it on `calls`; a selection of input features that selects all is left out.
 
     Args:
         fixed_batch: the batch of the file; None leaves a free batch free.
@@ -45,6 +46,7 @@ def export_trace(
         ExportError: the graph has another fixed batch; and as `produce`.
         ParityError, OutputError: as `produce`.
     """
+    traced = without_idle(traced)
     inputs, dynamic = traced.inputs, traced.dynamic
     if fixed_batch is not None:
         stuck = [len(x) for x, d in zip(inputs, dynamic, strict=True) if not d and x.dim()]

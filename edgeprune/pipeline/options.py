@@ -36,6 +36,7 @@ class Options:
     validation: float = 0.15
     metrics: tuple[str, ...] = ()
     keep: tuple[str, ...] = ()
+    prune_inputs: bool = False  # features of the inputs may go; the file begins with one Gather
     align: int | None = None  # None: from the measured staircase
     target: str = "host"
     threads: int = 1

@@ -15,6 +15,7 @@ from edgeprune.bench.staircase import staircase
 from edgeprune.coupling.components import Couplings
 from edgeprune.data import Dataset, Metric, check_labels, resolve_metric, split
 from edgeprune.errors import DataError, ModelError
+from edgeprune.model.features import open_features
 from edgeprune.model.graph import state_tensors
 from edgeprune.model.load import LoadedModel
 from edgeprune.model.run import batches, outputs
@@ -106,9 +107,13 @@ def prepare(
         ExportError, ParityError: the dense model does not become a faithful ONNX file.
     """
     with clock.stage("trace"):
-        traced, notes = open_trace(loaded)
+        given, notes = open_trace(loaded)
         if dataset is not None:
-            require_free_batch(traced)
+            require_free_batch(given)
+        traced = given
+        if options.prune_inputs:
+            traced, stay = open_features(given)
+            notes = (*notes, *stay)
     with clock.stage("coupling"):
         check_keep(traced, options.keep)
         couplings = analyse(traced, keep=options.keep, seed=options.seed)
@@ -146,7 +151,7 @@ def prepare(
     made: dict[str, Any] = {"fixed_batch": options.fixed_batch}
     calls = parity_inputs(traced, dataset, real, seed=options.seed, **made)
     with clock.stage("export dense"):
-        file = export_trace(traced, calls, folder.path / "dense.onnx", opset=options.opset, **made)
+        file = export_trace(given, calls, folder.path / "dense.onnx", opset=options.opset, **made)
     latency = open_latency(traced, couplings, file.path, options, folder, clock, board)
     if isinstance(latency, str):
         clock.progress.note(latency)

@@ -24,6 +24,7 @@ from edgeprune.coupling.components import Couplings
 from edgeprune.criteria import Context, Scores, score
 from edgeprune.criteria.label import label_information
 from edgeprune.data import Dataset, check_labels, split
+from edgeprune.model.features import open_features
 from edgeprune.model.load import LoadedModel
 from edgeprune.model.trace import Trace, run
 from edgeprune.pipeline.exporting import export_trace, parity_inputs
@@ -73,17 +74,25 @@ class Scored:
 
 
 def analyse_model(
-    loaded: LoadedModel, *, keep: Sequence[str] = (), seed: int = 0, clock: Clock | None = None
+    loaded: LoadedModel,
+    *,
+    keep: Sequence[str] = (),
+    prune_inputs: bool = False,
+    seed: int = 0,
+    clock: Clock | None = None,
 ) -> Analysis:
-    """Trace and couple a loaded model.
+    """Trace and couple a loaded model; with `prune_inputs` the features of its inputs may go too.
 
     Raises:
         TraceError: torch.export refused it.
-        ModelError: `keep` names no layer.
+        ModelError: `keep` names no layer; inputs whose features cannot be told apart.
     """
     clock = clock or Clock(Progress())
     with clock.stage("trace"):
         traced, notes = open_trace(loaded)
+        if prune_inputs:
+            traced, stay = open_features(traced)
+            notes = (*notes, *stay)
     with clock.stage("coupling"):
         check_keep(traced, keep)
         couplings = analyse(traced, keep=keep, seed=seed)

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeprune.coupling.components import Couplings
+from edgeprune.model.features import SELECTION, is_selection
 from edgeprune.model.load import LoadedModel
 from edgeprune.pipeline.costs import parameters, pinned, widths
 from edgeprune.pipeline.deliver import Delivery
@@ -23,6 +24,8 @@ from edgeprune.pipeline.verdict import missed, unmeasured
 from edgeprune.planning import share_interval
 from edgeprune.records import Interval, to_json
 from edgeprune.store import RunFolder
+from edgeprune.surgery.recipe import kept_inputs
+from edgeprune.surgery.sizes import Sizes
 from edgeprune.targets import load_target
 
 VERSIONS = ("edgeprune", "torch", "onnx", "onnxruntime", "onnxscript", "onnxsim", "numpy", "scipy")
@@ -81,6 +84,7 @@ def report(
         "latency": _latency(made),
         "verified": to_json(made.verified),
         "layers": widths(prepared.couplings, final.removed),
+        "inputs": kept_inputs(prepared.trace, Sizes(prepared.couplings, final.removed)),
         "pinned": pinned(prepared.couplings),
         "stages": clock.stages,
         "metrics": _metrics(prepared, made),
@@ -212,8 +216,13 @@ def _enter(
 
 
 def _channels(couplings: Couplings) -> dict[str, list[int]]:
-    """Layer -> component of each output channel, -1 where it is pinned."""
-    return {
+    """Layer -> component of each output channel, -1 where it is pinned; inputs whose features may go."""
+    inputs = {
+        f"input {name.removeprefix(SELECTION)}": couplings.extents[dims[0]].tolist()
+        for name, dims in couplings.tensors.items()
+        if is_selection(name) and dims[0] is not None
+    }
+    return inputs | {
         (layer.weight or layer.node).removesuffix(".weight"): couplings.extents[layer.outputs].tolist()
         for layer in couplings.layers
     }

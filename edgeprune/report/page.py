@@ -52,7 +52,7 @@ def render_html(report: Mapping[str, Any]) -> str:
         _section("Accuracy", _accuracy(report)),
         _section("Latency", _latency(report)),
         _section("Choices", _front(report)),
-        _section("Widths", _widths(report["layers"])),
+        _section("Widths", _widths([*_inputs(report.get("inputs", [])), *report["layers"]])),
         _section("Kept on purpose", _pinned(report["pinned"])),
         _section("How it was made", _provenance(report)),
     ]
@@ -197,6 +197,19 @@ def _front(report: Mapping[str, Any]) -> str:
     ]
     table = _table(("point", "accuracy", "MACs", "p50"), rows)
     return f"{chart}<details><summary>All {len(front)} points</summary>{table}</details>"
+
+
+def _inputs(inputs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Inputs whose features could go, as rows beside the layers; which ones are read is the note."""
+    return [
+        {
+            "name": f"input {x['input']}",
+            "before": x["count"],
+            "after": len(x["kept"]),
+            "note": f"{x['of']}: {words.ranges(x['kept'])}",
+        }
+        for x in inputs
+    ]
 
 
 def _widths(layers: Sequence[Mapping[str, Any]]) -> str:

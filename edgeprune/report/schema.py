@@ -18,6 +18,7 @@
                 or null; ratio is shipped / dense; basis is measured, estimate or emulated, and only a
                 measured one may hold milliseconds
     layers      [{name, kind?, before, after, note?}], widths
+    inputs?     [{input, shape, of, count, kept}], which features of an input the file still reads
     pinned      [{name, channels, reason}]
     stages      [{name, seconds, peak_mb}]
     metrics     [{name, dense, shipped}], further ones the user asked for
@@ -220,6 +221,9 @@ _REPORT = _record(
     ),
     latency=_nullable(_latency),
     layers=_list(_record(name=_text, kind_=_text, before=_whole(1), after=_whole(0), note_=_nullable(_text))),
+    inputs_=_list(
+        _record(input=_text, shape=_list(_whole(1)), of=_text, count=_whole(1), kept=_list(_whole(0)))
+    ),
     pinned=_list(_record(name=_text, channels=_whole(0), reason=_text)),
     stages=_list(_record(name=_text, seconds=_number(0), peak_mb=_nullable(_number(0)))),
     metrics=_list(_record(name=_text, dense=_number(), shipped=_number())),

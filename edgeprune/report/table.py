@@ -42,6 +42,8 @@ def render_table(report: Mapping[str, Any], *, width: int = 100) -> str:
     if latency is not None:
         lines += _wrap(_where(latency), width)
     lines += _wrap(_widths(report), width)
+    for entry in report.get("inputs", []):
+        lines += _wrap(words.kept_inputs_line(entry), width)
     for note in report.get("notes", []):
         lines += _wrap(f"note: {note}", width)
     return "\n".join(lines)

@@ -6,7 +6,7 @@ are given only for what was timed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -121,6 +121,26 @@ def label(accuracy: Mapping[str, Any]) -> str:
     """What the accuracy row is called: the metric; without labels it is agreement with the dense model."""
     name = str(accuracy["measured_as"])
     return "agreement with dense" if name == "agreement" else name
+
+
+def kept_inputs_line(entry: Mapping[str, Any]) -> str:
+    """Which features of an input are read, as ranges; what a sensor need not measure is not in it."""
+    kept, name = entry["kept"], entry["input"]
+    if len(kept) == entry["count"]:
+        return f"input {name}: all {len(kept)} features are read"
+    numbers = ranges(kept)
+    return f"input {name}: {len(kept)} of {entry['count']} features are read ({entry['of']}): {numbers}"
+
+
+def ranges(numbers: Sequence[int]) -> str:
+    """Ascending numbers as 0–3, 7, 9–11."""
+    parts: list[list[int]] = []
+    for number in numbers:
+        if parts and number == parts[-1][1] + 1:
+            parts[-1][1] = number
+        else:
+            parts.append([number, number])
+    return ", ".join(f"{a}" if a == b else f"{a}–{b}" for a, b in parts)
 
 
 def _fold(ratio: float) -> str:

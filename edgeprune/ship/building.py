@@ -66,6 +66,7 @@ def build(folder: Path, name: str | None, architecture: str | None) -> Bundle:
         "inputs": inputs,
         "outputs": outputs,
         "preprocessing": facts.get("preprocessing") or {},
+        "kept_inputs": facts.get("kept_inputs") or [],  # what need not be in it was never read
         "class_names": classes,
         "architecture": _architecture(report, architecture),
         "versions": {"edgeprune": edgeprune.__version__, "onnxruntime": _runtime(), "opset": _opset(model)},

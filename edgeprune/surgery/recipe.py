@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 
 from edgeprune.coupling.components import BoolArray, Couplings
+from edgeprune.model.features import SELECTION, kept_features
 from edgeprune.model.graph import attribute
 from edgeprune.model.trace import Trace
 from edgeprune.surgery.sizes import Sizes
 
-MADE = ("_folded_", "lifted_tensor_", "_tensor_constant")  # by export and by folding constants
+MADE = ("_folded_", "lifted_tensor_", "_tensor_constant", SELECTION)  # by export, folding, --prune-inputs
 
 
 def owned(couplings: Couplings) -> list[str]:
@@ -20,7 +21,10 @@ def owned(couplings: Couplings) -> list[str]:
 
 
 def recipe(traced: Trace, couplings: Couplings, removed: BoolArray) -> dict[str, Any]:
-    """State tensor name -> kept indices of each dimension that shrinks, with shapes before and after."""
+    """State tensor name -> kept indices of each dimension that shrinks; the features that inputs keep.
+
+    `inputs` is there only where features could go: entries of `kept_features`.
+    """
     sizes = Sizes(couplings, removed)
     tensors = {}
     for name in owned(couplings):
@@ -31,4 +35,16 @@ def recipe(traced: Trace, couplings: Couplings, removed: BoolArray) -> dict[str,
                 "shape": list(tensor.shape),
                 "keep": {str(d): np.flatnonzero(m).tolist() for d, m in masks.items()},
             }
-    return {"schema": 1, "tensors": tensors}
+    found: dict[str, Any] = {"schema": 1, "tensors": tensors}
+    inputs = kept_inputs(traced, sizes)
+    return found | {"inputs": inputs} if inputs else found
+
+
+def kept_inputs(traced: Trace, sizes: Sizes) -> list[dict[str, Any]]:
+    """`kept_features` of a trace under a removal; empty where inputs are pinned."""
+    entries = kept_features(traced.graph)
+    for entry in entries:
+        mask = sizes.tensor_masks(f"{SELECTION}{entry['input']}").get(0)
+        if mask is not None:
+            entry["kept"] = [k for k, stays in zip(entry["kept"], mask, strict=True) if stays]
+    return entries
