@@ -31,7 +31,7 @@ MOVEMENT = {
     aten.repeat_interleave.self_int, aten.unfold.default, aten.pixel_shuffle.default,
     aten.pixel_unshuffle.default, aten.channel_shuffle.default, aten.movedim.int, aten.movedim.intlist,
     aten.swapaxes.default, aten.index_select.default, aten.diagonal.default,
-    aten.view_as.default, aten.swapdims.default, aten.index.Tensor,
+    aten.view_as.default, aten.swapdims.default, aten.index.Tensor, aten.mT.default,
 }  # fmt: skip
 RESHAPING = {
     aten.view.default, aten.reshape.default, aten._unsafe_view.default, aten.flatten.using_ints,
@@ -39,7 +39,7 @@ RESHAPING = {
 }  # fmt: skip
 PERMUTING = {
     aten.permute.default, aten.transpose.int, aten.t.default, aten.numpy_T.default, aten.movedim.int,
-    aten.movedim.intlist, aten.swapaxes.default, aten.swapdims.default,
+    aten.movedim.intlist, aten.swapaxes.default, aten.swapdims.default, aten.mT.default,
 }  # fmt: skip
 CYCLIC = {aten.roll.default}
 

@@ -41,7 +41,7 @@ VIEWS = {
     aten.reshape.default, aten.flatten.using_ints, aten.unflatten.int, aten.chunk.default,
     aten.narrow.default, aten.contiguous.default, aten.swapaxes.default, aten.swapdims.default,
     aten.movedim.int, aten.movedim.intlist, aten.to.dtype, aten.to.device, aten.to.dtype_layout,
-    aten.expand_as.default, aten.numpy_T.default, aten.pad.default, aten.type_as.default,
+    aten.expand_as.default, aten.numpy_T.default, aten.mT.default, aten.pad.default, aten.type_as.default,
 }  # fmt: skip
 
 
