@@ -21,6 +21,7 @@ class Sizes:
         self.couplings = couplings
         self.removed = removed
         self._masks: dict[int, BoolArray] = {}
+        self._found: dict[tuple[str, int], dict[int, BoolArray]] = {}
 
     def extent_mask(self, extent: int) -> BoolArray:
         if extent not in self._masks:
@@ -29,15 +30,16 @@ class Sizes:
 
     def masks(self, node: fx.Node, output: int = 0) -> dict[int, BoolArray]:
         """Dimension -> which indices stay, for the dimensions that lose some."""
-        spots = self.couplings.values.get(node.name, ())
-        found: dict[int, BoolArray] = {}
-        if output >= len(spots):
-            return found
-        for dim, extents in enumerate(spots[output]):
-            masks = [self.extent_mask(e) for e in extents]
-            if masks and not np.logical_and.reduce(masks).all():
-                found[dim] = np.logical_and.reduce(masks)
-        return found
+        key = (node.name, output)
+        if key not in self._found:
+            spots = self.couplings.values.get(node.name, ())
+            self._found[key] = {}
+            for dim, extents in enumerate(spots[output] if output < len(spots) else ()):
+                masks = [self.extent_mask(e) for e in extents]
+                both = masks[0] if len(masks) == 1 else np.logical_and.reduce(masks) if masks else None
+                if both is not None and not both.all():
+                    self._found[key][dim] = both
+        return self._found[key]
 
     def tensor_masks(self, name: str) -> dict[int, BoolArray]:
         """The same for a state tensor."""
