@@ -32,6 +32,7 @@ def apply(
     build the class with those, and the sliced weights load into it.
     """
     from edgeprune.errors import ModelError, OutputError
+    from edgeprune.report.words import kept_inputs_line
     from edgeprune.surgery.apply import apply_recipe
 
     path = output or Path(f"{model.stem}-sliced.safetensors")
@@ -69,4 +70,6 @@ def apply(
         return
     for name, (before, after) in changed.items():
         click.echo(f"{name}  {before} -> {after}")
+    for entry in plan.get("inputs", []):
+        click.echo(f"{kept_inputs_line(entry)}; the sliced class takes those alone")
     click.echo(f"{path}: agrees with the cut graph within {applied.max_abs:.1e}")

@@ -25,6 +25,7 @@ from edgeprune.model.trace import Trace
 
 aten = torch.ops.aten
 SELECTION = "_features_of_"  # names of the buffers; the rest is the input's name
+FLAT, DIMENSION = "flattened sample", "dimension "
 LAST = {
     aten.linear.default: 0, aten.addmm.default: 1, aten.mm.default: 0, aten.matmul.default: 0,
     aten.lstm.input: 0, aten.gru.input: 0, aten.rnn_tanh.input: 0, aten.rnn_relu.input: 0,
@@ -121,21 +122,22 @@ def without_idle(traced: Trace) -> Trace:
 
 
 def selected(graph: fx.GraphModule, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-    """The graph's flat inputs with every selection made: what the sliced class of the user is fed."""
-    seen: dict[str, torch.Tensor] = {}
+    """The flat inputs without the features that the graph does not read: what a sliced class is fed.
 
-    class Watch(fx.Interpreter):  # type: ignore[misc]  # torch is untyped here
-        def run_node(self, n: fx.Node) -> Any:
-            out = super().run_node(n)
-            state = n.args[2] if n.target is aten.index_select.default else None
-            if isinstance(state, fx.Node) and is_selection(str(state.target)):
-                seen[str(state.target).removeprefix(SELECTION)] = out
-            return out
-
-    with torch.no_grad():
-        Watch(graph).run(*inputs, enable_io_processing=False)
+    An input whose features are flattened first comes back flattened; one whose features only a
+    line of the model knows comes back whole.
+    """
+    entries = {entry["input"]: entry for entry in kept_features(graph)}
     names = [n.name for n in graph.graph.nodes if n.op == "placeholder"]
-    return tuple(seen.get(name, x) for name, x in zip(names, inputs, strict=True))
+    found = []
+    for name, x in zip(names, inputs, strict=True):
+        of = entries[name]["of"] if name in entries else ""
+        if of == FLAT or of.startswith(DIMENSION):
+            x = x.flatten(1) if of == FLAT else x
+            dim = 1 if of == FLAT else int(of.removeprefix(DIMENSION))
+            x = x.index_select(dim, torch.tensor(entries[name]["kept"]))
+        found.append(x)
+    return tuple(found)
 
 
 def _place(given: fx.Node) -> tuple[fx.Node, int] | str:
@@ -194,6 +196,6 @@ def _meaning(given: fx.Node, source: fx.Node, dim: int) -> str:
         moved |= node.target in (aten.permute.default, aten.transpose.int)
         node = next(n for n in node.all_input_nodes if n.op != "get_attr")
     if not moved and shape == before:
-        return f"dimension {dim}"
+        return f"{DIMENSION}{dim}"
     flat = len(shape) == 2 and shape[0] == before[0]
-    return "flattened sample" if flat and not moved else f"the value at {source_line(source)}"
+    return FLAT if flat and not moved else f"the value at {source_line(source)}"

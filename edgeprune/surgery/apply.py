@@ -23,6 +23,7 @@ from torch import fx, nn
 
 from edgeprune.coupling.components import BoolArray, Couplings
 from edgeprune.errors import ModelError, TraceError
+from edgeprune.model.features import open_features, selected
 from edgeprune.model.graph import source_line
 from edgeprune.model.trace import Trace, run, trace
 from edgeprune.surgery.attributes import Guesses, lines_of_modules, update_layers
@@ -51,6 +52,9 @@ def apply_recipe(
 ) -> Applied:
     """Slice a copy of `module` as the recipe says.
 
+    Where the recipe drops features of an input, the sliced class takes the features that stay
+    (as `features.selected` gives them), and is proven on those.
+
     Args:
         module: the model that the recipe was made from, in evaluation mode.
         recipe: as `recipe.json` holds it: state tensor name -> kept indices per dimension.
@@ -62,10 +66,13 @@ def apply_recipe(
         TraceError: the class cannot be sliced; names the line of its forward that reads a size.
     """
     traced = traced or trace(module, inputs)
+    if recipe.get("inputs"):
+        traced, _ = open_features(traced)
     couplings = analyse(traced)
     removed = removed_by(recipe, couplings)
     small = cut(traced, couplings, removed)
     expected = run(small.graph, traced.inputs)
+    fed = selected(small.graph, inputs) if recipe.get("inputs") else inputs
     sliced = copy.deepcopy(module)
     _slice_tensors(sliced, recipe)
     sizes = Sizes(couplings, removed)
@@ -74,7 +81,7 @@ def apply_recipe(
     for trial in Guesses(module, traced, sizes).trials():
         _restore(sliced, trial, new=True)
         try:
-            worst = _proven(sliced, inputs, expected)
+            worst = _proven(sliced, fed, expected)
         except TraceError as error:
             first = first or error
             _restore(sliced, trial, new=False)

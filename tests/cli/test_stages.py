@@ -212,6 +212,12 @@ def test_masks_that_do_not_fit_are_refused(shop, mask, code, kind, word):
     assert not (shop.path / "never.pt2").exists() and not (shop.path / "never.recipe.json").exists()
 
 
+def test_prune_inputs_needs_inputs_with_features(shop):
+    """One grey channel is nothing to choose from, and the message says so."""
+    asked = ("prune", *MODEL, "--macs", "0.5", "--criterion", "l2", "--prune-inputs")
+    shop.run(*asked).refused(3, "ModelError", "--prune-inputs", "it has one feature")
+
+
 def test_prune_asks_what_to_remove(shop):
     """Neither a budget nor a mask is a usage error; a budget below the floor names what is pinned."""
     found = shop.run("prune", *MODEL)

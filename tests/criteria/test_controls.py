@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from scoring import context_of, hidden, mlp, pattern
 
 from edgeprune.capture import mixing_layers
-from edgeprune.criteria import score
+from edgeprune.criteria import Context, score
+from edgeprune.model.features import open_features
+from edgeprune.model.trace import trace
+from edgeprune.surgery import analyse
 
 
 def test_random_follows_its_seed():
@@ -62,3 +66,18 @@ def test_taylor_prefers_the_channel_that_the_loss_feels():
     context = context_of(mlp(weights, head), x, rng.integers(0, 3, 300))
     rank = score("taylor", context).rank[hidden(context)]
     assert rank[1] < rank[0]
+
+
+def test_a_feature_of_an_input_is_judged_by_the_weights_that_read_it():
+    """Nothing writes it: l2 is the norm of its column, fpgm its column's distance to the others."""
+    rng = np.random.default_rng(0)
+    net = mlp(rng.normal(size=(5, 4)), rng.normal(size=(3, 5)))
+    traced, _ = open_features(trace(net.eval(), (torch.zeros(2, 4),)))
+    context = Context(traced, analyse(traced))
+    units = context.couplings.extents[context.couplings.tensors["_features_of_input_1"][0]]
+    weight = context.weights()["0.weight"].astype(np.float64)
+    np.testing.assert_allclose(
+        score("l2", context).component[units], np.linalg.norm(weight, axis=0), rtol=1e-6
+    )
+    gaps = ((weight[:, :, None] - weight[:, None]) ** 2).sum(0)
+    np.testing.assert_allclose(score("fpgm", context).component[units], np.sqrt(gaps).sum(1), rtol=1e-6)
