@@ -42,6 +42,12 @@ class BudgetError(EdgepruneError):
     exit_code = 6
 
 
+class PinnedError(BudgetError):
+    """Nothing at all can be removed from the model."""
+
+    exit_code = 18
+
+
 class OutputError(EdgepruneError):
     """An output that cannot be written."""
 

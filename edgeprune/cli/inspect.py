@@ -38,6 +38,7 @@ def inspect(
 
 def lines_of(found: Inspection) -> list[str]:
     """The result as a person reads it."""
+    from edgeprune.pipeline.costs import what_pins
     from edgeprune.report.words import count
 
     inputs = ", ".join(
@@ -56,7 +57,7 @@ def lines_of(found: Inspection) -> list[str]:
             f" and {found.floor_params / max(found.params, 1):.1%} of the parameters have to stay"
         )
     else:
-        lines.append("nothing can be removed from this model")
+        lines.append(f"nothing can be removed from this model: {what_pins(found.pinned)}")
     rows = [("layer", "kind", "in", "out", "free", "MACs", "group")]
     rows += [
         (

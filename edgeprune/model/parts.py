@@ -5,7 +5,8 @@ records what every submodule is given; from the top down, a module that exports 
 and its children are left alone.
 
 Guarantee: parts do not overlap, each has parameters, and none was called in two ways.
-Elsewhere: putting a changed part back is one `setattr` on its parent (`put_back`).
+`describe_parts` puts them into words. Elsewhere: putting a changed part back is one `setattr` on
+its parent (`put_back`).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from edgeprune.model.trace import Trace, trace
 
 pytree = torch.utils._pytree
 Call = tuple[tuple[Any, ...], dict[str, Any]]
+SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,60 @@ def exportable_parts(
     for name, child in model.named_children():
         descend(name, child)
     return parts, missed
+
+
+@dataclass(frozen=True)
+class Told:
+    """Which parts of a refused model export, in words, and how to go on with one of several layers."""
+
+    found: str
+    tip: str
+
+
+def describe_parts(model: nn.Module, inputs: tuple[Any, ...]) -> Told | None:
+    """Say which parts of a model export and which do not; None where it does not run or none does."""
+    try:
+        parts, missed = exportable_parts(model, lambda m: m(*inputs), samples=2)
+    except Exception:  # its forward raises, which is what was said already
+        return None
+    if not parts:
+        return None
+    whole = _weight(model)
+    sizes = {part.path: _weight(model.get_submodule(part.path)) for part in parts}
+    taken = ", ".join(f"{path} ({100 * size / whole:.0f}%)" for path, size in _largest(sizes))
+    found = f"of its parts (with their share of the parameters) {taken} can be exported"
+    if missed:
+        left = ", ".join(f"{path} ({why})" for path, why in list(missed.items())[:SHOWN])
+        found += f", {left} cannot"
+    several = [part for part in parts if _layers(model.get_submodule(part.path)) > 1]
+    if not several:  # a layer alone has nothing between its inputs and its outputs
+        return Told(found, "")
+    first = max(several, key=lambda part: sizes[part.path])
+    given = ", ".join(_as_code(x) for x in pytree.tree_leaves(first.inputs))
+    return Told(
+        found,
+        f"; or take a part alone: torch.export.save(torch.export.export(model.{first.path}, ({given},)),"
+        f" '{first.path}.pt2')",
+    )
+
+
+def _largest(sizes: dict[str, int]) -> list[tuple[str, int]]:
+    return sorted(sizes.items(), key=lambda item: -item[1])[:SHOWN]
+
+
+def _layers(module: nn.Module) -> int:
+    return sum(any(True for _ in m.parameters(recurse=False)) for m in module.modules())
+
+
+def _weight(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def _as_code(x: torch.Tensor) -> str:
+    shape = ", ".join(map(str, x.shape))
+    if x.is_floating_point():
+        return f"torch.randn({shape})"
+    return f"torch.zeros({shape}, dtype={x.dtype})"
 
 
 def put_back(model: nn.Module, path: str, module: nn.Module) -> None:

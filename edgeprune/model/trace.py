@@ -11,8 +11,10 @@ Elsewhere: loading and vetting (load), graph helpers (graph), slicing (surgery).
 
 from __future__ import annotations
 
+import contextlib
 import copy as copying
 import io
+import logging
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +25,7 @@ from torch import fx
 
 from edgeprune.errors import TraceError
 from edgeprune.model.normalise import functional, normalise
+from edgeprune.model.refusal import explain, require_known_sizes
 
 pytree = torch.utils._pytree
 
@@ -52,7 +55,7 @@ def trace(model: torch.nn.Module | torch.export.ExportedProgram, inputs: tuple[A
         inputs: example arguments; a batch of at least 2, or the batch is specialised.
 
     Raises:
-        TraceError: torch.export refused, with the reason and the user's line.
+        TraceError: torch.export refused, or a size depends on values, with the reason and the user's line.
     """
     program = model if isinstance(model, torch.export.ExportedProgram) else export(model, inputs)
     args, kwargs = program.example_inputs or (inputs, {})
@@ -66,6 +69,7 @@ def trace(model: torch.nn.Module | torch.export.ExportedProgram, inputs: tuple[A
     with quiet():
         graph = functional(program, tuple(flat))
         normalise(graph)
+    require_known_sizes(graph)
     dynamic = tuple(_free_batch(n.meta.get("val")) for n in graph.graph.nodes if n.op == "placeholder")
     return Trace(graph, tuple(x.detach().clone() for x in flat), dynamic)
 
@@ -90,11 +94,9 @@ def export(model: torch.nn.Module, inputs: tuple[Any, ...]) -> torch.export.Expo
             with quiet():
                 return torch.export.export(model, tuple(inputs))
         except Exception as second:
-            raise TraceError(
-                f"torch.export refused {type(model).__name__}: {_first_line(second)}{_user_line(second)}",
-                tip="rewrite that line without data-dependent Python control flow, or export the part "
-                "that can be exported with torch.export.save and give that file",
-            ) from first
+            with quiet():
+                reason = explain(model, tuple(inputs), second)
+            raise reason from first
 
 
 def run(graph: fx.GraphModule, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
@@ -149,15 +151,19 @@ def _by_name(graph: fx.GraphModule, args: Any, kwargs: Any) -> Any:
 
 
 class quiet:
-    """Keep exporter warnings, which no user can act on, off the terminal."""
+    """Keep what the exporter warns, logs and prints, which no user can act on, off the terminal."""
 
     def __enter__(self) -> None:
-        self._catch = warnings.catch_warnings()
-        self._catch.__enter__()
+        self._open = contextlib.ExitStack()
+        self._open.enter_context(warnings.catch_warnings())
+        self._open.enter_context(contextlib.redirect_stdout(io.StringIO()))
+        self._open.enter_context(contextlib.redirect_stderr(io.StringIO()))
+        self._open.callback(logging.disable, logging.root.manager.disable)
         warnings.simplefilter("ignore")
+        logging.disable(logging.ERROR)
 
     def __exit__(self, *exc: Any) -> None:
-        self._catch.__exit__(*exc)
+        self._open.close()
 
 
 def _free_batch(val: Any) -> bool:
@@ -167,11 +173,3 @@ def _free_batch(val: Any) -> bool:
 def _first_line(error: BaseException) -> str:
     lines = [ln.strip() for ln in str(error).splitlines() if ln.strip()]
     return (lines or [type(error).__name__])[0][:200]
-
-
-def _user_line(error: BaseException) -> str:
-    for line in reversed(str(error).splitlines()):
-        parts = line.split('"')
-        if "File " in line and "/torch/" not in line and len(parts) > 2 and "line " in parts[2]:
-            return f" (at {Path(parts[1]).name}:{parts[2].split('line ')[1].split(',')[0]})"
-    return ""

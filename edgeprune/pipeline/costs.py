@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
-from edgeprune.coupling.components import BoolArray, Couplings
-from edgeprune.errors import BudgetError
+from edgeprune.coupling.components import BoolArray, Couplings, Pin
+from edgeprune.errors import PinnedError
 from edgeprune.model.graph import state_tensors
 from edgeprune.model.trace import Trace
 from edgeprune.planning import Budget
 from edgeprune.planning.budget import refuse_impossible
 from edgeprune.planning.groups import Cost, largest
 
+CONSEQUENCE = "reads channels that are not free"
 NAMES = {"macs": "MACs", "params": "parameters", "ms": "latency"}
 
 
@@ -48,17 +50,28 @@ def cost_of(traced: Trace, couplings: Couplings, kind: str) -> Cost:
 
 
 def refuse_unreachable(traced: Trace, couplings: Couplings, budget: Budget) -> None:
-    """Raise BudgetError when nothing can be removed, or a share lies below what structure allows."""
-    if not couplings.count:
-        reasons = ", ".join(f"{p.reason} ({p.channels})" for p in couplings.pins[:3])
-        raise BudgetError(
-            f"nothing can be removed from this model: {reasons or 'no layer has free channels'}"
-        )
+    """Raise PinnedError when nothing can be removed, BudgetError when a share lies below the structure's."""
+    refuse_pinned(couplings)
     for kind, share in (("macs", budget.macs), ("params", budget.params)):
         if share is not None:
             refuse_below_floor(
                 cost_of(traced, couplings, kind), couplings, share, f"--{kind} {share:.3g}", kind
             )
+
+
+def refuse_pinned(couplings: Couplings) -> None:
+    """Raise PinnedError when nothing can be removed, with what pins the most channels and where."""
+    if not couplings.count:
+        raise PinnedError(
+            f"nothing can be removed from this model: {what_pins(couplings.pins)}",
+            tip="`edgeprune export` and `quantise` take it as it is; for fewer channels, rewrite those lines",
+        )
+
+
+def what_pins(pins: Sequence[Pin]) -> str:
+    """The three reasons that pin most channels, those first that are no consequence of others."""
+    causes = sorted(pins, key=lambda p: (p.reason.endswith(CONSEQUENCE), -p.channels))[:3]
+    return ", ".join(f"{p.reason} ({p.channels})" for p in causes) or "it has no layer with weights"
 
 
 def refuse_below_floor(cost: Cost, couplings: Couplings, share: float, asked: str, kind: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from edgeprune.errors import TraceError
 from edgeprune.model.free import free_batch
 from edgeprune.model.load import LoadedModel
+from edgeprune.model.parts import describe_parts
 from edgeprune.model.trace import Trace, trace
 from edgeprune.surgery.lossless_hooks import fuse_masks
 
@@ -13,9 +14,15 @@ def open_trace(loaded: LoadedModel) -> tuple[Trace, tuple[str, ...]]:
     """The trace of a loaded model, and what a person should know about it.
 
     Raises:
-        TraceError: torch.export refused the model.
+        TraceError: torch.export refused the model; which of its parts it would take is said.
     """
-    traced = trace(loaded.program if loaded.kind == "exported" else loaded.module, loaded.example_inputs)
+    try:
+        traced = trace(loaded.program if loaded.module is None else loaded.module, loaded.example_inputs)
+    except TraceError as error:
+        parts = describe_parts(loaded.module, loaded.example_inputs) if loaded.module is not None else None
+        if parts is None:
+            raise
+        raise TraceError(f"{error.message}; {parts.found}", tip=error.tip + parts.tip) from error
     traced, masks = fuse_masks(traced)
     notes = loaded.notes
     if masks.keep:

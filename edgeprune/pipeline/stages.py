@@ -27,6 +27,7 @@ from edgeprune.data import Dataset, check_labels, split
 from edgeprune.model.features import open_features
 from edgeprune.model.load import LoadedModel
 from edgeprune.model.trace import Trace, run
+from edgeprune.pipeline.costs import refuse_pinned
 from edgeprune.pipeline.exporting import export_trace, parity_inputs
 from edgeprune.pipeline.opening import open_trace, require_free_batch
 from edgeprune.pipeline.options import Clock, Progress
@@ -115,9 +116,11 @@ def score_model(
     Raises:
         CriterionError: unknown, or it needs data.
         DataError: data that this model cannot have been trained on, or too little of it.
+        PinnedError: there is nothing to score.
     """
     clock = clock or Clock(Progress())
     couplings = found.couplings
+    refuse_pinned(couplings)
     statistics: Statistics | None = None
     if dataset is not None:
         parts = checked_split(found.trace, dataset, calibration=calibration, validation=validation, seed=seed)
