@@ -1,5 +1,6 @@
 """Planned for measured latency, planned for MACs, and Torch-Pruning: who is faster at the same loss.
 
+    python -m benchmarks.latency --net fashion_resnet --step profile  what planning needs: on a quiet machine
     python -m benchmarks.latency --net fashion_resnet --step files    plans, recovery, files: may be disturbed
     python -m benchmarks.latency --net fashion_resnet                 what is missing, then times
     python -m benchmarks.latency --speedup mobilenet_v2               asked for twice the speed
@@ -77,7 +78,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--net", help="a trained network: the plans against each other")
     parser.add_argument("--speedup", metavar="NET", help="a network that is asked to become twice as fast")
-    parser.add_argument("--step", choices=("files", "all"), default="all")
+    parser.add_argument("--step", choices=("profile", "files", "all"), default="all")
     parser.add_argument("--seconds", type=float, default=12.0, help="of timing, per lot or network")
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "latency")
     parser.add_argument("--table", action="store_true")
@@ -91,8 +92,8 @@ def main() -> None:
         work = given.work / name
         work.mkdir(parents=True, exist_ok=True)
     if given.net:
-        prepare(name, work, 60.0)
-        if given.step == "files":
+        prepare(name, work, 60.0, only_profile=given.step == "profile")
+        if given.step != "all":
             return
         ratios = time_files(work, given.seconds)
         new = [row for recovery in RECOVERIES for row in compared(name, work, ratios, recovery)]

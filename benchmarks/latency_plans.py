@@ -20,7 +20,7 @@ from benchmarks.latency_outside import outside_removal
 from benchmarks.latency_prediction import profiled
 from edgeprune.bench import run_bench
 from edgeprune.bench.staircase import staircase
-from edgeprune.latency import cost_of
+from edgeprune.latency import Profile, cost_of
 from edgeprune.model.trace import Trace, reexport
 from edgeprune.onnxfile import export_onnx
 from edgeprune.planning import allocate
@@ -42,12 +42,14 @@ RECOVERIES = ("compensate", "finetune")
 DRAWS = 2000
 
 
-def removals(name: str, bench: Bench, work: Path, seconds: float) -> dict[str, np.ndarray]:
-    """Plan name (method@size) -> components to remove; the profile is measured once and kept in `work`."""
+def removals(bench: Bench, profile: Profile, block: int) -> dict[str, np.ndarray]:
+    """Plan name (method@size) -> components to remove.
+
+    Args:
+        block: channels that the host's staircase asks for, of `macs-aligned`.
+    """
     couplings = bench.couplings
-    profile = profiled(name, bench.trace, couplings, work, 120, seconds)
     predicted = cost_of(profile, bench.trace, couplings)
-    block = staircase(cache=work).alignment
     rank, curves = bench.rank("ib-gauss", SEED)[0], bench.curves("ib-gauss", SEED)
     found = {}
     for method, shares in SHARES.items():
@@ -63,13 +65,17 @@ def removals(name: str, bench: Bench, work: Path, seconds: float) -> dict[str, n
     return found
 
 
-def prepare(name: str, work: Path, seconds: float) -> None:
-    """Files and accuracies of every plan that is not there yet."""
+def prepare(name: str, work: Path, seconds: float, *, only_profile: bool = False) -> None:
+    """Profile, files and accuracies of every plan, as far as they are not there yet."""
     bench = bench_of(name, 1024, 3)
+    profile = profiled(name, bench.trace, bench.couplings, work, 120, seconds)
+    block = staircase(cache=work).alignment
+    if only_profile:
+        return
     cells = _cells(work)
     cells |= {"dense_right": bakeoff_table.packed(bench.dense), "samples": len(bench.dense)}
     export(bench.trace, work / "dense.onnx")
-    for plan, removed in removals(name, bench, work, seconds).items():
+    for plan, removed in removals(bench, profile, block).items():
         export(cut(bench.trace, bench.couplings, removed), work / f"{plan}.onnx")
         if plan not in cells["plans"]:
             cells["plans"][plan] = dict(bench.cells(removed, SEED, list(RECOVERIES), {}))

@@ -80,20 +80,29 @@ class Couplings:
     reads: frozenset[tuple[str, int]] = frozenset()  # (state tensor, dimension) that reads channels
 
     @cached_property
-    def _flat(self) -> tuple[IntArray, npt.NDArray[np.int64]]:
-        sizes = np.array([0, *(len(e) for e in self.extents)], dtype=np.int64)
+    def _flat(self) -> tuple[npt.NDArray[np.int64], IntArray, IntArray]:
+        """Size of each extent; of every index that is free, its component and its extent."""
+        sizes = np.array([len(e) for e in self.extents], dtype=np.int64)
         joined = np.concatenate(self.extents) if self.extents else np.zeros(0, np.int32)
-        return joined.astype(np.int32), np.cumsum(sizes)
+        owners = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
+        free = joined >= 0
+        return sizes, joined[free].astype(np.int32), owners[free]
+
+    @cached_property
+    def _latest(self) -> dict[bytes, npt.NDArray[np.int64]]:
+        """The last answer of `kept`: whoever prices a plan asks several times about one removal."""
+        return {}
 
     def kept(self, removed: BoolArray) -> npt.NDArray[np.int64]:
-        """How many indices of each extent remain; `removed` is boolean, shape (count,)."""
-        joined, bounds = self._flat
-        if not len(joined):
-            return np.zeros(0, np.int64)
-        stays = np.ones(len(joined), dtype=np.int64)
-        free = joined >= 0
-        stays[free] = ~removed[joined[free]]
-        return np.diff(np.concatenate([[0], np.cumsum(stays)])[bounds])
+        """How many indices of each extent remain, read-only; `removed` is boolean, shape (count,)."""
+        key = removed.tobytes()
+        if key not in self._latest:
+            sizes, components, owners = self._flat
+            gone = np.bincount(owners[removed[components]], minlength=len(sizes))
+            self._latest.clear()
+            self._latest[key] = sizes - gone
+            self._latest[key].flags.writeable = False
+        return self._latest[key]
 
     def keep_mask(self, extent: int, removed: BoolArray) -> BoolArray:
         """Which indices of one extent remain, boolean, shape (size,)."""

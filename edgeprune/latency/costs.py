@@ -52,15 +52,22 @@ class _Predictor:
 
     def __post_init__(self) -> None:
         self.known = [{} for _ in self.terms]
+        refs = [ref for inputs, outputs, _ in self.terms for ref in (inputs, outputs)]
+        self.free = np.array([i for i, ref in enumerate(refs) if ref.extent is not None], dtype=np.int64)
+        self.extents = np.array([ref.extent for ref in refs if ref.extent is not None], dtype=np.int64)
+        self.times = np.array([ref.times for ref in refs if ref.extent is not None], dtype=np.int64)
+        self.constants = np.array([ref.constant for ref in refs], dtype=np.int64)
 
     def __call__(self, removed: BoolArray) -> float:
-        kept = self.couplings.kept(removed).tolist()
-        total = self.head_ms
-        for known, (inputs, outputs, time) in zip(self.known, self.terms, strict=True):
-            pair = (inputs.at(kept), outputs.at(kept))
-            if pair not in known:
-                known[pair] = time(*pair)
-            total += known[pair]
+        sizes = self.constants.copy()
+        sizes[self.free] = self.times * self.couplings.kept(removed)[self.extents]
+        widths, total = iter(sizes.tolist()), self.head_ms
+        for known, (_, _, time), pair in zip(self.known, self.terms, zip(widths, widths, strict=True),
+                                             strict=True):  # fmt: skip
+            milliseconds = known.get(pair)
+            if milliseconds is None:
+                milliseconds = known[pair] = time(*pair)
+            total += milliseconds
         return self.overhead.whole_ms(total)
 
 
@@ -71,9 +78,6 @@ class _Ref:
     constant: int
     extent: int | None
     times: int
-
-    def at(self, kept: list[int]) -> int:
-        return self.constant if self.extent is None else self.times * kept[self.extent]
 
 
 def cost_of(profile: Profile, traced: Trace, couplings: Couplings) -> LatencyCost:

@@ -39,6 +39,13 @@ class _Choice:
     cost: Cost
     block: dict[int, int]
     known: dict[tuple[int, ...], float] = field(default_factory=dict)
+    losses: dict[int, list[float]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for g, rows in self.members.items():
+            curve, count = self.curves[g], len(rows)
+            highest = np.maximum.accumulate(curve.losses)
+            self.losses[g] = np.interp(np.arange(count + 1) / count, curve.shares, highest).tolist()
 
     def removal(self, counts: dict[int, int]) -> BoolArray:
         removed = np.zeros(self.couplings.count, bool)
@@ -56,9 +63,7 @@ class _Choice:
         return self.known[key]
 
     def loss(self, g: int, count: int) -> float:
-        curve = self.curves[g]
-        highest = np.maximum.accumulate(curve.losses)
-        return float(np.interp(count / len(self.members[g]), curve.shares, highest))
+        return self.losses[g][count]
 
     def total(self, counts: dict[int, int]) -> float:
         return sum(self.loss(g, count) for g, count in counts.items())
