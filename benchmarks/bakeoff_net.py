@@ -18,6 +18,7 @@ from benchmarks.bakeoff_table import packed
 from edgeprune.capture import Statistics, capture
 from edgeprune.criteria import Context, score
 from edgeprune.data import open_data
+from edgeprune.model.features import open_features
 from edgeprune.model.run import batches, outputs
 from edgeprune.model.trace import Trace, trace
 from edgeprune.planning import Curve, allocate, uniform
@@ -43,12 +44,15 @@ class Bench:
         calibration: int,
         epochs: int,
         dense: np.ndarray | None = None,
+        prune_inputs: bool = False,
     ) -> None:
         self.net = net
         self.train, held, self.test = parts
         self.validation = open_data((held[0][:VALIDATION], held[1][:VALIDATION]))
         self.data = open_data(self.train)
         self.trace = trace(self.net, (torch.from_numpy(self.train[0][:2]),))
+        if prune_inputs:
+            self.trace = open_features(self.trace)[0]
         self.couplings = analyse(self.trace)
         self.calibration, self.epochs = calibration, epochs
         self.dense = self.correct(self.trace) if dense is None else dense

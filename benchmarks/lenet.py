@@ -6,8 +6,7 @@
 
 VIBNet (Dai et al., ICML 2018) reports 784-300-100 → 97-71-33 at 1.6% error *on MNIST*, with gates
 and weights trained together; this is another data set, and here the weights stand still while the
-gates are trained. Where inputs may go, the images pass a fixed selection of pixels first, whose
-rows are removable and whose multiply-adds are not counted: the library pins a model's inputs.
+gates are trained. `--prune-inputs` is the product's own option: pixels may go as channels may.
 The dense network is trained by this command (Adam, 6 epochs, one thread). Recoveries and cells
 as in the bake-off; the fine-tune has 10 epochs of its samples, as the network is small.
 """
@@ -25,6 +24,8 @@ from torch import Tensor, nn
 
 from benchmarks import bakeoff, bakeoff_table
 from benchmarks.bakeoff_net import Bench, load_parts
+from edgeprune.model.features import kept_features
+from edgeprune.surgery import cut
 
 RATIOS = (0.25, 0.1, 0.05, 0.036)  # 97-71-33 keeps 3.6% of the multiply-adds of 784-300-100-10
 EPOCHS, TUNING, RATE, BATCH = 6, 10, 1e-3, 128
@@ -32,45 +33,20 @@ PIXELS = 784
 
 
 class LeNet(nn.Module):
-    """784-300-100-10 with ReLU; `inputs` puts a selection of pixels in front, all of them to begin with."""
+    """784-300-100-10 with ReLU."""
 
-    def __init__(self, inputs: bool) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        if inputs:
-            self.register_buffer("pixels", torch.eye(PIXELS))
         self.fc1, self.fc2, self.fc3 = nn.Linear(PIXELS, 300), nn.Linear(300, 100), nn.Linear(100, 10)
-        self.inputs = inputs
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x.flatten(1)
-        if self.inputs:
-            x = F.linear(x, self.pixels)
-        return self.fc3(torch.relu(self.fc2(torch.relu(self.fc1(x)))))
+        return self.fc3(torch.relu(self.fc2(torch.relu(self.fc1(x.flatten(1))))))
 
 
-class LeNetBench(Bench):
-    """Multiply-adds without the selection of pixels."""
-
-    def macs(self, removed: np.ndarray | None = None) -> float:
-        """Of the three linear layers."""
-        whole = super().macs(removed)
-        names = [n for n in self.couplings.tensors if n.endswith("pixels")]
-        if not names:
-            return whole
-        return whole - PIXELS * self.kept(names[0], removed)
-
-    def kept(self, name: str, removed: np.ndarray | None) -> int:
-        """Rows of a tensor that stay."""
-        gone = np.zeros(self.couplings.count, bool) if removed is None else removed
-        extent = self.couplings.tensors[name][0]
-        assert extent is not None
-        return int(self.couplings.keep_mask(extent, gone).sum())
-
-
-def trained(inputs: bool, train: tuple[np.ndarray, np.ndarray]) -> LeNet:
-    """The dense network; the same weights with and without a selection in front."""
+def trained(train: tuple[np.ndarray, np.ndarray]) -> LeNet:
+    """The dense network."""
     torch.manual_seed(0)
-    net = LeNet(inputs)
+    net = LeNet()
     x, y = (torch.from_numpy(a) for a in train)
     optimizer = torch.optim.Adam(net.parameters(), lr=RATE)
     generator = torch.Generator().manual_seed(0)
@@ -78,22 +54,20 @@ def trained(inputs: bool, train: tuple[np.ndarray, np.ndarray]) -> LeNet:
         for group in optimizer.param_groups:
             group["lr"] = RATE * (1 - epoch / EPOCHS)
         for at in torch.randperm(len(y), generator=generator).split(BATCH):
-            flat = x[at].flatten(1)  # the selection is the identity: training goes around it
-            loss = F.cross_entropy(net.fc3(torch.relu(net.fc2(torch.relu(net.fc1(flat))))), y[at])
+            loss = F.cross_entropy(net(x[at]), y[at])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
     return net.eval()
 
 
-def shapes(bench: LeNetBench, seed: int = 0) -> dict[str, list[int]]:
+def shapes(bench: Bench, seed: int = 0) -> dict[str, list[int]]:
     """Kept inputs and widths at each size; the same for every criterion, since every group gives the same."""
     found = {}
     for ratio in RATIOS:
-        removed = bench.removal("random", ratio, seed, "uniform")
-        names = [n for n in bench.couplings.tensors if n.endswith("pixels")]
-        rows = [bench.kept(n, removed) for n in (*names, "fc1.weight", "fc2.weight")]
-        found[f"{ratio:.3f}"] = rows if names else [PIXELS, *rows]
+        small = cut(bench.trace, bench.couplings, bench.removal("random", ratio, seed, "uniform")).graph
+        pixels = [len(entry["kept"]) for entry in kept_features(small)] or [PIXELS]
+        found[f"{ratio:.3f}"] = [*pixels, len(small.fc1.weight), len(small.fc2.weight)]
     return found
 
 
@@ -110,7 +84,8 @@ def main(arguments: list[str] | None = None) -> None:
     torch.set_num_threads(1)
     if not options.table:
         parts = load_parts("fashion_resnet")
-        bench = LeNetBench(trained(options.prune_inputs, parts[0]), parts, 1024, TUNING)
+        net = trained(parts[0])
+        bench = Bench(net, parts, 1024, TUNING, prune_inputs=options.prune_inputs)
         grid = argparse.Namespace(
             criteria=options.criteria, seeds=options.seeds, ratios=RATIOS, allocation="uniform",
             recovery=["compensate", "finetune"], calibration=1024,

@@ -17,9 +17,9 @@ BUILT_IN = {
     "mrmr": "edgeprune.criteria.mrmr:mrmr",
     "hsic-lasso": "edgeprune.criteria.hsic_lasso:hsic_lasso",
     "vib": "edgeprune.criteria.vib:vib",
-    "random": "edgeprune.criteria.controls:random",
-    "l2": "edgeprune.criteria.controls:l2",
-    "taylor": "edgeprune.criteria.controls:taylor",
+    "random": "edgeprune.criteria.random:random",
+    "l2": "edgeprune.criteria.l2:l2",
+    "taylor": "edgeprune.criteria.taylor:taylor",
     "fpgm": "edgeprune.criteria.fpgm:fpgm",
 }
 NEEDS_NO_DATA = ("l2", "random", "fpgm")

@@ -13,7 +13,7 @@ from edgeprune.criteria import BUILT_IN, score
 from edgeprune.criteria.base import broadcast, per_component, rank_in_groups
 from edgeprune.errors import CriterionError
 
-PATTERNS = ("chain", "residual", "depthwise", "transposed", "flatten")
+PATTERNS = ("chain", "residual", "depthwise", "transposed", "flatten", "attention", "attention_grouped")
 
 
 @pytest.fixture(scope="module", params=PATTERNS)
@@ -135,7 +135,7 @@ def test_a_third_party_adds_a_criterion_by_entry_point(monkeypatch):
 
     from edgeprune.criteria import find, registry
 
-    entry = EntryPoint("theirs", "edgeprune.criteria.controls:l2", "edgeprune.criteria")
+    entry = EntryPoint("theirs", "edgeprune.criteria.l2:l2", "edgeprune.criteria")
 
     def installed(*, group):
         return EntryPoints([entry] if group == "edgeprune.criteria" else [])

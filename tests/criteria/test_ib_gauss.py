@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import nets
 import numpy as np
 import pytest
 import reference
+import torch
 from scoring import context_of, hidden, mlp, pattern, unread
 
 from edgeprune.capture import mixing_layers
@@ -45,7 +47,9 @@ def test_taylor_would_keep_both_duplicates():
     assert min(ranks[1], ranks[4]) >= 3
 
 
-@pytest.mark.parametrize("name", ["mlp", "concat", "residual", "transposed"])
+@pytest.mark.parametrize(
+    "name", ["mlp", "concat", "residual", "transposed", "attention", "attention_grouped"]
+)
 def test_the_order_equals_refitting_from_scratch(name):
     """Per group, order and scores equal a NumPy elimination that refits at every step, taps jointly."""
     context = pattern(name, samples=200)
@@ -128,3 +132,22 @@ def test_recurrent_readers_add_to_what_the_head_reads():
     nothing = np.zeros(context.couplings.count)
     alone = replace(context, statistics=replace(context.statistics, other_readings=nothing))
     assert (score("ib-gauss", context).component > score("ib-gauss", alone).component).all()
+
+
+def test_an_attention_head_is_one_unit_of_all_its_widths():
+    """All widths of a head count together; a head that the projection ignores is worth 0 and goes first."""
+    context = pattern("attention", samples=200)
+    net, _ = nets.build("attention", dtype=torch.float32)
+    couplings = context.couplings
+    group = next(g for g, name in enumerate(couplings.group_names) if name.endswith("q"))
+    (layer, _, vector), *rest = context.readers(group)
+    assert not rest and sorted(np.bincount(vector[vector >= 0])[np.unique(vector)]) == [len(vector) // 4] * 4
+    found = score("ib-gauss", context)
+    assert (found.details["initial_nats"][couplings.group == group] > 0).all()
+    weight = dict(net.named_parameters())[str(layer.weight)]
+    dead = int(np.unique(vector)[2])
+    with torch.no_grad():
+        weight[:, np.flatnonzero(vector == dead)] = 0.0
+    x = np.random.default_rng(0).normal(size=(200, *context.trace.inputs[0].shape[1:])).astype(np.float32)
+    silent = score("ib-gauss", context_of(net, x, np.arange(200) % 3, example=context.trace.inputs))
+    assert silent.rank[dead] == 0 and silent.details["initial_nats"][dead] == 0
