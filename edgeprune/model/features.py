@@ -189,13 +189,31 @@ def _insert(graph: fx.GraphModule, source: fx.Node, dim: int, name: str) -> None
 
 
 def _meaning(given: fx.Node, source: fx.Node, dim: int) -> str:
-    """What a number in the selection counts."""
+    """What a number in the selection counts: the dimension is followed back to the input."""
     shape, before = shape_of(source.meta["val"]), shape_of(given.meta["val"])
-    moved, node = False, source
+    node, at, turned, reshaped = source, dim, False, False
     while node is not given:
-        moved |= node.target in (aten.permute.default, aten.transpose.int)
-        node = next(n for n in node.all_input_nodes if n.op != "get_attr")
-    if not moved and shape == before:
-        return f"{DIMENSION}{dim}"
+        operand = next(n for n in node.all_input_nodes if n.op != "get_attr")
+        if node.target in TURNS:
+            rank = len(shape_of(node.meta["val"]))
+            at = list(TURNS[node.target](list(range(rank)), *node.args[1:]))[at]
+            turned = True
+        reshaped |= len(shape_of(node.meta["val"])) != len(shape_of(operand.meta["val"]))
+        reshaped |= node.target in RESHAPES
+        node = operand
+    if not reshaped:
+        return f"{DIMENSION}{at}"
     flat = len(shape) == 2 and shape[0] == before[0]
-    return FLAT if flat and not moved else f"the value at {source_line(source)}"
+    return FLAT if flat and not turned else f"the value at {source_line(source)}"
+
+
+def _swapped(dims: list[int], a: int, b: int) -> list[int]:
+    dims[a], dims[b] = dims[b], dims[a]
+    return dims
+
+
+def _permuted(dims: list[int], order: list[int]) -> list[int]:
+    return [dims[d] for d in order]
+
+
+TURNS: dict[Any, Any] = {aten.permute.default: _permuted, aten.transpose.int: _swapped}

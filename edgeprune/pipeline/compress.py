@@ -13,6 +13,7 @@ from edgeprune.data import Dataset
 from edgeprune.device.remote import Device
 from edgeprune.errors import BenchError, BudgetError, DataError
 from edgeprune.latency import read_profile
+from edgeprune.model.features import without_idle
 from edgeprune.model.load import LoadedModel
 from edgeprune.model.trace import save
 from edgeprune.pipeline.board import board_of
@@ -91,7 +92,7 @@ def compress(
         raise
     first, final, tried = search(prepared, goals, options, folder, clock)
     with clock.stage("save"):
-        save(final.trace, output / "model.pt2")
+        save(without_idle(final.trace), output / "model.pt2")
         write_json(output / "recipe.json", recipe(prepared.trace, prepared.couplings, final.removed))
         write_json(output / "removed.json", removed_channels(prepared, final, tried, folder))
     made = deliver(prepared, final, options, folder, clock, board, first=first, tried=tried)

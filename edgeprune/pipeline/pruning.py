@@ -27,6 +27,7 @@ from edgeprune.criteria.registry import NEEDS_NO_DATA
 from edgeprune.data import Dataset, resolve_metric
 from edgeprune.errors import DataError, OutputError
 from edgeprune.masks import Honoured, Mask, evidence, honoured, mask_from_zeros, order
+from edgeprune.model.features import without_idle
 from edgeprune.model.graph import state_tensors
 from edgeprune.model.run import outputs
 from edgeprune.model.trace import Trace, run, save
@@ -141,7 +142,7 @@ def write_pruned(pruned: Pruned, path: Path) -> Path:
     beside = path.with_name(f"{path.stem}.recipe.json")
     try:
         write_json(beside, pruned.recipe)
-        save(pruned.trace, path)
+        save(without_idle(pruned.trace), path)
     except OSError as error:
         beside.unlink(missing_ok=True)
         raise OutputError(f"cannot write {path}: {error.strerror or error}", tip="free some space") from error

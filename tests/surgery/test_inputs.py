@@ -42,6 +42,17 @@ class Sensors(nn.Module):
         return self.b(torch.relu(self.n(self.a(x)) + self.c(x)).mean(2))
 
 
+class Turned(nn.Module):
+    """Sensors in the last dimension, moved to the second for the convolution."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Conv1d(6, 8, 3), nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.b(torch.relu(self.a(x.transpose(1, 2))).mean(2))
+
+
 class Depthwise(nn.Module):
     """The first layer has a filter of its own for each channel."""
 
@@ -68,6 +79,7 @@ CASES = {
     "flat": (Flat, (1, 6, 6), "flattened sample"),
     "sensors": (Sensors, (6, 12), "dimension 1"),
     "depthwise": (Depthwise, (6, 12), "dimension 1"),
+    "turned": (Turned, (12, 6), "dimension 2"),
     "recurrent": (Recurrent, (12, 6), "dimension 2"),
 }
 
@@ -95,7 +107,13 @@ def test_a_graph_without_some_features_computes_what_the_dense_one_does_when_the
     assert entry["of"] == CASES[name][2] and 0 < len(entry["kept"]) < entry["count"]
     assert recipe(traced, couplings, removed)["inputs"] == [entry]
     noisy = x.clone()
-    feature = noisy.flatten(1) if name == "flat" else noisy.movedim(2, 1) if name == "recurrent" else noisy
+    feature = (
+        noisy.flatten(1)
+        if name == "flat"
+        else noisy.movedim(2, 1)
+        if name in ("turned", "recurrent")
+        else noisy
+    )
     feature[:, np.setdiff1d(np.arange(entry["count"]), entry["kept"])] = 1e3
     assert torch.equal(run(small.graph, (noisy,))[0], out)
     feature[:, entry["kept"][0]] += 1.0
