@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 @click.option("--calibration", default=1024, show_default=True, help="Samples that scores are taken on.")
 @click.option("--validation", default=0.15, show_default=True, help="Share of the training part, unused.")
 @click.option("--keep", multiple=True, help="Layers whose channels all stay.")
+@click.option("--prune-inputs", is_flag=True, help="Score the features of the inputs too.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write all scores as npz.")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable result on stdout.")
@@ -39,6 +40,7 @@ def score(
     calibration: int,
     validation: float,
     keep: tuple[str, ...],
+    prune_inputs: bool,
     seed: int,
     output: Path | None,
     as_json: bool,
@@ -59,7 +61,7 @@ def score(
     clock = Clock(progress)
     try:
         scored = score_model(
-            analyse_model(loaded, keep=keep, seed=seed, clock=clock),
+            analyse_model(loaded, keep=keep, prune_inputs=prune_inputs, seed=seed, clock=clock),
             dataset,
             criterion,
             theta=theta,

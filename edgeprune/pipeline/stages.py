@@ -24,7 +24,7 @@ from edgeprune.coupling.components import Couplings
 from edgeprune.criteria import Context, Scores, score
 from edgeprune.criteria.label import label_information
 from edgeprune.data import Dataset, check_labels, split
-from edgeprune.model.features import open_features
+from edgeprune.model.features import SELECTION, is_selection, open_features
 from edgeprune.model.load import LoadedModel
 from edgeprune.model.trace import Trace, run
 from edgeprune.pipeline.costs import refuse_pinned
@@ -206,8 +206,13 @@ def layer_name(couplings: Couplings, index: int) -> str:
 
 
 def channel_names(couplings: Couplings) -> dict[int, str]:
-    """Component -> the first output channel that it holds, as LAYER:CHANNEL."""
+    """Component -> the first output channel that it holds, as LAYER:CHANNEL, or feature of an input."""
     names: dict[int, str] = {}
+    for name, dims in couplings.tensors.items():
+        if is_selection(name) and dims[0] is not None:
+            for feature, component in enumerate(couplings.extents[dims[0]].tolist()):
+                if component >= 0:
+                    names[component] = f"input {name.removeprefix(SELECTION)}:{feature}"
     for i, layer in enumerate(couplings.layers):
         for channel, component in enumerate(couplings.extents[layer.outputs].tolist()):
             if component >= 0:
