@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import json
 import os
 import sys
 from typing import Any
@@ -73,23 +74,32 @@ def main(arguments: list[str] | None = None) -> None:
     except click.exceptions.Exit as stop:
         code = stop.exit_code
     except (click.exceptions.Abort, KeyboardInterrupt):
-        click.echo("interrupted: what was finished is kept; run the same command again to go on", err=True)
+        kept = "what was finished is kept; run the same command again to go on"
+        click.echo(f"interrupted: {kept}", err=True)
         code = INTERRUPTED
+        _as_json(arguments, "Interrupted", "interrupted", kept, code)
     except click.ClickException as wrong:
         wrong.show()
         code = wrong.exit_code
+        _as_json(arguments, type(wrong).__name__, wrong.format_message(), "", code)
     except EdgepruneError as error:
-        code = _show(error)
+        code = _show(error, arguments)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EROFS):
             raise
         where = f" while writing {error.filename}" if error.filename else ""
-        code = _show(
-            OutputError(f"cannot write: {error.strerror}{where}", tip="free some space or choose --output")
-        )
+        full = OutputError(f"cannot write: {error.strerror}{where}", tip="free some space or choose --output")
+        code = _show(full, arguments)
     sys.exit(code)
 
 
-def _show(error: Any) -> int:
+def _show(error: Any, arguments: list[str] | None) -> int:
     click.echo(f"edgeprune: {type(error).__name__}: {error}", err=True)
+    _as_json(arguments, type(error).__name__, error.message, error.tip, error.exit_code)
     return int(error.exit_code)
+
+
+def _as_json(arguments: list[str] | None, kind: str, message: str, tip: str, code: int) -> None:
+    """With --json a failure is one JSON document on stdout too: whoever reads it need not parse prose."""
+    if "--json" in (sys.argv[1:] if arguments is None else arguments):
+        click.echo(json.dumps({"error": {"type": kind, "message": message, "tip": tip, "exit_code": code}}))

@@ -98,6 +98,25 @@ def examples_of_program(program: Any, source: str) -> tuple[torch.Tensor, ...]:
     return tuple(flat)
 
 
+def require_shapes(
+    asked: Sequence[Sequence[int]] | None, inputs: Sequence[torch.Tensor], source: str
+) -> None:
+    """Refuse shapes (without batch) that are not those of an exported program, which knows its own.
+
+    Raises:
+        ModelError: with the shapes that the program takes.
+    """
+    own = [tuple(x.shape[1:]) for x in inputs]
+    if asked and [tuple(shape) for shape in asked] != own:
+        shown, taken = (
+            ", ".join(",".join(map(str, shape)) or "scalar" for shape in shapes) for shapes in (asked, own)
+        )
+        raise ModelError(
+            f"--input-shape {shown}: {source} is an exported program, which takes {taken}",
+            tip="leave --input-shape out, or export the model for that shape",
+        )
+
+
 def fixed_batch_note(inputs: Sequence[torch.Tensor], program: Any = None) -> tuple[str, ...]:
     """A sentence where the batch is fixed at one size (a program without a dynamic batch), else nothing."""
     if program is None:

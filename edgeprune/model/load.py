@@ -28,7 +28,12 @@ from typing import Any
 import torch
 
 from edgeprune.errors import ModelError, UnsafeModelError
-from edgeprune.model.examples import example_tensors, examples_of_program, fixed_batch_note
+from edgeprune.model.examples import (
+    example_tensors,
+    examples_of_program,
+    fixed_batch_note,
+    require_shapes,
+)
 from edgeprune.model.loaded import LoadedModel, from_module, total_bytes
 from edgeprune.model.pickles import describe, load_pickle, read_weights
 from edgeprune.model.sniff import Kind, sniff
@@ -59,7 +64,7 @@ def load_model(
         trust_pickle: unpickle whole modules and unvetted archives, which runs the code in them.
 
     Raises:
-        ModelError: missing, damaged, not a PyTorch model, or not fitting its factory.
+        ModelError: missing, damaged, not a PyTorch model, or not fitting its factory or input shapes.
         UnsafeModelError: loading it would run code and `trust_pickle` is False.
     """
     source = str(path)
@@ -71,7 +76,9 @@ def load_model(
             raise ModelError(
                 f"{source}: is an exported program, which needs no --model {factory}", tip="leave --model out"
             )
-        return _exported(content, kind, source, digest, trust_pickle)
+        loaded = _exported(content, kind, source, digest, trust_pickle)
+        require_shapes(input_shapes, loaded.example_inputs, source)
+        return loaded
     if kind == "torchscript":
         raise ModelError(
             f"{source}: is TorchScript, which cannot be pruned or exported from",

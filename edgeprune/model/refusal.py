@@ -28,8 +28,8 @@ from edgeprune.errors import TraceError
 from edgeprune.model.graph import source_line
 
 pytree = torch.utils._pytree
-FOREIGN = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
-STDLIB = sysconfig.get_paths()["stdlib"]
+FOREIGN = (f"{Path(torch.__file__).parent}/", f"{Path(__file__).parents[1]}/")
+STDLIB = f"{sysconfig.get_paths()['stdlib']}/"
 SITE = ("/site-packages/", "/dist-packages/")
 BY_VALUE = ("data-dependent", "DataDependent", "DynamicOutputShape")
 SILENT = {"aten._local_scalar_dense", "aten.detach", "aten.alias", "aten._to_copy", "aten.lift_fresh"}

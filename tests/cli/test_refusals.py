@@ -249,3 +249,34 @@ def test_options_that_make_no_sense(shop):
         # Only the metric needs the dense model's outputs to be judged; those are a finished step.
         assert (shop.path / "odd-run").exists() is ("shopnet:loss" in asked)
         shutil.rmtree(shop.path / "odd-run", ignore_errors=True)
+
+
+@pytest.mark.parametrize(
+    ("asked", "kind", "code"),
+    [
+        (("inspect", "absent.pt2"), "ModelError", 3),
+        (("inspect",), "MissingParameter", 2),
+        (("score", *MODEL, "--criterion", "ib-gaus"), "CriterionError", 16),
+        (("prune", *MODEL, "--macs", "0.001", "--criterion", "l2", "-o", "no.pt2"), "BudgetError", 6),
+        (("export", *MODEL, "-o", "taken-too/below.onnx"), "OutputError", 7),
+        (("bench", "absent.onnx"), "BenchError", 11),
+        (("explain", "absent", "0:1"), "RunError", 14),
+        (("targets", "rpi44"), "TargetError", 8),
+    ],
+)
+def test_a_failure_is_json_where_json_was_asked_for(shop, asked, kind, code):
+    """With --json stdout is one document on failure too, with the sentence that stderr holds."""
+    (shop.path / "taken-too").write_text("mine")
+    found = shop.run(*asked, "--json")
+    error = json.loads(found.out)["error"]
+    assert (error["type"], error["exit_code"], found.code) == (kind, code, code)
+    assert error["message"] in found.err and error["tip"] in found.err
+    assert not shop.run(*asked).out, "without --json a failure leaves stdout empty"
+
+
+def test_a_shape_that_an_exported_program_does_not_take(shop):
+    """--input-shape is refused where it contradicts the program, and taken where it agrees."""
+    shop.run("inspect", "net.pt2", "--input-shape", "3,3").refused(
+        3, "ModelError", "--input-shape 3,3", "net.pt2", "takes 1,8,8"
+    )
+    assert shop.run("inspect", "net.pt2", "--input-shape", "1,8,8").code == 0
