@@ -31,11 +31,12 @@ def uniform(
 ) -> BoolArray:
     """The same share out of every group, as large as the target needs: the control."""
     members = {g: in_order(couplings, rank, g) for g in range(len(couplings.group_names))}
+    blocks = {g: block_of(couplings, g, align) for g in members}
 
     def take(share: float) -> BoolArray:
         removed = np.zeros(couplings.count, bool)
         for g, rows in members.items():
-            kept = _aligned_up(max(round((1 - share) * len(rows)), 1), block_of(couplings, g, align))
+            kept = _aligned_up(max(round((1 - share) * len(rows)), 1), blocks[g])
             removed[rows[: max(len(rows) - kept, 0)]] = True
         return _refill(couplings, removed)
 

@@ -191,11 +191,13 @@ def _front(report: Mapping[str, Any]) -> str:
             ("● " if p["chosen"] else "") + p["name"],
             "–" if p.get("accuracy") is None else words.share(p["accuracy"]),
             words.count(p["macs"]),
+            "–" if p.get("params") is None else words.count(p["params"]),
             "–" if p.get("latency_ms") is None else words.milliseconds(p["latency_ms"]),
+            "8 bits" if p.get("int8") else "",
         )
         for p in front
     ]
-    table = _table(("point", "accuracy", "MACs", "p50"), rows)
+    table = _table(("point", "accuracy", "MACs", "parameters", "p50", ""), rows)
     return f"{chart}<details><summary>All {len(front)} points</summary>{table}</details>"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,8 @@ import torch
 from torch import nn
 
 import edgeprune
-from edgeprune.errors import BenchError, BudgetError
+from edgeprune.cli import main
+from edgeprune.errors import BenchError, BudgetError, OutputError, RunError
 from edgeprune.pipeline import front
 from edgeprune.pipeline.board import Board, board_of
 from edgeprune.pipeline.options import Options
@@ -23,6 +25,7 @@ from edgeprune.pipeline.verdict import missed, unmeasured
 from edgeprune.planning import Budget
 from edgeprune.records import Interval
 from edgeprune.report import render_table
+from edgeprune.ship import choices, open_bundle, pick
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +83,39 @@ def test_the_front_has_six_points_and_every_file_of_it_runs(run, task):
         )
     best = min(rows, key=lambda r: r["ratio"])
     assert not best["dominated"]
+
+
+def test_the_user_picks_another_point_and_ships_it(run, tmp_path, capsys):
+    """Every point becomes a folder whose model gives its own recorded outputs; the run stays as it was."""
+    before = {p: p.stat().st_mtime_ns for p in run.folder.rglob("*")}
+    for point in choices(run.folder):
+        folder = tmp_path / point["name"]
+        assert pick(run.folder, point["name"], folder) == point
+        bundle = open_bundle(folder)  # runs the model on the recorded inputs
+        assert bundle.manifest["outputs"][0]["shape"] == [4, 2]
+        original = run.folder / point["file"]
+        assert (folder / "model.onnx").read_bytes() == original.read_bytes()
+    assert {p: p.stat().st_mtime_ns for p in run.folder.rglob("*")} == before
+    with pytest.raises(SystemExit, match="0"):
+        main(["pick", str(run.folder)])
+    listed = capsys.readouterr().out
+    assert all(p["name"] in listed for p in run.report["front"])
+
+
+def test_a_point_that_is_not_there_or_was_changed_is_refused(run, tmp_path):
+    """Nearest names are offered; a file other than the one measured, or a folder in the way, is refused."""
+    with pytest.raises(RunError, match=r"no point 'plan-4'.*plan-"):
+        pick(run.folder, "plan-4", tmp_path / "a")
+    with pytest.raises(OutputError, match="exists already"):
+        pick(run.folder, "shipped", tmp_path)
+    copy = tmp_path / "copy"
+    shutil.copytree(run.folder, copy)
+    point = next(p for p in choices(copy) if p["file"].startswith("front/plan"))
+    with (copy / point["file"]).open("ab") as file:
+        file.write(b"\0" * 8)
+    with pytest.raises(RunError):
+        pick(copy, point["name"], tmp_path / "b")
+    assert not (tmp_path / "a").exists() and not (tmp_path / "b").exists()
 
 
 def test_eight_bits_on_request_are_shipped_with_the_float_file_beside(run):
