@@ -13,7 +13,7 @@ crop of 4). Rows, each over the same seeds:
                  L_ij = (1−θ)·I(X_ij;Y) + θ·H(X_ij) are set to zero, and stay so
     bottleneck   the same, trained with cross-entropy + β·H(T|Y) of noisy hidden units (β = θ)
     half         half of fc1's connections go, in equal parts after epochs 1 to 9
-    half-random  the same number, chosen at random
+    half-random, half-magnitude    the same number, chosen at random or by the smallest |w|
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ ROWS = {  # connections of fc1 to prune in all after the last epoch, how, and β
     "bottleneck": (10 * EPOCHS, "score", THETA),
     "half": (5000, "score", 0.0),
     "half-random": (5000, "random", 0.0),
+    "half-magnitude": (5000, "magnitude", 0.0),
 }
 
 
@@ -119,7 +120,12 @@ def _prune(
     wanted = min(total, round(total * (epoch + 1) / epochs)) - int((alive == 0).sum())
     if wanted <= 0:
         return
-    found = scores(net, *sample) if how == "score" else rng.random(tuple(alive.shape))
+    if how == "score":
+        found = scores(net, *sample)
+    elif how == "magnitude":
+        found = net.fc1.weight.detach().abs().numpy()
+    else:
+        found = rng.random(tuple(alive.shape))
     found = np.where(alive.numpy() > 0, found, np.inf).reshape(-1)
     gone = np.argsort(found, kind="stable")[:wanted]
     with torch.no_grad():
