@@ -95,11 +95,10 @@ bool encode(const View& view, const float* thresholds, std::size_t threshold_cou
 
 namespace {
 
-// finished(channel, label, histogram) for every channel and every class that has samples, from the one thread
-// that works on the channel, classes in order.
-template <class Finished>
+// What a sink is told about a channel comes from the one thread that works on the channel (tally.hpp).
+template <class Sink>
 bool tally(const View& view, const float* thresholds, std::size_t threshold_count, const ClassOrder& order,
-           std::size_t threads, Finished&& finished) {
+           std::size_t threads, Sink& sink) {
     threads = resolve_threads(threads);
     const std::size_t block = BlockTally::block_channels(view.channels, threads);
     threads = std::min(threads, (view.channels + block - 1) / block);
@@ -111,24 +110,39 @@ bool tally(const View& view, const float* thresholds, std::size_t threshold_coun
         for (std::size_t channel = begin; channel < end; channel += block) {
             own.take_edges(thresholds + channel * threshold_count, threshold_count,
                            std::min(block, end - channel));
-            const auto here = [&](std::size_t c, std::size_t label, const std::uint32_t* histogram) {
-                finished(channel + c, label, histogram);
-            };
-            if (!own.walk(view, channel, order, here)) finite = false;
+            if (!own.walk(view, channel, order, sink)) finite = false;
         }
     });
     return finite;
 }
 
 // Adds `step`, modulo 2^32, per sample: 1, or 2^32 - 1 to take the same samples out again.
+struct AddSteps {
+    static constexpr bool sums_runs = false;
+    std::uint32_t* counts;
+    std::size_t classes, bins;
+    std::uint32_t step;
+
+    void add_class(std::size_t channel, std::size_t label, const std::uint32_t* histogram) {
+        std::uint32_t* row = counts + (channel * classes + label) * bins;
+        for (std::size_t b = 0; b < bins; ++b) row[b] += step * histogram[b];
+    }
+};
+
+struct SumClasses {
+    static constexpr bool sums_runs = true;
+    std::vector<TableSums> channels;
+
+    void add_class(std::size_t channel, std::size_t, const std::uint32_t* histogram) {
+        channels[channel].add_class(histogram);
+    }
+    void add_classes(std::size_t channel, const ClassSums& sums) { channels[channel].add_classes(sums); }
+};
+
 bool add_steps(const View& view, const float* thresholds, std::size_t threshold_count, const Labels& labels,
                const ClassOrder& order, std::uint32_t step, std::uint32_t* counts, std::size_t threads) {
-    const std::size_t bins = threshold_count + 1;
-    const auto add = [&](std::size_t channel, std::size_t label, const std::uint32_t* histogram) {
-        std::uint32_t* row = counts + (channel * labels.classes + label) * bins;
-        for (std::size_t b = 0; b < bins; ++b) row[b] += step * histogram[b];
-    };
-    return tally(view, thresholds, threshold_count, order, threads, add);
+    AddSteps sink{counts, labels.classes, threshold_count + 1, step};
+    return tally(view, thresholds, threshold_count, order, threads, sink);
 }
 
 }  // namespace
@@ -147,13 +161,9 @@ bool label_statistics(const View& view, const float* thresholds, std::size_t thr
                       TableStatistics* out, std::size_t threads) {
     const std::size_t bins = threshold_count + 1;
     check_sizes(bins, labels);
-    const EntropyTerm f(labels.count);
-    std::vector<TableSums> sums(view.channels, TableSums(bins));
-    const auto add = [&](std::size_t channel, std::size_t, const std::uint32_t* histogram) {
-        sums[channel].add_class(histogram, f);
-    };
-    const bool finite = tally(view, thresholds, threshold_count, ClassOrder(labels), threads, add);
-    for (std::size_t c = 0; c < view.channels; ++c) out[c] = sums[c].statistics(f);
+    SumClasses sums{std::vector<TableSums>(view.channels, TableSums(bins))};
+    const bool finite = tally(view, thresholds, threshold_count, ClassOrder(labels), threads, sums);
+    for (std::size_t c = 0; c < view.channels; ++c) out[c] = sums.channels[c].statistics();
     return finite;
 }
 

@@ -10,6 +10,7 @@
 
 #include "edgeprune/edges.hpp"
 #include "lookup.hpp"
+#include "run_kernels.hpp"
 
 namespace edgeprune {
 
@@ -43,6 +44,9 @@ struct Kernels {
     TileKernels<float> floats;
     TileKernels<std::int16_t> keys;
     IndexRows index_rows[dtype_count];  // by Dtype
+    // See run_kernels.hpp.
+    void (*close_short_run)(std::uint32_t* counters, std::size_t codes, std::size_t pitch, RunState& state,
+                            const std::uint64_t* term);
     // See dense_kernels.hpp.
     void (*product_tile)(const double* left, const double* right, std::size_t pitch, std::size_t terms,
                          double (*out)[8]);

@@ -313,6 +313,13 @@ bool convert(const char* from, std::size_t count, Key* out) {
     return check.good() & convert_plain<dtype, Key>(from, i, count, out);
 }
 
+struct AnyByTest {
+    static ALWAYS_INLINE bool of(const Bytes& x) {
+        const __m256i bits = reinterpret_cast<__m256i>(x);
+        return _mm256_testz_si256(bits, bits) == 0;
+    }
+};
+
 struct FourDoubles {
     using Vector = __m256d;
     static constexpr std::size_t lanes = 4;
@@ -334,6 +341,6 @@ constexpr TileKernels<T> tile_kernels{
 const Kernels avx2_kernels{"avx2", tile_kernels<float>, tile_kernels<Key>,
                            {index_rows<Dtype::float32>, index_rows<Dtype::float64>, index_rows<Dtype::float16>,
                             index_rows<Dtype::bfloat16>},
-                           product_tile<FourDoubles>, add_scaled<FourDoubles>};
+                           close_short_run<AnyByTest>, product_tile<FourDoubles>, add_scaled<FourDoubles>};
 
 }  // namespace edgeprune

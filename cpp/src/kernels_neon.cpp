@@ -260,7 +260,7 @@ constexpr TileKernels<T> tile_kernels{
 const Kernels neon_kernels{"neon", tile_kernels<float>, tile_kernels<Key>,
                            {index_rows<Dtype::float32>, index_rows<Dtype::float64>, index_rows<Dtype::float16>,
                             index_rows<Dtype::bfloat16>},
-                           product_tile<TwoDoubles>,
+                           close_short_run<AnyByWords>, product_tile<TwoDoubles>,
                            add_scaled<TwoDoubles>};
 
 }  // namespace edgeprune

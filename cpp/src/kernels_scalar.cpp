@@ -48,6 +48,6 @@ constexpr TileKernels<T> tile_kernels{
 const Kernels scalar_kernels{"scalar", tile_kernels<float>, tile_kernels<std::int16_t>,
                              {index_rows<Dtype::float32>, index_rows<Dtype::float64>, index_rows<Dtype::float16>,
                               index_rows<Dtype::bfloat16>},
-                             product_tile<ScalarDouble>, add_scaled<ScalarDouble>};
+                             close_short_run<AnyByWords>, product_tile<ScalarDouble>, add_scaled<ScalarDouble>};
 
 }  // namespace edgeprune

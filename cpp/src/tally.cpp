@@ -22,22 +22,22 @@ std::size_t item_of(Dtype dtype) {
     }
 }
 
-// One sample of sixteen channels. One load of four indices: a byte's load may not pass the counters' stores.
+// Sixteen channels of each sample. Four indices to a load: a byte's load may not pass the counters' stores.
+// Channels eight apart in turn: a pair's counters are neighbours.
 template <std::size_t pitch>
-inline void count_row(const std::uint16_t* index, const std::uint8_t* codes, std::uint32_t* histogram) {
-    for (std::size_t lane = 0; lane < group_channels; lane += 4) {
-        std::uint64_t four;
-        std::memcpy(&four, index + lane, 8);
-        ++histogram[lane * pitch + codes[four & 0xffff]];
-        ++histogram[(lane + 1) * pitch + codes[four >> 16 & 0xffff]];
-        ++histogram[(lane + 2) * pitch + codes[four >> 32 & 0xffff]];
-        ++histogram[(lane + 3) * pitch + codes[four >> 48]];
-    }
-}
-
-template <std::size_t pitch>
-void count_rows(const std::uint16_t* index, std::size_t count, const std::uint8_t* codes, std::uint32_t* histogram) {
-    for (std::size_t r = 0; r < count; ++r) count_row<pitch>(index + r * group_channels, codes, histogram);
+void count_rows(const std::uint16_t* index, std::size_t count, const std::uint8_t* codes, std::uint32_t* counters) {
+    for (const std::uint16_t* end = index + count * group_channels; index != end; index += group_channels)
+        for (std::size_t lane = 0; lane < 8; lane += 4) {
+            std::uint64_t left, right;
+            std::memcpy(&left, index + lane, 8);
+            std::memcpy(&right, index + 8 + lane, 8);
+            for (std::size_t i = 0; i < 4; ++i, left >>= 16, right >>= 16) {
+                const std::size_t code = codes[left & 0xffff], other = codes[right & 0xffff];
+                std::uint32_t* own = counters + (lane + i) / 2 * 2 * pitch + i % 2;
+                ++own[code * 2];
+                ++own[other * 2 + 8 * pitch];
+            }
+        }
 }
 
 }  // namespace
@@ -70,7 +70,7 @@ void BlockTally::take_edges(const float* thresholds, std::size_t count, std::siz
         bins_ = count + 1;
         for (const std::size_t pitch : {20, 36, 68, 132, 260})
             if (pitch_ = pitch; pitch >= bins_) break;
-        histograms_.assign(lookups_.size() * group_channels * pitch_, 0);
+        counters_.assign(lookups_.size() * group_channels * pitch_, 0);
     }
     thresholds_.clear();
     for (std::size_t c = 0; c < width; ++c) thresholds_.push_back(thresholds + c * count);
@@ -145,21 +145,30 @@ bool BlockTally::search_exact(const View& view, std::size_t channel, const Class
 void BlockTally::count_group(std::size_t group, std::size_t first, std::size_t count) {
     const std::uint16_t* index = indices_.data() + (group * samples + first) * group_channels;
     const std::uint8_t* codes = lookups_[group].codes();
-    std::uint32_t* own = histogram(group * group_channels);
     switch (pitch_) {
-        case 20: count_rows<20>(index, count, codes, own); break;
-        case 36: count_rows<36>(index, count, codes, own); break;
-        case 68: count_rows<68>(index, count, codes, own); break;
-        case 132: count_rows<132>(index, count, codes, own); break;
-        default: count_rows<260>(index, count, codes, own); break;
+        case 20: count_rows<20>(index, count, codes, counters(group)); break;
+        case 36: count_rows<36>(index, count, codes, counters(group)); break;
+        case 68: count_rows<68>(index, count, codes, counters(group)); break;
+        case 132: count_rows<132>(index, count, codes, counters(group)); break;
+        default: count_rows<260>(index, count, codes, counters(group)); break;
     }
     if (!exact_in_group_[group]) return;
     for (std::size_t c = group * group_channels; c < width_ && c < (group + 1) * group_channels; ++c) {
         if (!exact_[c]) continue;
-        histogram(c)[0] -= static_cast<std::uint32_t>(count);  // the look-up's code 0 for channels left out
+        std::uint32_t* own = counters_of(c);
+        own[0] -= static_cast<std::uint32_t>(count);  // the look-up's code 0 for channels left out
         const std::uint8_t* code = codes_.data() + c * samples + first;
-        for (std::size_t i = 0; i < count; ++i) ++histogram(c)[code[i]];
+        for (std::size_t i = 0; i < count; ++i) ++own[code[i] * 2];
     }
+}
+
+const std::uint32_t* BlockTally::take_column(std::size_t c) {
+    std::uint32_t* own = counters_of(c);
+    for (std::size_t b = 0; b < bins_; ++b) {
+        column_[b] = own[b * 2];
+        own[b * 2] = 0;
+    }
+    return column_;
 }
 
 bool BlockTally::search_column(const View& view, std::size_t channel, std::size_t c) {
@@ -188,14 +197,14 @@ bool BlockTally::search_column(const View& view, std::size_t channel, std::size_
 // Neighbouring samples often share a code (zero, above all), and an increment must wait for the one
 // before it to the same counter: four private counters in turn keep them apart.
 void BlockTally::count_column(const std::uint32_t* picked, std::size_t count) {
-    std::uint32_t* own = histogram(0);
+    std::uint32_t* own = column_;
     std::size_t i = 0;
     if (count >= bins_) {
         for (; i + 4 <= count; i += 4)
-            for (std::size_t lane = 0; lane < 4; ++lane) ++lanes_[lane][codes_[picked[i + lane]]];
+            for (std::size_t lane = 0; lane < 4; ++lane) ++in_turn_[lane][codes_[picked[i + lane]]];
         for (std::size_t b = 0; b < bins_; ++b) {
-            own[b] += lanes_[0][b] + lanes_[1][b] + lanes_[2][b] + lanes_[3][b];
-            lanes_[0][b] = lanes_[1][b] = lanes_[2][b] = lanes_[3][b] = 0;
+            own[b] += in_turn_[0][b] + in_turn_[1][b] + in_turn_[2][b] + in_turn_[3][b];
+            in_turn_[0][b] = in_turn_[1][b] = in_turn_[2][b] = in_turn_[3][b] = 0;
         }
     }
     for (; i < count; ++i) ++own[codes_[picked[i]]];

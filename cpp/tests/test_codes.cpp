@@ -100,6 +100,35 @@ void codes_equal_counting_thresholds() {
     }
 }
 
+// Classes of up to 127 samples are summed another way than longer ones, several together, and emptied
+// every 8,192 samples: the bits must not tell. Channel 1 is constant, so one cell holds the whole class.
+void classes_of_every_length_give_the_bits_of_the_table() {
+    const std::size_t channels = 21;
+    std::vector<std::int32_t> label;
+    std::int32_t classes = 0;
+    for (std::size_t length = 0; length < 200; ++length, ++classes) label.insert(label.end(), length, classes);
+    label.insert(label.end(), 5000, classes++);
+    for (std::size_t i = label.size() - 1; i > 0; --i) std::swap(label[i], label[i * 2654435761u % (i + 1)]);
+    const std::size_t samples = label.size();
+    std::vector<float> x = activations(samples, channels);
+    for (std::size_t s = 0; s < samples; ++s) x[s * channels + 1] = 2.5f;
+    const View view{x.data(), Dtype::float32, samples, channels, channels * 4, 4};
+    const Labels labels{label.data(), samples, static_cast<std::size_t>(classes)};
+    std::vector<std::uint32_t> rows(2048);
+    for (std::uint32_t i = 0; i < 2048; ++i) rows[i] = i;
+    for (const std::size_t bins : {std::size_t{7}, std::size_t{64}, std::size_t{255}}) {
+        std::vector<float> edges(channels * bins);
+        CHECK(find_edges(view, rows.data(), rows.size(), bins, edges.data(), 1));
+        std::vector<std::uint32_t> counts(channels * labels.classes * (bins + 1));
+        CHECK(add_counts(view, edges.data(), bins, labels, counts.data(), 1));
+        std::vector<TableStatistics> direct(channels), by_table(channels);
+        CHECK(label_statistics(view, edges.data(), bins, labels, direct.data(), 1));
+        table_statistics(counts.data(), channels, labels.classes, bins + 1, by_table.data(), 1);
+        CHECK(std::memcmp(direct.data(), by_table.data(), channels * sizeof(TableStatistics)) == 0);
+        CHECK(direct[1].information == 0 && direct[1].bins == 1);
+    }
+}
+
 void every_depth_and_edge_is_exact() {
     Random random;
     for (std::size_t count = 0; count <= max_thresholds; count += count < 20 ? 1 : 7) {
@@ -166,6 +195,7 @@ void bad_sizes_throw() {
 
 int main() {
     on_every_set(codes_equal_counting_thresholds);
+    on_every_set(classes_of_every_length_give_the_bits_of_the_table);
     on_every_set(every_depth_and_edge_is_exact);
     on_every_set(values_that_are_not_finite_are_found_and_leave_no_trace);
     bad_sizes_throw();

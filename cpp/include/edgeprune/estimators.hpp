@@ -12,16 +12,31 @@
 
 namespace edgeprune {
 
-// f(n) = n ln n; a table for small n, the same formula beyond it, so both give the same bits.
+double entropy_term(std::uint64_t n);  // f(n) = n ln n
+
+// The same by a table for small n, so both give the same bits.
 class EntropyTerm {
 public:
     explicit EntropyTerm(std::uint64_t largest);
-    double operator()(std::uint64_t n) const { return n < table_.size() ? table_[n] : compute(n); }
-    const std::vector<double>& table() const { return table_; }
+    double operator()(std::uint64_t n) const { return n < table_.size() ? table_[n] : entropy_term(n); }
 
 private:
-    static double compute(std::uint64_t n);
     std::vector<double> table_;
+};
+
+// Sums of n ln n as integers: no order of addition, no way of getting at them changes a bit.
+using FixedSum = unsigned __int128;
+
+// f(n) = n ln n in units of 2^-48.
+class FixedTerm {
+public:
+    static constexpr double units = 0x1p48;
+    static constexpr std::uint64_t in_table = 4096;  // the last n; its terms and their sums fit 64 bits
+    static const std::uint64_t* table();
+    static FixedSum of(std::uint64_t n) { return n <= in_table ? FixedSum{table()[n]} : compute(n); }
+
+private:
+    static FixedSum compute(std::uint64_t n);
 };
 
 struct TableStatistics {
@@ -35,16 +50,25 @@ struct TableStatistics {
     double smallest_expected = 0;  // least n_b * n_k / N over occupied rows and columns
 };
 
-// The sums behind one table's statistics, class by class. The same bits as from the whole table where the
-// classes come in the same order; classes without samples may be left out.
+// What several classes of one channel add up to.
+struct ClassSums {
+    const std::uint32_t* per_bin;
+    FixedSum joint, columns;  // f over cells, over classes
+    std::uint64_t cells;      // with a count
+    std::uint64_t samples, classes, smallest_class;
+};
+
+// The sums behind one table's statistics. The same bits from its classes in any order, one by one or summed
+// before; classes without samples may be left out.
 class TableSums {
 public:
     explicit TableSums(std::size_t bins) : per_bin_(bins, 0) {}
-    void add_class(const std::uint32_t* counts, const EntropyTerm& f);
-    TableStatistics statistics(const EntropyTerm& f) const;
+    void add_class(const std::uint32_t* counts);
+    void add_classes(const ClassSums& classes);
+    TableStatistics statistics() const;
 
 private:
-    double joint_[4] = {}, columns_ = 0;
+    FixedSum joint_ = 0, columns_ = 0;
     std::uint64_t total_ = 0, cells_ = 0, used_columns_ = 0, least_column_ = ~std::uint64_t{0};
     std::vector<std::uint32_t> per_bin_;  // no channel has more than 2^32 - 1 samples
 };
