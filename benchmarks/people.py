@@ -1,0 +1,122 @@
+"""What a validation part says of people whom nobody has seen: the loss on it beside the loss on test people.
+
+    python benchmarks/people.py                # every row that is not measured yet
+    python benchmarks/people.py person-3       # that row again
+
+wearable_cnn, whose weights were fitted to windows of people 1 to 6, is cut to 0.3 of its MACs by L2,
+refitted and fine-tuned, all but a validation part being used for that. The part is drawn at random
+from windows that overlap by three quarters (random-SEED), or it is one whole person (person-N).
+The three test people are the same for all rows. Results go to results/people.json.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from recording import RESULTS, record, table
+
+from edgeprune.criteria import Context, score
+from edgeprune.data import Dataset, open_data, split
+from edgeprune.model.load import load_model
+from edgeprune.model.run import batches, outputs
+from edgeprune.model.trace import Trace, trace
+from edgeprune.planning import paired_drop, uniform
+from edgeprune.recovery import FineTune, compensate, finetune, recalibrate
+from edgeprune.surgery import analyse, retrace
+from examples import wearable
+
+SHARE, BATCH, CALIBRATION = 0.3, 128, 1024
+ROWS = [*(f"random-{seed}" for seed in range(3)), *(f"person-{n}" for n in range(1, 8))]
+COLUMNS = ["validation", "seen_by_dense", "samples", "dense_validation", "drop_validation", "drop_test"]
+
+
+def main(names: list[str]) -> int:
+    torch.set_num_threads(1)
+    path = RESULTS / "people.json"
+    known = {
+        row["validation"]: row for row in (json.loads(path.read_text())["rows"] if path.exists() else [])
+    }
+    for name in names or [name for name in ROWS if name not in known]:
+        known[name] = measured(name)
+        record("people", [known[n] for n in ROWS if n in known])
+    print(table([shown(known[n]) for n in ROWS if n in known], COLUMNS))
+    return 0
+
+
+def measured(name: str) -> dict[str, Any]:
+    """Cut, refit and fine-tune without the validation part; the losses on it and on the test people."""
+    arrays = wearable.data()
+    people = arrays.pop("group")
+    del arrays["group_test"]
+    dataset = open_data(arrays)
+    kind, _, number = name.partition("-")
+    if kind == "random":
+        parts = split(dataset, seed=int(number))
+        train, calibration, validation = parts.train, parts.calibration, parts.validation
+    else:
+        validation = np.flatnonzero(people == int(number))
+        rest = np.random.default_rng(0).permutation(np.flatnonzero(people != int(number)))
+        train, calibration = np.sort(rest[CALIBRATION:]), np.sort(rest[:CALIBRATION])
+    loaded = load_model(
+        Path("examples/checkpoints/wearable_cnn.safetensors"),
+        factory="examples.sequence_nets:wearable_cnn", input_shapes=[(128, 6)],
+    )  # fmt: skip
+    assert loaded.module is not None
+    dense = trace(loaded.module, loaded.example_inputs)
+    small = smaller(dense, dataset, train, calibration, validation)
+    assert dataset.test_indices is not None
+    row: dict[str, Any] = {
+        "validation": name,
+        "seen_by_dense": kind == "random" or int(number) not in wearable.VALIDATION_PEOPLE,
+        "samples": len(validation),
+    }
+    for part, at in (("validation", validation), ("test", dataset.test_indices)):
+        before, after = (right(t, dataset, at) for t in (dense, small))
+        row[f"dense_{part}"] = float(before.mean())
+        row[f"drop_{part}"] = paired_drop(before, after)
+    return row
+
+
+def smaller(
+    dense: Trace, dataset: Dataset, train: np.ndarray, calibration: np.ndarray, validation: np.ndarray
+) -> Trace:
+    """As a round of `compress` makes it: cut, refitted, fine-tuned with the best epoch on validation."""
+    couplings = analyse(dense)
+    rank = score("l2", Context(dense, couplings, None, 0)).rank
+    removed = uniform(couplings, rank, couplings.macs, SHARE * couplings.macs())
+    given = [inputs for inputs, _ in batches(dataset, calibration, BATCH)]
+    cut = recalibrate(compensate(dense, couplings, removed, given)[0], given)
+    teacher = outputs(dense.graph, dataset, train, BATCH)
+
+    def validate(graph: torch.fx.GraphModule) -> float:
+        assert dataset.labels is not None
+        found = outputs(graph, dataset, validation, BATCH).argmax(1)
+        return float((found == dataset.labels[validation]).mean())
+
+    return retrace(finetune(cut, dataset, train, teacher, validate, FineTune())[0])
+
+
+def right(net: Trace, dataset: Dataset, at: np.ndarray) -> np.ndarray:
+    assert dataset.labels is not None
+    correct: np.ndarray = outputs(net.graph, dataset, at, BATCH).argmax(1) == dataset.labels[at]
+    return correct.astype(np.float64)
+
+
+def shown(row: dict[str, Any]) -> dict[str, str]:
+    out = {k: str(row[k]) for k in ("validation", "seen_by_dense", "samples")}
+    out["dense_validation"] = f"{row['dense_validation']:.1%}"
+    for k in ("drop_validation", "drop_test"):
+        drop = row[k] if isinstance(row[k], dict) else vars(row[k])
+        out[k] = "{value:+.2f} ({low:+.2f}…{high:+.2f})".format(**drop)
+    return out
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
