@@ -17,6 +17,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -163,6 +164,25 @@ def flagship(rounds: int) -> list[Row]:
     return rows
 
 
+def classes(rounds: int) -> list[Row]:
+    """Many classes against ten on the same activations: what a class costs by itself."""
+    x, ten = activations(50_000, 4096, 10)
+    rows = []
+    for k in (100, 1000):
+        many = np.random.default_rng(1).integers(0, k, len(x))
+        rows.append(
+            compare(
+                f"label information, K = {k} against K = 10",
+                lambda k=k, many=many: information.label_information(x, many, bins=64, classes=k, threads=2),
+                lambda: information.label_information(x, ten, bins=64, classes=10, threads=2),
+                rounds,
+                goal="the same cost" if k == 1000 else "",
+                shape=list(x.shape),
+            )
+        )
+    return rows
+
+
 def ross(rounds: int) -> list[Row]:
     """Ross (2014) against the same estimator in scikit-learn."""
     from sklearn.feature_selection import mutual_info_classif
@@ -178,6 +198,14 @@ def ross(rounds: int) -> list[Row]:
             goal="wall ratio at most 1/40",
         )
     ]
+
+
+def why_pip_has_no(package: str) -> str:
+    """Return the last line in which pip says why it cannot install a package."""
+    command = [sys.executable, "-m", "pip", "install", "--dry-run", "--no-deps", package]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
+    return errors[-1] if errors else "pip would install it"
 
 
 def others(rounds: int) -> list[Row]:
@@ -201,6 +229,8 @@ def others(rounds: int) -> list[Row]:
             )
         )
 
+    # This folder has a coverage.py, which numba would take for the package of that name.
+    sys.path[:] = [folder for folder in sys.path if Path(folder).resolve() != Path(__file__).resolve().parent]
     try:
         import npeet_plus
 
@@ -211,9 +241,9 @@ def others(rounds: int) -> list[Row]:
         import infomeasure
 
         add("infomeasure", lambda: infomeasure.mutual_information(x[:, 0], y[:, 0], approach="ksg", k=3))
-    except (ImportError, AttributeError) as error:  # numba fails with the latter beside an old coverage
+    except ImportError as error:
         rows.append({"name": "infomeasure", "note": f"does not import: {error}"})
-    rows.append({"name": "gcmi", "note": "not on PyPI"})
+    rows.append({"name": "gcmi", "note": why_pip_has_no("gcmi")})
     return rows
 
 
@@ -310,12 +340,12 @@ def machine() -> dict[str, Any]:
         "processor": model,
         "processors": os.cpu_count(),
         "system": platform.system(),
-        "load_before": os.getloadavg(),
     }
 
 
 SECTIONS: dict[str, Callable[[int], list[Row]]] = {
     "flagship": flagship,
+    "classes": classes,
     "ross": ross,
     "others": others,
     "selection": selection,
@@ -357,8 +387,14 @@ def main() -> None:
     if RESULTS.exists():  # sections that were not asked for keep their rows and the command that made them
         record["rows"] = json.loads(RESULTS.read_text())["rows"]
     for name in options.only.split(","):
+        before = os.getloadavg()
         rows = SECTIONS[name](options.rounds)
-        record["rows"][name] = {"command": record["command"], "load_after": os.getloadavg(), "rows": rows}
+        record["rows"][name] = {
+            "command": record["command"],
+            "load_before": before,
+            "load_after": os.getloadavg(),
+            "rows": rows,
+        }
         for row in rows:
             print(show(row), flush=True)
     temporary = RESULTS.with_suffix(".tmp")

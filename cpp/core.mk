@@ -27,5 +27,11 @@ sanitize:
 	cmake --build build/tsan --parallel 2
 	setarch -R ctest --test-dir build/tsan --output-on-failure
 
-bench-information:
-	$(PY) benchmarks/information.py
+# Other packages' estimators, beside the environment: none of them may change its numpy. Where they do not
+# install, their rows say so.
+build/estimators:
+	-$(PY) -m pip install --quiet --no-deps --only-binary :all: --target $@ \
+	  npeet-plus infomeasure sparse numba llvmlite
+
+bench-information: build/estimators
+	PYTHONPATH=build/estimators $(PY) benchmarks/information.py
