@@ -25,6 +25,7 @@ from edgeprune.model.trace import Trace
 
 aten = torch.ops.aten
 SELECTION = "_features_of_"  # names of the buffers; the rest is the input's name
+FIXED = "_kept_features_of_"  # of a network that was cut before: a selection that stays as it is
 FLAT, DIMENSION = "flattened sample", "dimension "
 LAST = {
     aten.linear.default: 0, aten.addmm.default: 1, aten.mm.default: 0, aten.matmul.default: 0,
@@ -42,19 +43,25 @@ PASSING = RESHAPES | {
 
 
 def is_selection(name: str) -> bool:
-    """Whether a state tensor is the list of the features that an input keeps."""
+    """Whether a state tensor is a list of features that may become shorter."""
     return name.startswith(SELECTION)
 
 
 def open_features(traced: Trace) -> tuple[Trace, tuple[str, ...]]:
     """The same network with a selection of all features behind every input, and why some inputs stay.
 
+    A selection that an earlier run left is opened again.
+
     Raises:
         ModelError: no input has features that can be told apart.
     """
     graph = traced.copy()
     stay, opened = [], 0
+    earlier = _rename(graph, FIXED, SELECTION)
     for node in [n for n in graph.graph.nodes if n.op == "placeholder"]:
+        if f"{SELECTION}{node.name}" in earlier:
+            opened += 1
+            continue
         found = _place(node)
         if isinstance(found, str):
             stay.append(f"input '{node.name}' stays as it is: {found}")
@@ -71,6 +78,16 @@ def open_features(traced: Trace) -> tuple[Trace, tuple[str, ...]]:
     return Trace(graph, traced.inputs, traced.dynamic), tuple(stay)
 
 
+def close_features(traced: Trace) -> Trace:
+    """The same network with the selections that it was loaded with as they are: nothing goes unasked."""
+    if not any(n.op == "get_attr" and is_selection(str(n.target)) for n in traced.graph.graph.nodes):
+        return traced
+    graph = traced.copy()
+    _rename(graph, SELECTION, FIXED)
+    graph.recompile()
+    return Trace(graph, traced.inputs, traced.dynamic)
+
+
 def kept_features(graph: fx.GraphModule) -> list[dict[str, Any]]:
     """What each selection of a graph keeps, in the numbers of the input that was given.
 
@@ -80,12 +97,11 @@ def kept_features(graph: fx.GraphModule) -> list[dict[str, Any]]:
     """
     entries = []
     for node in graph.graph.nodes:
-        if node.op != "get_attr" or not is_selection(str(node.target)):
+        if node.op != "get_attr" or not str(node.target).startswith((SELECTION, FIXED)):
             continue
         select = next(iter(node.users))
-        given = next(
-            n for n in graph.graph.nodes if n.op == "placeholder" and f"{SELECTION}{n.name}" == node.target
-        )
+        name = str(node.target).removeprefix(SELECTION).removeprefix(FIXED)
+        given = next(n for n in graph.graph.nodes if n.op == "placeholder" and n.name == name)
         source, dim = select.args[0], select.args[1]
         shape = shape_of(given.meta["val"])[1:]
         entries.append(
@@ -138,6 +154,18 @@ def selected(graph: fx.GraphModule, inputs: tuple[torch.Tensor, ...]) -> tuple[t
             x = x.index_select(dim, torch.tensor(entries[name]["kept"]))
         found.append(x)
     return tuple(found)
+
+
+def _rename(graph: fx.GraphModule, old: str, new: str) -> list[str]:
+    """Give the buffers whose names begin with `old` names that begin with `new`; gives the new names."""
+    names = []
+    for node in graph.graph.nodes:
+        if node.op == "get_attr" and str(node.target).startswith(old):
+            names.append(new + str(node.target).removeprefix(old))
+            graph.register_buffer(names[-1], attribute(graph, str(node.target)))
+            delattr(graph, str(node.target))
+            node.target = names[-1]
+    return names
 
 
 def _place(given: fx.Node) -> tuple[fx.Node, int] | str:

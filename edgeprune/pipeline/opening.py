@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from edgeprune.errors import TraceError
+from edgeprune.model.features import close_features
 from edgeprune.model.free import free_batch
 from edgeprune.model.load import LoadedModel
 from edgeprune.model.parts import describe_parts
@@ -23,7 +24,7 @@ def open_trace(loaded: LoadedModel) -> tuple[Trace, tuple[str, ...]]:
         if parts is None:
             raise
         raise TraceError(f"{error.message}; {parts.found}", tip=error.tip + parts.tip) from error
-    traced, masks = fuse_masks(traced)
+    traced, masks = fuse_masks(close_features(traced))
     notes = loaded.notes
     if masks.keep:
         notes = (*notes, f"masks of {len(masks.keep)} weights were multiplied in, which changed no output")

@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 
 from edgeprune.coupling.components import BoolArray, Couplings
-from edgeprune.model.features import SELECTION, kept_features
+from edgeprune.model.features import FIXED, SELECTION, kept_features
 from edgeprune.model.graph import attribute
 from edgeprune.model.trace import Trace
 from edgeprune.surgery.sizes import Sizes
 
-MADE = ("_folded_", "lifted_tensor_", "_tensor_constant", SELECTION)  # by export, folding, --prune-inputs
+# By export, by folding constants, by --prune-inputs.
+MADE = ("_folded_", "lifted_tensor_", "_tensor_constant", SELECTION, FIXED)
 
 
 def owned(couplings: Couplings) -> list[str]:
@@ -44,7 +45,8 @@ def kept_inputs(traced: Trace, sizes: Sizes) -> list[dict[str, Any]]:
     """`kept_features` of a trace under a removal; empty where inputs are pinned."""
     entries = kept_features(traced.graph)
     for entry in entries:
-        mask = sizes.tensor_masks(f"{SELECTION}{entry['input']}").get(0)
+        name = f"{SELECTION}{entry['input']}"
+        mask = sizes.tensor_masks(name).get(0) if name in sizes.couplings.aliases else None
         if mask is not None:
             entry["kept"] = [k for k, stays in zip(entry["kept"], mask, strict=True) if stays]
     return entries

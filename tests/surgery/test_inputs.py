@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from edgeprune.errors import ModelError
-from edgeprune.model.features import kept_features, open_features, selected, without_idle
+from edgeprune.model.features import close_features, kept_features, open_features, selected, without_idle
 from edgeprune.model.trace import run, trace
 from edgeprune.surgery import analyse, cut, retrace
 from edgeprune.surgery.apply import apply_recipe
@@ -153,6 +153,27 @@ def test_a_selection_of_everything_leaves_no_node_behind():
     assert len(idle.graph.graph.nodes) == len(plain.graph.graph.nodes)
     assert torch.equal(run(idle.graph, (x,))[0], run(plain.graph, (x,))[0])
     assert without_idle(plain) is plain
+
+
+def test_a_network_that_was_cut_before_keeps_its_features_until_asked():
+    """Loaded again its selection is fixed; opened again, more of it can go, in the first numbers."""
+    _, x, _, traced = opened("sensors")
+    couplings = analyse(traced)
+    small = retrace(cut(traced, couplings, random_half(couplings, 0)))
+    kept = kept_features(small.graph)
+    closed = close_features(small)
+    fixed = analyse(closed)
+    assert "input x" not in fixed.group_names and kept_features(closed.graph) == kept
+    assert close_features(closed) is closed
+    again, stay = open_features(closed)
+    assert stay == () and kept_features(again.graph) == kept
+    couplings = analyse(again)
+    removed = np.zeros(couplings.count, bool)
+    removed[np.flatnonzero(couplings.group == couplings.group_names.index("input x"))[0]] = True
+    smaller = retrace(cut(again, couplings, removed))
+    assert kept_features(smaller.graph)[0]["kept"] == kept[0]["kept"][1:]
+    assert recipe(again, couplings, removed)["inputs"] == kept_features(smaller.graph)
+    assert torch.allclose(run(smaller.graph, (x,))[0], masked(again, couplings, removed, (x,))[0], atol=1e-9)
 
 
 def test_inputs_without_features_are_refused_or_stay_with_the_reason():
