@@ -28,6 +28,11 @@ def model_files(path: Path, *, error: type[EdgepruneError] = BenchError) -> tupl
         raise error(f"{path}: is not a file", tip="give the path of an ONNX model")
     if path.stat().st_size == 0:
         raise error(f"{path}: the file is empty", tip="export the model again")
+    with path.open("rb") as file:
+        if file.read(4) == b"PK\x03\x04":  # what torch.save and torch.export.save write
+            raise error(
+                f"{path}: is a PyTorch file, not ONNX", tip=f"make one of it: edgeprune export {path.name}"
+            )
     try:
         model = onnx.load(path, load_external_data=False)
     except Exception as problem:  # protobuf's DecodeError is not public API

@@ -148,6 +148,7 @@ def test_a_busy_machine_and_a_moving_frequency_are_said():
         (b"", "the file is empty"),
         (b"\x93\x02\xff" * 50, "not an ONNX model"),
         (b"half", "not an ONNX model"),
+        (b"PK\x03\x04" + b"\0" * 40, "is a PyTorch file, not ONNX"),
     ],
 )
 def test_a_file_that_is_no_model_is_one_clear_line(tmp_path, content, says):
