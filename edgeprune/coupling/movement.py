@@ -29,7 +29,7 @@ MOVEMENT = {
     aten.split.Tensor, aten.split_with_sizes.default, aten.chunk.default, aten.unbind.int,
     aten.tensor_split.sections, aten.flip.default, aten.repeat.default, aten.tile.default,
     aten.repeat_interleave.self_int, aten.unfold.default, aten.pixel_shuffle.default,
-    aten.pixel_unshuffle.default, aten.channel_shuffle.default, aten.movedim.int, aten.movedim.intlist,
+    aten.pixel_unshuffle.default, aten.movedim.int, aten.movedim.intlist,
     aten.swapaxes.default, aten.index_select.default, aten.diagonal.default,
     aten.view_as.default, aten.swapdims.default, aten.index.Tensor, aten.mT.default,
 }  # fmt: skip

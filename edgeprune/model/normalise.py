@@ -47,6 +47,7 @@ def normalise(graph: fx.GraphModule) -> None:
     loosen_views(graph)
     settle_attention(graph)
     slice_batch(graph)
+    spell_shuffles(graph)
     split_layers(graph)
     unshare(graph)
     fold_constants(graph)
@@ -137,6 +138,27 @@ def slice_batch(graph: fx.GraphModule) -> None:
                 new.meta = dict(use.meta)
                 use.replace_all_uses_with(new)
                 graph.graph.erase_node(use)
+        graph.graph.erase_node(node)
+
+
+def spell_shuffles(graph: fx.GraphModule) -> None:
+    """A channel shuffle becomes reshape, transpose and reshape, which tell groups from positions."""
+    for node in list(graph.graph.nodes):
+        if node.target is not aten.channel_shuffle.default:
+            continue
+        made, groups = node.args[0], node.args[1]
+        width = int(made.meta["val"].shape[1])
+        steps: tuple[tuple[Any, tuple[Any, ...]], ...] = (
+            (aten.unflatten.int, (1, [groups, width // groups])),
+            (aten.transpose.int, (1, 2)),
+            (aten.flatten.using_ints, (1, 2)),
+        )
+        with graph.graph.inserting_before(node):
+            for target, args in steps:
+                value = target(made.meta["val"], *args)
+                made = graph.graph.call_function(target, (made, *args))
+                made.meta = {**node.meta, "val": value}
+        node.replace_all_uses_with(made)
         graph.graph.erase_node(node)
 
 

@@ -23,7 +23,7 @@ from edgeprune.errors import TraceError
 from edgeprune.model.graph import source_line, state_tensors
 from edgeprune.model.trace import Trace, reexport, trace
 from edgeprune.surgery import rewrite_more  # noqa: F401  # registers its rewriters
-from edgeprune.surgery.replay import REPLAYED, commutes
+from edgeprune.surgery.replay import REPLAYED, commutes, whole
 from edgeprune.surgery.rewrite import rewrite
 from edgeprune.surgery.sizes import Sizes, compact
 
@@ -44,7 +44,7 @@ def analyse(
             sizes = Sizes(couplings, random_half(couplings, seed + trial))
             for node in traced.graph.graph.nodes:
                 moved = node.op == "call_function" and node.target in REPLAYED and sizes.changes(node)
-                if moved and not _replays(node, sizes, traced):
+                if not whole(node, couplings) or (moved and not _replays(node, sizes, traced)):
                     failed[node.name] = f"{node.target} at {source_line(node)} does not commute with removal"
         if not failed:
             return couplings

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import fx
 
-from edgeprune.coupling.components import BoolArray
+from edgeprune.coupling.components import BoolArray, Couplings
 from edgeprune.coupling.movement import CYCLIC, MOVEMENT, PERMUTING, RESHAPING, blocks
 from edgeprune.model.graph import attribute, concrete, shape_of
 from edgeprune.surgery.rewrite import New
@@ -28,6 +28,7 @@ from edgeprune.surgery.sizes import Sizes, compact, normal_dim
 aten = torch.ops.aten
 INDEXED = {aten.index.Tensor, aten.index_select.default}
 JOINING = {aten.cat.default, aten.stack.default}
+PIXELS = {aten.pixel_shuffle.default, aten.pixel_unshuffle.default}
 REPLAYED = MOVEMENT | CYCLIC | JOINING
 STRIDED = PERMUTING | {
     aten.unsqueeze.default, aten.squeeze.dim, aten.squeeze.dims, aten.squeeze.default, aten.expand.default,
@@ -45,6 +46,30 @@ def commutes(node: fx.Node, new: New, sizes: Sizes, graph: fx.GraphModule) -> bo
     if node.target in STRIDED:
         return _views(node, new, sizes)
     return _moves(node, new, sizes, graph)
+
+
+def whole(node: fx.Node, couplings: Couplings) -> bool:
+    """Whether a pixel shuffle, or its inverse, loses whole blocks of channels and no position.
+
+    What trial removals find by luck only: a half of the channels of every block may go together.
+    """
+    if node.target not in PIXELS:
+        return True
+    source, factor = node.args[:2]
+    wide = source if node.target is aten.pixel_shuffle.default else node
+    for value in (source, node):
+        spots = couplings.values.get(value.name, ((),))[0]
+        for dim, extents in enumerate(spots):
+            for extent in extents:
+                vector = couplings.extents[extent]
+                if dim != len(spots) - 3:
+                    if dim > len(spots) - 3 and (vector >= 0).any():
+                        return False
+                elif value is wide:
+                    block = vector.reshape(-1, factor * factor)
+                    if (block != block[:, :1]).any():
+                        return False
+    return True
 
 
 def _joins(node: fx.Node, sizes: Sizes) -> bool:

@@ -27,13 +27,6 @@ def _group_norm(node: fx.Node, sizes: Sizes) -> New:
     return node.target, replaced(node.args, 1, new), node.kwargs
 
 
-@rewriter(aten.channel_shuffle.default)
-def _channel_shuffle(node: fx.Node, sizes: Sizes) -> New:
-    """Equal groups stay equal; one that disappeared takes its place along."""
-    mask = sizes.masks(node.args[0]).get(1)
-    return node.target, replaced(node.args, 1, groups_left(mask, node.args[1])), node.kwargs
-
-
 @rewriter(aten.scaled_dot_product_attention.default)
 def _attention(node: fx.Node, sizes: Sizes) -> New:
     """A narrower head keeps the scale of the full one."""
