@@ -171,13 +171,14 @@ def test_a_network_of_which_nothing_can_be_removed(shop, nets, name, reason):
 
 def test_the_same_from_python(shop, nets, tmp_path):
     """edgeprune.compress raises the same sentences, leaves the module as it was and no folder."""
-    x = torch.from_numpy(shop.x[:64])
-    for name, words in UNEXPORTABLE.items():
+    x = torch.from_numpy(shop.x[:2])
+    for name in ("Branch", "NonZero", "Text"):
+        words = UNEXPORTABLE[name]
         with pytest.raises(TraceError) as refused:
             edgeprune.compress(
                 getattr(nets, name)(), example_inputs=x, macs=0.5, criterion="l2", output=tmp_path / "no"
             )
-        assert words[0].replace("2×1×8×8", "64×1×8×8") in str(refused.value), str(refused.value)
+        assert words[0] in str(refused.value), str(refused.value)
         assert "\n" not in str(refused.value)
     with pytest.raises(PinnedError, match=r"nothing can be removed.*output 'linear'"):
         edgeprune.compress(nets.Single(), example_inputs=x, macs=0.5, criterion="l2", output=tmp_path / "no")
