@@ -134,6 +134,8 @@ def _corrected(
     asked = next(g.share for g in goals if g.kind == "ms")
     aim, timed = asked, []
     best: tuple[float, BoolArray] | None = None
+    slow: list[tuple[float, float]] = []  # measured and predicted share of plans on either side
+    fast: list[tuple[float, float]] = []
     for turn in range(CORRECTIONS):
         removed = choose(tuple(Goal("ms", aim) if g.kind == "ms" else g for g in goals))
         cost = joint(prepared, state.trace, state.couplings, (Goal("ms", 1.0),))
@@ -150,12 +152,25 @@ def _corrected(
             best = measured, removed
         if abs(measured / asked - 1) <= CLOSE:
             break
-        again = predicted * asked / measured
+        (slow if measured > asked else fast).append((measured, predicted))
+        again = _next_aim(asked, slow, fast)
         if abs(again / aim - 1) < CLOSE / 4:
             break
         aim = again
     assert best is not None
     return Plan(best[1], curves, tuple(timed))
+
+
+def _next_aim(asked: float, slow: list[tuple[float, float]], fast: list[tuple[float, float]]) -> float:
+    """What to aim at in predicted terms: between the nearest plans on both sides, else scaled by the error.
+
+    Scaling alone swings from one side to the other where a step of the staircase lies at the goal.
+    """
+    if slow and fast:
+        (above, high), (below, low) = min(slow), max(fast)
+        return low + (high - low) * (asked - below) / (above - below)
+    measured, predicted = min(slow) if slow else max(fast)
+    return predicted * asked / measured
 
 
 def timed_share(prepared: Prepared, state: State, removed: BoolArray, seconds: float) -> float:
