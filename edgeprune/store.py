@@ -11,8 +11,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,28 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write a record as JSON, atomically; floats that are not finite become null."""
     write_text(path, json.dumps(_finite(to_json(value)), indent=1) + "\n")
+
+
+@contextlib.contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """A temporary folder beside `folder` to write into; it becomes `folder` where nothing was raised.
+
+    Raises:
+        OutputError: the folder exists already or cannot be written.
+    """
+    if folder.exists():
+        raise OutputError(f"{folder} exists already", tip="remove it or name another folder")
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        os.replace(temporary, folder)
+    except OSError as error:
+        raise OutputError(
+            f"cannot write {folder}: {error.strerror}", tip="check the disk and the path"
+        ) from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:

@@ -10,7 +10,7 @@ arm64: $(READY)
 # Everything that needs the sandbox or an OpenSSH server; installs the server where it is missing.
 test-device: arm64
 	command -v sshd >/dev/null || test -x /usr/sbin/sshd || (apt-get update -qq && apt-get install -y -qq --no-install-recommends openssh-server)
-	$(PY) -m pytest tests/device tests/bench --no-header
+	$(PY) -m pytest tests -m device --no-header
 
 # Instructions per inference on three cores of the runs (or ONNX files) in MODELS, as a table and as JSON.
 MODELS ?= $(wildcard *-edgeprune)

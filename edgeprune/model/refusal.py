@@ -46,7 +46,7 @@ def explain(model: torch.nn.Module, inputs: tuple[Any, ...], error: BaseExceptio
     except Exception as failed:
         return TraceError(
             f"{name} does not run on its example inputs ({_shown(inputs)}): {_at(_place(failed))}"
-            f"{type(failed).__name__}: {_first_line(failed)}",
+            f"{type(failed).__name__}: {first_line(failed)}",
             tip="check the example inputs (--input-shape: one sample without batch, once per input, with the"
             " type first where it is not float32, as in int64:64)",
         )
@@ -60,7 +60,7 @@ def explain(model: torch.nn.Module, inputs: tuple[Any, ...], error: BaseExceptio
         )
     after = f" ({', '.join(names)})" if names else ""
     return TraceError(
-        f"torch.export refused {name}: {_at(place, after)}{_first_line(error)}",
+        f"torch.export refused {name}: {_at(place, after)}{first_line(error)}",
         tip="write that line with tensor operations alone" if place else "try torch.export.export on it",
     )
 
@@ -168,6 +168,7 @@ def _shown(inputs: tuple[Any, ...]) -> str:
     )
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line of at most 200 characters; its name where it says nothing."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines or [type(error).__name__])[0][:200]

@@ -25,7 +25,7 @@ from torch import fx
 
 from edgeprune.errors import TraceError
 from edgeprune.model.normalise import functional, normalise
-from edgeprune.model.refusal import explain, require_known_sizes
+from edgeprune.model.refusal import explain, first_line, require_known_sizes
 
 pytree = torch.utils._pytree
 
@@ -122,7 +122,7 @@ def reexport(
                 graph, tuple(args), dict(kwargs), dynamic_shapes=_by_name(graph, shapes_args, shapes_kwargs)
             )
     except Exception as error:
-        raise TraceError(f"the changed graph does not export again: {_first_line(error)}") from error
+        raise TraceError(f"the changed graph does not export again: {first_line(error)}") from error
 
 
 def save(traced: Trace, path: Path) -> None:
@@ -168,8 +168,3 @@ class quiet:
 
 def _free_batch(val: Any) -> bool:
     return isinstance(val, torch.Tensor) and val.dim() > 0 and isinstance(val.shape[0], torch.SymInt)
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [ln.strip() for ln in str(error).splitlines() if ln.strip()]
-    return (lines or [type(error).__name__])[0][:200]

@@ -15,8 +15,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +22,10 @@ from edgeprune.bench import runner
 from edgeprune.bench.files import model_files
 from edgeprune.device.agent import MANIFEST
 from edgeprune.device.verify import reference_session
-from edgeprune.errors import OutputError, ShipError
+from edgeprune.errors import ShipError
 from edgeprune.ship.building import build
 from edgeprune.ship.parts import KIND, SCHEMA, SEAL, Bundle, entry_of, read_arrays, read_json, safe
+from edgeprune.store import whole_folder
 
 
 def open_bundle(folder: Path, *, name: str | None = None, architecture: str | None = None) -> Bundle:
@@ -54,22 +53,12 @@ def write_bundle(bundle: Bundle, folder: Path) -> None:
     Raises:
         OutputError: the folder exists already or cannot be written.
     """
-    if folder.exists():
-        raise OutputError(f"{folder} exists already", tip="remove it or name another folder")
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
-    try:
+    with whole_folder(folder) as temporary:
         for name, content in bundle.files.items():
             target = temporary / name
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(content if isinstance(content, bytes) else content.read_bytes())
         (temporary / SEAL).write_text(f"{bundle.identity}  {MANIFEST}\n")
-        os.replace(temporary, folder)
-    except OSError as error:
-        raise OutputError(
-            f"cannot write {folder}: {error.strerror}", tip="check the disk and the path"
-        ) from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _read(folder: Path) -> Bundle:

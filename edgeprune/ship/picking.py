@@ -11,15 +11,14 @@ of the shipped file alone. Elsewhere: making the front (pipeline.front).
 from __future__ import annotations
 
 import difflib
-import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 from edgeprune.bench.files import model_files
 from edgeprune.device.verify import reference_session
-from edgeprune.errors import OutputError, RunError
-from edgeprune.store import read_record, sha256_file, write_json, write_npz
+from edgeprune.errors import RunError
+from edgeprune.store import read_record, sha256_file, whole_folder, write_json, write_npz
 
 
 def choices(run: Path) -> list[dict[str, Any]]:
@@ -46,35 +45,22 @@ def pick(run: Path, name: str, folder: Path) -> dict[str, Any]:
     if name not in points:
         near = difflib.get_close_matches(name, points, 3, 0.3) or list(points)
         raise RunError(f"{run}: no point {name!r} in its front", tip=f"there is {', '.join(near)}")
-    if folder.exists():
-        raise OutputError(f"{folder} exists already", tip="remove it or name another folder with --output")
     point = points[name]
     source = run / str(point.get("file", ""))
     files = model_files(source, error=RunError)
     if sum(f.stat().st_size for f in files) != point.get("file_bytes"):
         raise RunError(f"{source}: is not the file that was measured", tip="compress again with --force")
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
-    try:
-        temporary.mkdir(parents=True)
+    with whole_folder(folder) as made:
         for file in files[1:]:
-            shutil.copyfile(file, temporary / file.name)
-        shutil.copyfile(source, temporary / "model.onnx")
-        write_npz(temporary / "golden.npz", _recorded(run / "golden.npz", temporary / "model.onnx"))
+            shutil.copyfile(file, made / file.name)
+        shutil.copyfile(source, made / "model.onnx")
+        write_npz(made / "golden.npz", _recorded(run / "golden.npz", made / "model.onnx"))
         facts = read_record(run / "preprocess.json")
-        write_json(temporary / "preprocess.json", {**facts, "kept_inputs": None})
+        write_json(made / "preprocess.json", {**facts, "kept_inputs": None})
         report = read_record(run / "report.json")
         origin = {"model": report["model"], "target": report["target"], "seed": report["seed"]}
-        write_json(
-            temporary / "point.json",
-            {"point": point, "run": origin, "sha256": sha256_file(temporary / "model.onnx")},
-        )
-        os.replace(temporary, folder)
-    except OSError as error:
-        raise OutputError(
-            f"cannot write {folder}: {error.strerror}", tip="check the disk and the path"
-        ) from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        digest = sha256_file(made / "model.onnx")
+        write_json(made / "point.json", {"point": point, "run": origin, "sha256": digest})
     return point
 
 

@@ -54,7 +54,9 @@ def compressed(*given, output, **settings):
     """The run, also where a busy machine made its file miss the speed that it was planned for."""
     with contextlib.suppress(BudgetError):
         return edgeprune.compress(*given, output=output, **settings)
-    return Result(output, json.loads((output / "report.json").read_text()))
+    report = json.loads((output / "report.json").read_text())
+    assert [text for text in report["notes"] if text.startswith("over the budget: --speedup")]
+    return Result(output, report)
 
 
 @pytest.fixture(scope="module")
