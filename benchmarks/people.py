@@ -53,9 +53,11 @@ def main(names: list[str]) -> int:
 def measured(name: str) -> dict[str, Any]:
     """Cut, refit and fine-tune without the validation part; the losses on it and on the test people."""
     arrays = wearable.data()
-    people = arrays.pop("group")
-    del arrays["group_test"]
-    dataset = open_data(arrays)
+    people = np.concatenate([arrays["group"], arrays["group_val"]])
+    dataset = open_data({
+        "x": np.concatenate([arrays["x"], arrays["x_val"]]), "x_test": arrays["x_test"],
+        "y": np.concatenate([arrays["y"], arrays["y_val"]]), "y_test": arrays["y_test"],
+    })  # fmt: skip
     kind, _, number = name.partition("-")
     if kind == "random":
         parts = split(dataset, seed=int(number))

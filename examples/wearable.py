@@ -8,8 +8,8 @@
 The recordings travel in seglearn's package (Burns 2018, BSD-3-Clause): ten people,
 seven exercises, both arms, six axes at 50 Hz. They are cut into windows of 128 steps
 and split by person, so the test people were never seen: 1 to 6 are fitted, 7 is looked
-at, 8 to 10 are tested. Windows overlap by three quarters, so `data` also names the person
-of each: of a window drawn at random, all but a twin is among the fitted ones. One person's
+at, 8 to 10 are tested. Windows overlap by three quarters: of one drawn at random all but a
+twin would be among the fitted ones, so `data` keeps these parts apart. One person's
 windows are too few to choose an epoch by (their accuracy swings by ten points between
 epochs), so the last one is kept. With ten people in all, one person more or less moves the
 accuracy by points: compare networks on the same split only.
@@ -82,16 +82,11 @@ def load_people() -> tuple[Parts, list[np.ndarray]]:
 
 
 def data() -> dict[str, np.ndarray]:
-    """What `--data examples.wearable:data` reads: x, y, group of seven people, the same of three to test."""
-    (train, validation, test), persons = load_people()
-    return {
-        "x": torch.cat([train.x, validation.x]).numpy(),
-        "y": torch.cat([train.y, validation.y]).numpy(),
-        "x_test": test.x.numpy(),
-        "y_test": test.y.numpy(),
-        "group": np.concatenate(persons[:2]),
-        "group_test": persons[2],
-    }
+    """What `--data examples.wearable:data` reads: six people to fit to, one to choose by, three to test."""
+    found: dict[str, np.ndarray] = {}
+    for end, part, people in zip(("", "_val", "_test"), *load_people(), strict=True):
+        found |= {f"x{end}": part.x.numpy(), f"y{end}": part.y.numpy(), f"group{end}": people}
+    return found
 
 
 def worn_differently(x: Tensor, generator: torch.Generator) -> Tensor:

@@ -1,18 +1,20 @@
 """Sources that are arrays in memory: npz files, idx folders, arrays and tensors.
 
 Each reader returns `Parts`: the inputs and labels of a training part and, where the
-source has one, of its own test part. npz files are read with pickling off.
+source has them, of its own validation and test parts. npz files are read with pickling off.
 """
 
 from __future__ import annotations
 
 import gzip
 import hashlib
+import re
 import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -25,19 +27,28 @@ from edgeprune.errors import DataError
 Array = npt.NDArray[Any]
 IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 IDX_PARTS = ("train", "t10k")
+OWN = {"validation": "val", "test": "test"}  # the parts a source may keep apart, and their ending
+ENDINGS = {"train": "", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+
+
+@dataclass(frozen=True)
+class Part:
+    """Raw arrays of one part, and its labels if it has any."""
+
+    inputs: dict[str, Array]
+    labels: Array | None
 
 
 @dataclass(frozen=True)
 class Parts:
-    """Raw arrays of a source; `test` is None where it has no test part of its own.
+    """Raw arrays of a source.
 
-    `groups` says of each training sample what it belongs together with, if the source says so.
+    `own` holds the parts that the source keeps apart from what may be trained on, "validation" before
+    "test"; `groups` says of each training sample what it belongs together with, if the source says so.
     """
 
-    inputs: dict[str, Array]
-    labels: Array | None
-    test_inputs: dict[str, Array] | None
-    test_labels: Array | None
+    train: Part
+    own: dict[str, Part]
     sha256: str
     groups: Array | None = None
 
@@ -53,9 +64,9 @@ class ArraySource:
 
 
 def read_npz(path: Path) -> Parts:
-    """Read `x` (or `x_0`, `x_1`, … or any other names), `y` and `group`, and `x_test`, `y_test` beside them.
+    """Read `x` (or `x_0`, `x_1`, … or any other names), `y`, `group`, and `x_val`, `x_test`, … beside them.
 
-    `x_train`, `y_train`, `group_train` count as `x`, `y`, `group`.
+    `x_train`, `y_train`, `group_train` count as `x`, `y`, `group`; `x_valid` and `x_validation` as `x_val`.
 
     Raises:
         DataError: not an npz file, damaged, empty, or holding pickled objects, which are never loaded.
@@ -78,20 +89,19 @@ def read_npz(path: Path) -> Parts:
 
 
 def from_mapping(arrays: Mapping[str, Array], name: str, *, sha256: str | None = None) -> Parts:
-    """Sort named arrays into inputs, labels and groups, training and test.
+    """Sort named arrays into inputs, labels and groups of the training part and of the parts kept apart.
 
     Raises:
-        DataError: no input array, a test part that lacks what the training part has, or one that
-            shares a group with it.
+        DataError: no input array, a part that lacks what the training part has, or one that shares a
+            group with another.
     """
-    named = {_plain(key): value for key, value in arrays.items()}
-    labels, test_labels = named.pop("y", None), named.pop("y_test", None)
-    groups, test_groups = named.pop("group", None), named.pop("group_test", None)
-    inputs = {key: value for key, value in named.items() if not key.endswith("_test")}
-    tests = {key.removesuffix("_test"): value for key, value in named.items() if key.endswith("_test")}
-    # x_0_test and x_test_0 both read naturally; take either.
-    for key in [key for key in inputs if key.startswith("x_test_")]:
-        tests["x_" + key.removeprefix("x_test_")] = inputs.pop(key)
+    sides: dict[str, dict[str, Array]] = {"": {}, **{end: {} for end in OWN.values()}}
+    for key, array in arrays.items():
+        plain, end = _plain(key)
+        sides[end][plain] = array
+    groups = {end: side.pop("group") for end, side in sides.items() if "group" in side}
+    labels = {end: side.pop("y", None) for end, side in sides.items()}
+    inputs = sides[""]
     if not inputs:
         raise DataError(
             f"{name}: no input array; it holds {', '.join(sorted(arrays)) or 'nothing'}",
@@ -104,23 +114,30 @@ def from_mapping(arrays: Mapping[str, Array], name: str, *, sha256: str | None =
         )
     if all(key.startswith("x_") and key[2:].isdigit() for key in inputs):
         inputs = dict(sorted(inputs.items(), key=lambda item: int(item[0][2:])))
-    if tests and set(tests) != set(inputs):
-        raise DataError(
-            f"{name}: test arrays {', '.join(sorted(tests))} do not match the inputs {', '.join(inputs)}"
-        )
-    if tests and (labels is None) != (test_labels is None):
-        raise DataError(f"{name}: only one of y and y_test is there", tip="give labels for both or neither")
-    if test_labels is not None and not tests:
-        raise DataError(f"{name}: y_test is there, but no x_test")
-    if groups is not None and test_groups is not None:
-        shared = np.intersect1d(groups, test_groups)
-        if shared.size:
+    own = {}
+    for part, end in OWN.items():
+        side = sides[end]
+        if side and set(side) != set(inputs):
             raise DataError(
-                f"{name}: group {shared[0]} is in group and in group_test ({shared.size} are in both)",
-                tip="move whole groups to one side, or leave x_test, y_test and group_test out",
+                f"{name}: {part} arrays {', '.join(sorted(side))} do not match the inputs {', '.join(inputs)}"
             )
-    ordered = {key: tests[key] for key in inputs} if tests else None
-    return Parts(inputs, labels, ordered, test_labels, sha256 or _hash_arrays(arrays), groups)
+        if side and (labels[""] is None) != (labels[end] is None):
+            raise DataError(
+                f"{name}: only one of y and y_{end} is there", tip="give labels for both or neither"
+            )
+        if labels[end] is not None and not side:
+            raise DataError(f"{name}: y_{end} is there, but no x_{end}")
+        if side:
+            own[part] = Part({key: side[key] for key in inputs}, labels[end])
+    for one, other in combinations(groups, 2):
+        shared = np.intersect1d(groups[one], groups[other])
+        if shared.size:
+            first, second = (f"group_{end}" if end else "group" for end in (one, other))
+            raise DataError(
+                f"{name}: group {shared[0]} is in {first} and in {second} ({shared.size} are in both)",
+                tip=f"move whole groups to one side, or leave x_{other}, y_{other} and {second} out",
+            )
+    return Parts(Part(inputs, labels[""]), own, sha256 or _hash_arrays(arrays), groups.get(""))
 
 
 def read_idx(folder: Path) -> Parts:
@@ -141,14 +158,14 @@ def read_idx(folder: Path) -> Parts:
             tip="an idx folder holds train-images-…, train-labels-… and, if there is one, the t10k pair",
         )
     arrays = {key: _read_idx_file(path) for key, path in found.items()}
-    test_images = arrays.get(("t10k", "images"))
-    return Parts(
-        {"x": arrays["train", "images"]},
-        arrays.get(("train", "labels")),
-        None if test_images is None else {"x": test_images},
-        arrays.get(("t10k", "labels")) if test_images is not None else None,
-        hash_files(sorted(found.values())),
+    train, test = (
+        Part({"x": arrays[part, "images"]}, arrays.get((part, "labels")))
+        if (part, "images") in arrays
+        else None
+        for part in IDX_PARTS
     )
+    assert train is not None
+    return Parts(train, {} if test is None else {"test": test}, hash_files(sorted(found.values())))
 
 
 def is_idx_folder(folder: Path) -> bool:
@@ -201,6 +218,10 @@ def _hash_arrays(arrays: Mapping[str, Array]) -> str:
     return digest.hexdigest()
 
 
-def _plain(key: str) -> str:
-    """`x_train` → `x`, `tokens_train` → `tokens`."""
-    return key.removesuffix("_train")
+def _plain(key: str) -> tuple[str, str]:
+    """Name and part: `x_train` → x of the training part (""), `x_0_val` and `x_valid_0` → x_0 of "val"."""
+    for pattern, name in ((r"x_([a-z]+)_(\d+)", r"x_\2"), (r".+_([a-z]+)", "")):
+        found = re.fullmatch(pattern, key)
+        if found and found[1] in ENDINGS:
+            return found.expand(name) or key.removesuffix(f"_{found[1]}"), ENDINGS[found[1]]
+    return key, ""

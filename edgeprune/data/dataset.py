@@ -39,9 +39,10 @@ class Dataset:
         classes: one more than the largest label (or the number of class folders).
         class_names: names in label order, where the source has them.
         preprocessing: what `batch` does to a raw sample, as plain JSON values.
-        test_indices: the samples of the source's own test part, where it has one.
+        validation_indices, test_indices: the samples of the source's own validation and test parts, where
+            it has them.
         groups: int64, shape (samples,): samples of one number belong together (a person, a machine) and
-            are never split apart; −1 in the source's own test part. None where the source does not say.
+            are never split apart; −1 in the source's own parts. None where the source does not say.
         sha256: of the source's contents (for image folders: names, sizes and the files' beginnings).
     """
 
@@ -60,12 +61,14 @@ class Dataset:
         sha256: str,
         checked: bool,
         groups: Indices | None = None,
+        validation_indices: Indices | None = None,
     ) -> None:
         self.name = name
         self.labels = labels
         self.classes = classes
         self.class_names = class_names
         self.preprocessing = preprocessing
+        self.validation_indices = validation_indices
         self.test_indices = test_indices
         self.groups = groups
         self.sha256 = sha256

@@ -2,11 +2,11 @@
 
     flowers/daisy/1.jpg, flowers/rose/2.png, …      or      flowers/train/…, flowers/test/…
 
-Class names are the folder names in sorted order. Where there is a `test` folder beside
-`train` it becomes the test part (`val` takes that role when there is no `test`, and joins
-the training images when there is). An image is scaled to cover the model's height and
-width (bilinear, aspect ratio kept) and cropped at its centre; it becomes grey or RGB as
-the model takes it. Only the images asked for are in memory.
+Class names are the folder names in sorted order. Folders `val` and `test` beside `train`
+become the validation and the test part (`val` alone takes the role of the test part). An
+image is scaled to cover the model's height and width (bilinear, aspect ratio kept) and
+cropped at its centre; it becomes grey or RGB as the model takes it. Only the images asked
+for are in memory.
 """
 
 from __future__ import annotations
@@ -44,15 +44,16 @@ def open_image_folder(
         DataError: no class folders, no images, a class without images, an unreadable image (named),
             a model that does not take one image.
     """
-    train_roots, test_root = _layout(root)
-    classes = _classes(train_roots[0], name)
+    train_root, own_roots = _layout(root)
+    classes = _classes(train_root, name)
     files: list[Path] = []
     labels: list[int] = []
-    for part in train_roots:
-        _collect(part, classes, files, labels, name)
-    trained = len(files)
-    if test_root is not None:
-        _collect(test_root, classes, files, labels, name)
+    _collect(train_root, classes, files, labels, name)
+    own: dict[str, Indices] = {}
+    for part, part_root in own_roots.items():
+        before = len(files)
+        _collect(part_root, classes, files, labels, name)
+        own[part] = np.arange(before, len(files))
     sha256, first_shape = _scan(root, files)
     shape = _image_shape(shapes, first_shape, name)
     prepare, described = fit((*shape[1:], shape[0]), np.dtype(np.uint8), shape, name=name, mean=mean, std=std)
@@ -67,7 +68,8 @@ def open_image_folder(
         class_names=tuple(classes),
         prepare=(prepare,),
         preprocessing=described,
-        test_indices=np.arange(trained, len(files)) if test_root is not None else None,
+        validation_indices=own.get("validation"),
+        test_indices=own.get("test"),
         sha256=sha256,
         checked=True,  # uint8 pixels are finite
     )
@@ -100,16 +102,17 @@ class _ImageSource:
         return np.asarray(cropped, dtype=np.uint8).reshape(self._height, self._width, self._channels)
 
 
-def _layout(root: Path) -> tuple[list[Path], Path | None]:
-    """The folders whose class folders are for training, and the one for test."""
+def _layout(root: Path) -> tuple[Path, dict[str, Path]]:
+    """The folder whose class folders are for training, and those of the parts kept apart from it."""
     by_name = {p.name.lower(): p for p in sorted(root.iterdir()) if p.is_dir()}
     train = next((by_name[n] for n in TRAIN_NAMES if n in by_name), None)
     if train is None or not any(p.is_dir() for p in train.iterdir()):
-        return [root], None
+        return root, {}
     validation = next((by_name[n] for n in VALIDATION_NAMES if n in by_name), None)
-    if "test" in by_name and any(p.is_dir() for p in by_name["test"].iterdir()):
-        return [train] if validation is None else [train, validation], by_name["test"]
-    return [train], validation
+    test = by_name.get("test")
+    if test is None or not any(p.is_dir() for p in test.iterdir()):
+        return train, {} if validation is None else {"test": validation}
+    return train, {"test": test} if validation is None else {"validation": validation, "test": test}
 
 
 def _classes(root: Path, name: str) -> list[str]:

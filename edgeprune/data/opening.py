@@ -37,7 +37,8 @@ def open_data(
     Args:
         spec: a path to an npz file, an idx folder or a folder of class folders with images;
             `package.module:function`, called without arguments; arrays or tensors as `(x, y)`, `(x, None)`
-            or a mapping with `x`, `y`, `group`, `x_test`, `y_test` (x may be a tuple for several inputs);
+            or a mapping with `x`, `y`, `group`, `x_val`, `y_val`, `x_test`, `y_test` (x may be a tuple for
+            several inputs);
             or a map-style dataset with `__len__` and `__getitem__`.
         input_shapes: the model's input shapes without batch (−1 for any size); None takes data as it is.
         mean, std: subtracted and divided by after scaling; a number or one per channel.
@@ -117,28 +118,28 @@ def _several(parts: Sequence[Any]) -> bool:
 
 
 def _build(parts: Parts, name: str, shapes: Shapes, mean: Statistic, std: Statistic) -> Dataset:
-    """Join the training and test parts, check them, and fit every input to the model."""
-    _require_lengths(parts.inputs, parts.labels, name, "")
-    count = len(next(iter(parts.inputs.values())))
-    groups = None if parts.groups is None else _group_numbers(parts.groups, count, name)
-    arrays = dict(parts.inputs)
-    labels = parts.labels
-    test_indices = None
-    if parts.test_inputs is not None:
-        _require_lengths(parts.test_inputs, parts.test_labels, name, "test ")
-        tests = len(next(iter(parts.test_inputs.values())))
-        for key, array in parts.test_inputs.items():
+    """Join the training part and those kept apart, check them, and fit every input to the model."""
+    arrays, labels = dict(parts.train.inputs), parts.train.labels
+    _require_lengths(arrays, labels, name, "")
+    size = len(next(iter(arrays.values())))
+    groups = None if parts.groups is None else _group_numbers(parts.groups, size, name)
+    own: dict[str, npt.NDArray[np.int64]] = {}
+    for kind, part in parts.own.items():
+        _require_lengths(part.inputs, part.labels, name, f"{kind} ")
+        count = len(next(iter(part.inputs.values())))
+        for key, array in part.inputs.items():
             if array.shape[1:] != arrays[key].shape[1:] or array.dtype != arrays[key].dtype:
                 raise DataError(
                     f"{name}: {key} has samples of {arrays[key].shape[1:]} {arrays[key].dtype},"
-                    f" its test part of {array.shape[1:]} {array.dtype}"
+                    f" its {kind} part of {array.shape[1:]} {array.dtype}"
                 )
             arrays[key] = np.concatenate([arrays[key], array])
-        if labels is not None and parts.test_labels is not None:
-            labels = np.concatenate([labels.reshape(-1), parts.test_labels.reshape(-1)])
-        test_indices = np.arange(count, count + tests)
+        if labels is not None and part.labels is not None:
+            labels = np.concatenate([labels.reshape(-1), part.labels.reshape(-1)])
+        own[kind] = np.arange(size, size + count)
+        size += count
         if groups is not None:
-            groups = np.concatenate([groups, np.full(tests, -1)])
+            groups = np.concatenate([groups, np.full(count, -1)])
     for key, array in arrays.items():
         require_finite(array, name if len(arrays) == 1 else f"{name}: {key}")
     classes, numbers, names = _class_numbers(labels, name)
@@ -146,11 +147,11 @@ def _build(parts: Parts, name: str, shapes: Shapes, mean: Statistic, std: Statis
         name=name,
         source=ArraySource(tuple(arrays.values())),
         samples=[(key, array.shape[1:], array.dtype) for key, array in arrays.items()],
-        size=len(next(iter(arrays.values()))),
+        size=size,
         labels=numbers,
         classes=classes,
         class_names=names,
-        test_indices=test_indices,
+        own=own,
         sha256=parts.sha256,
         checked=True,
         fitting=(shapes, mean, std),
@@ -174,7 +175,7 @@ def _build_items(value: Any, name: str, shapes: Shapes, mean: Statistic, std: St
         labels=numbers,
         classes=classes,
         class_names=names,
-        test_indices=None,
+        own={},
         sha256=hash_items(source, size, numbers),
         checked=False,
         fitting=(shapes, mean, std),
@@ -190,7 +191,7 @@ def _assemble(
     labels: Labels | None,
     classes: int | None,
     class_names: tuple[str, ...] | None,
-    test_indices: npt.NDArray[np.int64] | None,
+    own: dict[str, npt.NDArray[np.int64]],
     sha256: str,
     checked: bool,
     fitting: tuple[Shapes, Statistic, Statistic],
@@ -218,7 +219,8 @@ def _assemble(
         class_names=class_names,
         prepare=prepare,
         preprocessing=described[0] if len(described) == 1 else {"inputs": described},
-        test_indices=test_indices,
+        validation_indices=own.get("validation"),
+        test_indices=own.get("test"),
         sha256=sha256,
         checked=checked,
         groups=groups,

@@ -1,8 +1,8 @@
 """Who gets which samples: disjoint, seeded, stratified, recorded.
 
 Four parts: training (fine-tuning), calibration (scores, compensation, batch norm),
-validation (selection) and test (reported, decides nothing). A source's own test part
-is the test split; otherwise one is held out. Where the source says which samples belong
+validation (selection) and test (reported, decides nothing). A source's own validation and
+test parts are those splits; otherwise they are held out. Where the source says which samples belong
 together (windows of one recording, pictures of one person), no group is on both sides of
 a cut: validation and test hold whole groups that neither training nor calibration sees.
 """
@@ -36,35 +36,40 @@ def split(
         seed: the same seed, labels, groups and sizes give the same parts.
         calibration: at most this many samples, and at most a quarter of what is not test.
         validation: a share (float) of what is not test, or a count (int).
-        test: a share (float) of the whole, or a count (int), held out where the source has no test part
-            of its own; where it has one, all of that is the test split and this is not used.
+        test: a share (float) of the whole, or a count (int). Where the source has a validation or test
+            part of its own, all of that is the split, and the size given here is not used.
 
     Raises:
         DataError: too few samples or groups for the parts, or sizes that leave nothing to train on.
     """
     size = len(dataset)
-    own = dataset.test_indices
-    pool = np.arange(size) if own is None else np.setdiff1d(np.arange(size), own)
+    own, validated = dataset.test_indices, dataset.validation_indices
+    apart = [indices for indices in (own, validated) if indices is not None]
+    pool = np.setdiff1d(np.arange(size), np.concatenate(apart)) if apart else np.arange(size)
     rng = np.random.default_rng(seed)
     groups = dataset.groups
     if groups is not None:
         _require_groups(dataset, groups[pool])
     order = _stratified(pool, dataset.labels, rng)
     if own is None:
-        tests = _count(test, size, "test", dataset.name)
-        test_part, order = _cut(dataset, order, tests, 1, rng)
+        tests = _count(test, size - len(validated if validated is not None else ()), "test", dataset.name)
+        test_part, order = _cut(dataset, order, tests, int(validated is None), rng)
         origin = "held out" if groups is None else "held out, whole groups"
     else:
         test_part, origin = np.sort(own), "the source's own test part"
-    validations = _count(validation, len(order), "validation", dataset.name)
+    validations = 0 if validated is not None else _count(validation, len(order), "validation", dataset.name)
     calibrations = min(calibration, len(order) // 4)
     if calibration < 1:
         raise DataError(f"{dataset.name}: {calibration} calibration samples asked for; at least 1 is needed")
-    validation_part, fitted = _cut(dataset, order, validations, 0, rng)
+    if validated is None:
+        validation_part, fitted = _cut(dataset, order, validations, 0, rng)
+    else:
+        validation_part, fitted = validated, order
     calibrations = calibrations if groups is None else min(calibrations, len(fitted) // 2)
     if calibrations < 1 or validations + calibrations >= len(order) or calibrations >= len(fitted):
         raise DataError(
-            f"{dataset.name}: {size} samples are too few for {len(test_part)} test, {validations} validation,"
+            f"{dataset.name}: {size} samples are too few for {len(test_part)} test,"
+            f" {validations or len(validation_part)} validation,"
             f" {max(calibrations, 1)} calibration and at least 1 training sample",
             tip="give more data, or ask for smaller parts",
         )
@@ -75,6 +80,7 @@ def split(
         validation=np.sort(validation_part),
         test=np.sort(test_part),
         test_origin=origin,
+        validation_origin="held out" if validated is None else "the source's own validation part",
         groups=None if groups is None else _group_counts(groups, fitted, validation_part, test_part),
     )
 
@@ -107,11 +113,13 @@ def _stratified(pool: Indices, labels: npt.NDArray[np.int64] | None, rng: np.ran
 
 def _require_groups(dataset: Dataset, groups: Indices) -> None:
     found = len(np.unique(groups))
-    needed = 2 if dataset.test_indices is not None else 3
-    if found < needed:
-        parts = "validation and training" if needed == 2 else "test, validation and training"
+    held = {"test": dataset.test_indices, "validation": dataset.validation_indices}
+    parts = [name for name, own in held.items() if own is None]
+    needed = len(parts) + 1
+    if parts and found < needed:
         raise DataError(
-            f"{dataset.name}: {found} group{'s' * (found != 1)} cannot be kept whole in {parts};"
+            f"{dataset.name}: {found} group{'s' * (found != 1)} cannot be kept whole in"
+            f" {', '.join(parts)} and training;"
             f" at least {needed} are needed",
             tip="give more groups, or leave group out where samples do not belong together",
         )
@@ -155,7 +163,7 @@ def _shares(labels: npt.NDArray[np.int64], classes: int | None) -> npt.NDArray[n
 
 
 def _group_counts(groups: Indices, fitted: Indices, validation: Indices, test: Indices) -> dict[str, int]:
-    """How many groups each side holds; the source's own test part is not numbered and not counted."""
+    """How many groups each side holds; the source's own parts are not numbered and not counted."""
     sides = {"train and calibration": fitted, "validation": validation, "test": test}
     counts = {side: len(np.unique(groups[at][groups[at] >= 0])) for side, at in sides.items()}
     return {side: count for side, count in counts.items() if count}

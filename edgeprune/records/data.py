@@ -13,7 +13,8 @@ import numpy as np
 class Splits:
     """Four disjoint, sorted index arrays into one dataset (int64).
 
-    `test_origin` says where the test part comes from: the source itself, or held out by the seed.
+    `test_origin` and `validation_origin` say where these parts come from: the source itself, or held out
+    by the seed.
     `groups` counts the groups on each side, where samples belong together; no group is on two sides.
     """
 
@@ -24,6 +25,7 @@ class Splits:
     test: np.ndarray[Any, np.dtype[np.int64]]
     test_origin: str
     groups: dict[str, int] | None = None
+    validation_origin: str = "held out"
 
     def to_json(self) -> dict[str, Any]:
         """Sizes and the sha256 of each part's indices, in place of the indices themselves."""
@@ -31,6 +33,7 @@ class Splits:
         return {
             "seed": self.seed,
             "test_origin": self.test_origin,
+            "validation_origin": self.validation_origin,
             "sizes": {name: len(indices) for name, indices in parts.items()},
             "sha256": {
                 name: hashlib.sha256(indices.astype("<i8").tobytes()).hexdigest()

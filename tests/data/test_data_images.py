@@ -93,12 +93,13 @@ def test_a_test_folder_is_the_test_part(second: str, tests: int, tmp_path: Path)
     assert dataset.labels.tolist() == [0, 1, 2, 0, 1, 2]
 
 
-def test_validation_images_join_training_where_there_is_a_test_folder(tmp_path: Path):
-    """train, val and test: the split is drawn from train and val together."""
+def test_a_validation_folder_is_the_validation_part_where_there_is_a_test_folder(tmp_path: Path):
+    """train, val and test: each is its own part."""
     for part in ("train", "val", "test"):
         for name, colour in COLOURS.items():
             write(tmp_path / "d" / part / name, colour)
     dataset = open_data(tmp_path / "d")
+    assert dataset.validation_indices.tolist() == [3, 4, 5]
     assert dataset.test_indices.tolist() == [6, 7, 8]
 
 

@@ -82,6 +82,26 @@ def test_a_test_part_of_its_own_is_marked(kind: str, tmp_path: Path):
     np.testing.assert_allclose(dataset.batch([13])[0][0, 0], XT[1] / 255.0, rtol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["val", "valid", "validation"])
+def test_a_validation_part_of_its_own_is_marked(name: str):
+    """x_val and y_val, by any of their names, follow the training samples; the test part follows them."""
+    arrays = {
+        "x_train": X,
+        "y_train": Y,
+        "x_test": XT,
+        "y_test": YT,
+        f"x_{name}": XT[:2],
+        f"y_{name}": YT[:2],
+    }
+    dataset = open_data(arrays, input_shapes=SHAPE)
+    assert dataset.validation_indices.tolist() == [12, 13]
+    assert dataset.test_indices.tolist() == [14, 15, 16, 17]
+    assert dataset.labels.tolist() == [*Y, *YT[:2], *YT]
+    several = open_data({"x": (X, X), "y": Y, f"x_{name}": (XT, XT), f"y_{name}": YT})
+    assert several.validation_indices.tolist() == [12, 13, 14, 15]
+    assert len(several.batch([13])) == 2
+
+
 @pytest.mark.parametrize("kind", ["datafunctions:alone", "datafunctions:images"])
 def test_labels_may_be_missing(kind: str, functions: Path):
     """Without labels the samples are there and labels and classes are None."""

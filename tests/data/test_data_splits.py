@@ -15,15 +15,16 @@ from edgeprune.errors import DataError
 PARTS = ("train", "calibration", "validation", "test")
 
 
-def dataset(size: int, classes: int = 4, test: int = 0, labels: bool = True):
+def dataset(size: int, classes: int = 4, test: int = 0, labels: bool = True, val: int = 0):
     y = np.random.default_rng(size).permutation(np.arange(size) % classes)
     arrays = {"x": np.zeros((size, 2), np.float32)}
     if labels:
         arrays["y"] = y
-    if test:
-        arrays["x_test"] = np.zeros((test, 2), np.float32)
-        if labels:
-            arrays["y_test"] = np.arange(test) % classes
+    for part, count in (("test", test), ("val", val)):
+        if count:
+            arrays[f"x_{part}"] = np.zeros((count, 2), np.float32)
+            if labels:
+                arrays[f"y_{part}"] = np.arange(count) % classes
     return open_data(arrays)
 
 
@@ -34,13 +35,22 @@ def dataset(size: int, classes: int = 4, test: int = 0, labels: bool = True):
     test=st.sampled_from([0, 9]),
     labels=st.booleans(),
     seed=st.integers(0, 2**32 - 1),
+    val=st.sampled_from([0, 8]),
 )
-def test_parts_are_disjoint_and_cover_everything(size: int, classes: int, test: int, labels: bool, seed: int):
-    """Every sample is in exactly one part, and no part is empty."""
-    data = dataset(size, classes, test, labels)
-    parts = [getattr(split(data, seed=seed), name) for name in PARTS]
+def test_parts_are_disjoint_and_cover_everything(
+    size: int, classes: int, test: int, labels: bool, seed: int, val: int
+):
+    """Every sample is in exactly one part, no part is empty, and the source's own are taken whole."""
+    data = dataset(size, classes, test, labels, val)
+    found = split(data, seed=seed)
+    parts = [getattr(found, name) for name in PARTS]
     joined = np.concatenate(parts)
-    assert sorted(joined.tolist()) == list(range(size + test))
+    assert sorted(joined.tolist()) == list(range(size + test + val))
+    if val:
+        assert found.validation.tolist() == list(range(size, size + val))
+        assert "source" in found.validation_origin
+    if test:
+        assert found.test.tolist() == list(range(size + val, size + val + test))
     assert all(len(part) for part in parts)
 
 
@@ -170,6 +180,16 @@ def test_whole_groups_come_near_the_sizes_asked_for():
             np.arange(40) % 5,
             {"x_test": np.zeros((2, 1), np.float32), "group_test": np.array([4, 9])},
             "group 4",
+        ),
+        (
+            np.arange(40) % 5,
+            {"x_val": np.zeros((2, 1), np.float32), "group_val": np.array([7, 3])},
+            "group 3 is in group and in group_val",
+        ),
+        (
+            np.zeros(40, int),
+            {"x_val": np.zeros((4, 1), np.float32)},
+            "1 group cannot be kept whole in test and",
         ),
     ],
 )
