@@ -13,13 +13,13 @@ A concatenation or stack needs the masks of its operands to be those of its resu
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import fx
 
-from edgeprune.coupling.components import BoolArray, Couplings
+from edgeprune.coupling.components import BoolArray, Couplings, IntArray
 from edgeprune.coupling.movement import CYCLIC, MOVEMENT, PERMUTING, RESHAPING, blocks
 from edgeprune.model.graph import attribute, concrete, shape_of
 from edgeprune.surgery.rewrite import New
@@ -49,27 +49,53 @@ def commutes(node: fx.Node, new: New, sizes: Sizes, graph: fx.GraphModule) -> bo
 
 
 def whole(node: fx.Node, couplings: Couplings) -> bool:
-    """Whether a pixel shuffle, or its inverse, loses whole blocks of channels and no position.
+    """Whether an operator that takes indices by a pattern loses whole periods of it only.
 
-    What trial removals find by luck only: a half of the channels of every block may go together.
+    A pixel shuffle, or its inverse, may lose whole blocks of channels and no position; a slice with a
+    step the indices that it takes together with those that it skips. Trial removals find out by luck
+    only: a half of the channels of every block may go together.
     """
+    if node.target is aten.slice.Tensor:
+        return _steps_whole(node, couplings)
     if node.target not in PIXELS:
         return True
-    source, factor = node.args[:2]
+    source, factor = cast(tuple[fx.Node, int], node.args[:2])
     wide = source if node.target is aten.pixel_shuffle.default else node
     for value in (source, node):
-        spots = couplings.values.get(value.name, ((),))[0]
-        for dim, extents in enumerate(spots):
-            for extent in extents:
-                vector = couplings.extents[extent]
-                if dim != len(spots) - 3:
-                    if dim > len(spots) - 3 and (vector >= 0).any():
-                        return False
-                elif value is wide:
-                    block = vector.reshape(-1, factor * factor)
-                    if (block != block[:, :1]).any():
-                        return False
+        rank = len(shape_of(value.meta["val"]))
+        for dim in range(rank):
+            for vector in _vectors(value, dim, couplings):
+                if dim > rank - 3 and (vector >= 0).any():
+                    return False
+                if dim == rank - 3 and value is wide and not _same(vector, factor * factor):
+                    return False
     return True
+
+
+def _steps_whole(node: fx.Node, couplings: Couplings) -> bool:
+    args: list[Any] = [*node.args, *(0, 0, None, None, 1)[len(node.args) :]]
+    source, dim, start, end, step = args
+    if step == 1:
+        return True
+    shape = shape_of(source.meta["val"])
+    dim = normal_dim(dim, len(shape))
+    taken = range(shape[dim])[start:end]
+    for vector in _vectors(source, dim, couplings):
+        free = (vector >= 0).any()
+        if free and (len(vector) != shape[dim] or not _same(vector[taken.start : taken.stop], step)):
+            return False
+    return True
+
+
+def _vectors(value: fx.Node, dim: int, couplings: Couplings) -> list[IntArray]:
+    """Component of each index along a dimension of a value (−1: pinned), one for every factor."""
+    spots = couplings.values.get(value.name, ((),))[0]
+    return [couplings.extents[extent] for extent in spots[dim]] if dim < len(spots) else []
+
+
+def _same(vector: IntArray, period: int) -> bool:
+    """Whether each stretch of `period` indices, the last may be short, is of one component."""
+    return np.array_equal(vector, np.repeat(vector[::period], period)[: len(vector)])
 
 
 def _joins(node: fx.Node, sizes: Sizes) -> bool:

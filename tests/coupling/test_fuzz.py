@@ -79,3 +79,8 @@ def test_operators_that_no_network_had_are_named():
 def test_shuffles_that_trial_removals_miss_are_pinned_or_told_apart():
     """A pixel shuffle that another undoes would lose half of each block: the fuzz found it in this bundle."""
     assert not check(range(840, 860), draws=2).failures
+
+
+def test_steps_that_trial_removals_miss_are_pinned():
+    """Every second of six channels: half of the removals leave a slice with a step, and trials meet those."""
+    assert not check([4120], draws=8).failures

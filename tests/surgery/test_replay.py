@@ -5,12 +5,14 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from torch import fx
+from generate import draw_removal
+from torch import fx, nn
 
 from edgeprune.coupling.movement import blocks
 from edgeprune.errors import TraceError
 from edgeprune.model.graph import shape_of
-from edgeprune.surgery import replay
+from edgeprune.model.trace import trace
+from edgeprune.surgery import analyse, cut, replay
 from edgeprune.surgery.rewrite import rewrite
 from edgeprune.surgery.sizes import Sizes
 
@@ -125,3 +127,27 @@ def test_blocks_cover_both_shapes_and_hold_as_many_elements(old, new):
     assert list(itertools.chain(*(a for _, a in found))) == list(range(len(new)))
     for before, after in found:
         assert np.prod([old[d] for d in before]) == np.prod([new[d] for d in after])
+
+
+class Steps(nn.Module):
+    """Every second channel, of pairs that leave together or of channels that do not; every second pixel."""
+
+    def __init__(self, tied):
+        super().__init__()
+        self.conv, self.last, self.tied = nn.Conv2d(3, 8, 1), nn.Conv2d(4, 2, 1), tied
+
+    def forward(self, x):
+        y = self.conv(x)
+        if self.tied:
+            y = y.unflatten(1, (4, 2)).flip(2).flatten(1, 2) + y
+        return self.last(y[:, ::2][..., 1::2, ::2])
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_step_takes_whole_periods_or_is_pinned(tied):
+    """Pairs that leave together keep their slice; single channels are pinned whatever the trials say."""
+    traced = trace(Steps(tied).eval(), (torch.randn(2, 3, 4, 4),))
+    couplings = analyse(traced)
+    assert couplings.count == (4 if tied else 0)
+    for draw in range(8):
+        cut(traced, couplings, draw_removal(couplings, draw))
