@@ -1,15 +1,14 @@
 """Which components a round removes: widths of least loss within the goals, corrected by timing.
 
 A prediction of milliseconds adds up layers; the whole model is then built, timed beside the
-dense one, and the goal in predicted terms is moved by what the prediction was off, until the
-measured time keeps to what was asked. Elsewhere: the prediction (latencies), the loss curves
-(recovery.sensitivity), the knapsack (planning).
+dense one, until the measured time keeps to what was asked. Elsewhere: how the next plan follows from
+what was measured (landing), the prediction (latencies), the loss curves (recovery.sensitivity), the
+knapsack (planning).
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from edgeprune.model.trace import reexport
 from edgeprune.onnxfile import export_onnx
 from edgeprune.pipeline.exporting import BATCH
 from edgeprune.pipeline.goals import Goal, Goals, joint
+from edgeprune.pipeline.landing import TIMINGS, Tried, land
 from edgeprune.pipeline.options import Clock, Options
 from edgeprune.pipeline.prepare import Prepared
 from edgeprune.pipeline.state import State
@@ -30,7 +30,6 @@ from edgeprune.recovery.sensitivity import sensitivity
 from edgeprune.surgery import cut
 
 SENSITIVITY_SAMPLES = 512
-CORRECTIONS, CLOSE = 4, 0.02  # timings of whole models at most; measured over asked that is good enough
 TIMING_SECONDS = 3.0  # at most, and no longer than the final bench
 
 
@@ -74,14 +73,27 @@ def plan(
             state.trace, state.couplings, statistics, scores.rank, samples, progress=clock.progress.step
         )
 
-    def choose(wanted: Goals) -> BoolArray:
-        return _choose(prepared, state, scores, curves, wanted, options)
+    def choose(wanted: Goals, held: BoolArray | None = None) -> BoolArray:
+        return _choose(prepared, state, scores, curves, wanted, options, held)
 
     timer = None if prepared.latency is None else prepared.latency.timer
     if not correct or timer is None or all(g.kind != "ms" for g in goals):
         return Plan(choose(goals), curves)
+    asked = next(g.share for g in goals if g.kind == "ms")
+    predicted = joint(prepared, state.trace, state.couplings, (Goal("ms", 1.0),))
     seconds = min(TIMING_SECONDS, options.bench_seconds)
-    return _corrected(prepared, state, goals, choose, curves, seconds, clock)
+
+    def aimed(aim: float, held: BoolArray | None) -> BoolArray:
+        return choose(tuple(Goal("ms", aim) if g.kind == "ms" else g for g in goals), held)
+
+    def measured(removed: BoolArray, turn: int) -> Tried:
+        found = Tried(timed_share(prepared, state, removed, seconds), predicted(removed), removed)
+        clock.progress.step(turn, TIMINGS, f"{found.measured:.3f} of the dense latency, {asked:.3f} asked")
+        return found
+
+    best, tried = land(asked, aimed, measured, state.couplings.group)
+    timed = tuple({"asked": asked, "predicted": t.predicted, "measured": t.measured} for t in tried)
+    return Plan(best.removed, curves, timed)
 
 
 def score_curves(state: State, scores: Scores) -> dict[int, Curve]:
@@ -106,6 +118,7 @@ def _choose(
     curves: dict[int, Curve],
     goals: Goals,
     options: Options,
+    held: BoolArray | None,
 ) -> BoolArray:
     """The widths; those that suit the machine unless that misses the goals or the cost knows them."""
     cost = joint(prepared, state.trace, state.couplings, goals)
@@ -115,62 +128,10 @@ def _choose(
         if options.allocation == "uniform":
             removed = uniform(state.couplings, scores.rank, cost, 1.0, align=block)
         else:
-            removed = allocate(state.couplings, scores.rank, curves, cost, 1.0, align=block)
+            removed = allocate(state.couplings, scores.rank, curves, cost, 1.0, align=block, held=held)
         if cost(removed) <= 1:
             break
     return removed
-
-
-def _corrected(
-    prepared: Prepared,
-    state: State,
-    goals: Goals,
-    choose: Callable[[Goals], BoolArray],
-    curves: dict[int, Curve],
-    seconds: float,
-    clock: Clock,
-) -> Plan:
-    """Move the predicted goal until the measured one is met; the slowest plan that keeps to it wins."""
-    asked = next(g.share for g in goals if g.kind == "ms")
-    aim, timed = asked, []
-    best: tuple[float, BoolArray] | None = None
-    slow: list[tuple[float, float]] = []  # measured and predicted share of plans on either side
-    fast: list[tuple[float, float]] = []
-    for turn in range(CORRECTIONS):
-        removed = choose(tuple(Goal("ms", aim) if g.kind == "ms" else g for g in goals))
-        cost = joint(prepared, state.trace, state.couplings, (Goal("ms", 1.0),))
-        predicted, measured = cost(removed), timed_share(prepared, state, removed, seconds)
-        timed.append({"asked": asked, "predicted": predicted, "measured": measured})
-        clock.progress.step(turn + 1, CORRECTIONS, f"{measured:.3f} of the dense latency, {asked:.3f} asked")
-        fits, before = measured <= asked * (1 + CLOSE), best is not None and best[0] <= asked * (1 + CLOSE)
-        better = (
-            best is None
-            or (fits and (not before or measured > best[0]))
-            or (not fits and not before and measured < best[0])
-        )
-        if better:
-            best = measured, removed
-        if abs(measured / asked - 1) <= CLOSE:
-            break
-        (slow if measured > asked else fast).append((measured, predicted))
-        again = _next_aim(asked, slow, fast)
-        if abs(again / aim - 1) < CLOSE / 4:
-            break
-        aim = again
-    assert best is not None
-    return Plan(best[1], curves, tuple(timed))
-
-
-def _next_aim(asked: float, slow: list[tuple[float, float]], fast: list[tuple[float, float]]) -> float:
-    """What to aim at in predicted terms: between the nearest plans on both sides, else scaled by the error.
-
-    Scaling alone swings from one side to the other where a step of the staircase lies at the goal.
-    """
-    if slow and fast:
-        (above, high), (below, low) = min(slow), max(fast)
-        return low + (high - low) * (asked - below) / (above - below)
-    measured, predicted = min(slow) if slow else max(fast)
-    return predicted * asked / measured
 
 
 def timed_share(prepared: Prepared, state: State, removed: BoolArray, seconds: float) -> float:

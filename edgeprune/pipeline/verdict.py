@@ -7,8 +7,8 @@ that is not at hand) is said to be unmeasured. Elsewhere: planning for it (plans
 from __future__ import annotations
 
 from edgeprune.pipeline.deliver import Delivery
+from edgeprune.pipeline.landing import CLOSE
 from edgeprune.pipeline.options import Options
-from edgeprune.pipeline.plans import CLOSE
 from edgeprune.pipeline.search import within
 from edgeprune.pipeline.state import State
 

@@ -38,6 +38,7 @@ class _Choice:
     curves: dict[int, Curve]
     cost: Cost
     block: dict[int, int]
+    least: dict[int, int]
     known: dict[tuple[int, ...], float] = field(default_factory=dict)
     losses: dict[int, list[float]] = field(default_factory=dict)
 
@@ -77,6 +78,7 @@ def allocate(
     target: float,
     *,
     align: int = 1,
+    held: BoolArray | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> BoolArray:
     """Components to remove so that `cost` is at most `target` at the least summed loss.
@@ -87,16 +89,18 @@ def allocate(
         cost: of a removal (MACs, bytes, milliseconds); need not be monotone.
         align: kept channels of a group are a multiple of this, or all; for a cost that does not
             know what widths the machine likes.
+        held: components that go in any case, in each group those of the lowest rank.
 
     Returns what costs least where the target lies out of reach; the caller compares.
     """
     members = {g: in_order(couplings, rank, g) for g in curves}
     block = {g: block_of(couplings, g, align) for g in members}
-    choice = _Choice(couplings, members, curves, cost, block)
-    counts = dict.fromkeys(members, 0)
+    counts = {g: 0 if held is None else int(held[rows].sum()) for g, rows in members.items()}
+    choice = _Choice(couplings, members, curves, cost, block, counts)
     if choice.price(counts) <= target:
         return choice.removal(counts)
-    options = {g: _grid(len(rows), choice.block[g]) for g, rows in members.items()}
+    grids = {g: _grid(len(rows), block[g]) for g, rows in members.items()}
+    options = {g: [counts[g], *(c for c in grid if c > counts[g])] for g, grid in grids.items()}
     scale = sum(choice.loss(g, o[-1]) for g, o in options.items()) / choice.price(counts) + 1e-12
     low, high = -12.0, 12.0  # of log2(price / scale)
     fitting: list[dict[int, int]] = []  # ever closer to the target
@@ -132,8 +136,9 @@ def _grid(total: int, block: int) -> list[int]:
 def _given_back(choice: _Choice, g: int, count: int) -> list[int]:
     """Smaller removed counts around one that keep to the block, most given back first."""
     total, block = len(choice.members[g]), choice.block[g]
-    near = range(max(0, count - AROUND * block), count)
-    return [c for c in near if c == 0 or (total - c) % block == 0]
+    least = choice.least[g]
+    near = range(max(least, count - AROUND * block), count)
+    return [c for c in near if c == least or (total - c) % block == 0]
 
 
 def _descend(

@@ -103,6 +103,18 @@ def test_a_group_without_a_curve_stays_whole():
     assert removed[16:].any()
 
 
+def test_held_components_go_and_the_others_get_what_that_saves():
+    """Of three equal groups one is held below what it would keep: the others keep more."""
+    couplings = chain(64, 64, 64)
+    goal, curves = 0.3 * couplings.macs(), {g: line(1.0) for g in range(3)}
+    held = np.zeros(couplings.count, bool)
+    held[:40] = True
+    removed = allocate(couplings, ranks(couplings), curves, couplings.macs, goal, held=held)
+    free = allocate(couplings, ranks(couplings), curves, couplings.macs, goal)
+    assert removed[held].all() and couplings.macs(removed) <= goal
+    assert free[:64].sum() < 40 and removed[~held].sum() < free[~held].sum()
+
+
 def test_largest_removal_keeps_one_channel_everywhere():
     """The floor of a budget leaves one component per group."""
     couplings = chain(9, 7)
