@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeprune.coupling.components import BoolArray, Couplings
-from edgeprune.planning.groups import Cost, Curve, block_of, in_order
+from edgeprune.planning.groups import Cost, Curve, block_of, in_order, largest
 
 GRID = 16  # widths per group while the price is sought
 AROUND = 16  # channels looked at on either side of a width when the rest is spent
@@ -124,6 +124,19 @@ def allocate(
         fitting = [least]
     full = [_exchange(choice, _spend(choice, found, target), target) for found in fitting[-CLOSEST:]]
     return choice.removal(min(full, key=choice.total))
+
+
+def cheapest(couplings: Couplings, rank: npt.NDArray[np.int64], cost: Cost) -> BoolArray:
+    """What costs least whatever it loses: where narrower is not always faster, not the largest removal."""
+    groups = range(len(couplings.group_names))
+    members = {g: in_order(couplings, rank, g) for g in groups}
+    none, most = dict.fromkeys(members, 0), largest(couplings, rank)
+    flat = dict.fromkeys(members, Curve((0.0, 1.0), (0.0, 0.0)))
+    choice = _Choice(couplings, members, flat, cost, dict.fromkeys(members, 1), none)
+    options = {g: _grid(len(rows), 1) for g, rows in members.items()}
+    starts = [{g: int(most[rows].sum()) for g, rows in members.items()}, none]
+    ends = [_descend(choice, options, start, math.inf) for start in starts]
+    return choice.removal(min(ends, key=choice.price))
 
 
 def _grid(total: int, block: int) -> list[int]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edgeprune.coupling.components import Cost, Couplings, Layer
-from edgeprune.planning import Curve, allocate, uniform
+from edgeprune.planning import Curve, allocate, cheapest, uniform
 from edgeprune.planning.groups import largest
 
 
@@ -101,6 +101,20 @@ def test_a_group_without_a_curve_stays_whole():
     removed = allocate(couplings, ranks(couplings), {1: line(1.0)}, couplings.macs, 0.6 * couplings.macs())
     assert not removed[:16].any()
     assert removed[16:].any()
+
+
+def test_the_cheapest_network_need_not_be_the_narrowest():
+    """Where one channel takes longer than eight the least cost lies at eight; else all that can goes."""
+    couplings = chain(32, 32)
+
+    def steps(removed):
+        kept = (~removed).reshape(2, 32).sum(1)
+        return float((kept + 20 * (kept % 8 != 0)).sum())
+
+    found = cheapest(couplings, ranks(couplings), steps)
+    assert (~found).reshape(2, 32).sum(1).tolist() == [8, 8]
+    plain = cheapest(couplings, ranks(couplings), couplings.macs)
+    assert np.array_equal(plain, largest(couplings, ranks(couplings)))
 
 
 def test_held_components_go_and_the_others_get_what_that_saves():
