@@ -94,7 +94,7 @@ def _cross(
         if close(np.where(wide, slow.removed & fast.removed, fast.removed)):
             return
         below, above = (middle, above) if tried[-1].measured <= asked else (below, middle)
-    held = fast.removed & (group == deeper[above - 1])
+    held = fast.removed & np.isin(group, deeper[below:above])
     for _ in range(FILLED):
         with_it = [t for t in tried if (t.removed >= held).all()]
         if close(choose(_next_aim(asked, with_it), held)):
