@@ -35,7 +35,11 @@ Measure = Callable[[BoolArray, int], Tried]
 
 
 def land(
-    asked: float, choose: Choose, measure: Measure, group: npt.NDArray[np.int32]
+    asked: float,
+    choose: Choose,
+    measure: Measure,
+    group: npt.NDArray[np.int32] | None,
+    allowed: Callable[[BoolArray], bool],
 ) -> tuple[Tried, list[Tried]]:
     """The slowest plan measured that keeps to the goal (else the fastest), and all that were measured.
 
@@ -43,7 +47,8 @@ def land(
         asked: the share of the dense latency.
         choose: gives the removal for a predicted share and components that go in any case.
         measure: of a removal and the number of this timing, from 1.
-        group: of each component.
+        group: of each component; None where the groups may not be told apart (the uniform control).
+        allowed: whether a removal keeps to the other goals; what `choose` gives does.
     """
     tried: list[Tried] = []
 
@@ -63,8 +68,8 @@ def land(
             break
         aim = again
     slow, fast = _nearest(asked, tried)
-    if slow and fast and all(abs(t.measured / asked - 1) > CLOSE for t in tried):
-        _cross(asked, slow, fast, choose, close, tried, group)
+    if group is not None and slow and fast and all(abs(t.measured / asked - 1) > CLOSE for t in tried):
+        _cross(asked, slow, fast, choose, close, tried, group, allowed)
     fits = [t for t in tried if t.measured <= asked * (1 + CLOSE)]
     best = max(fits, key=lambda t: t.measured) if fits else min(tried, key=lambda t: t.measured)
     return best, tried
@@ -78,6 +83,7 @@ def _cross(
     close: Callable[[BoolArray], bool],
     tried: list[Tried],
     group: npt.NDArray[np.int32],
+    allowed: Callable[[BoolArray], bool],
 ) -> None:
     """Find the group of the step between two plans, hold it, and give the others what is left."""
     size = int(group.max()) + 1
@@ -91,7 +97,8 @@ def _cross(
             break
         middle = (below + above) // 2
         wide = np.isin(group, deeper[:middle])
-        if close(np.where(wide, slow.removed & fast.removed, fast.removed)):
+        between = np.where(wide, slow.removed & fast.removed, fast.removed)
+        if not allowed(between) or close(between):
             return
         below, above = (middle, above) if tried[-1].measured <= asked else (below, middle)
     held = fast.removed & np.isin(group, deeper[below:above])

@@ -91,7 +91,10 @@ def plan(
         clock.progress.step(turn, TIMINGS, f"{found.measured:.3f} of the dense latency, {asked:.3f} asked")
         return found
 
-    best, tried = land(asked, aimed, measured, state.couplings.group)
+    others = tuple(g for g in goals if g.kind != "ms")
+    rest = joint(prepared, state.trace, state.couplings, others) if others else lambda _: 0.0
+    group = None if options.allocation == "uniform" else state.couplings.group
+    best, tried = land(asked, aimed, measured, group, lambda removed: rest(removed) <= 1)
     timed = tuple({"asked": asked, "predicted": t.predicted, "measured": t.measured} for t in tried)
     return Plan(best.removed, curves, timed)
 

@@ -23,9 +23,9 @@ def choose(aim, held):
     return removed
 
 
-def landed(measure, asked=0.5):
+def landed(measure, asked=0.5, group=GROUP, allowed=lambda _: True):
     """The share that the best plan was measured at, and how many were timed."""
-    best, tried = land(asked, choose, lambda r, _: Tried(measure(r), predicted(r), r), GROUP)
+    best, tried = land(asked, choose, lambda r, _: Tried(measure(r), predicted(r), r), group, allowed)
     assert best in tried and len({t.removed.tobytes() for t in tried}) == len(tried) <= TIMINGS
     return best.measured, len(tried)
 
@@ -49,6 +49,24 @@ def test_a_step_at_the_goal_is_held_and_the_rest_of_the_time_is_used(group):
     assert not any(abs(share / 0.5 - 1) <= CLOSE for share in plain)
     reached, _ = landed(measure)
     assert reached == pytest.approx(0.5, rel=CLOSE)
+
+
+def test_other_goals_and_the_uniform_control_are_kept_on_the_way_over():
+    """A plan between two is not even timed where it misses another goal; uniform shares stay uniform."""
+    seen = []
+
+    def measure(removed):
+        seen.append([int(removed[group == GROUP].sum()) for group in range(4)])
+        return 0.8 * predicted(removed) + 0.2 * (seen[-1][2] <= 16)
+
+    def fewer(removed):
+        return removed.sum() >= 67
+
+    reached, _ = landed(measure, allowed=fewer)
+    assert reached < 0.5 and min(map(sum, seen[4:]), default=67) >= 67
+    seen.clear()
+    assert landed(measure, group=None)[0] < 0.5
+    assert all(max(cut) - min(cut) <= 1 for cut in seen)
 
 
 def test_without_another_group_the_plan_below_the_step_is_kept():
