@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 import sys
 
+NEAR_MB = 64  # libraries are mapped in pieces of up to this size: one that did not fit leaves as much unused
+
 
 def main(source: str, destination: str, memory_mb: int) -> None:
     """Limit this process, simplify `source`, write `destination`."""
@@ -39,5 +41,23 @@ def main(source: str, destination: str, memory_mb: int) -> None:
     print(json.dumps({"before": len(model.graph.node), "after": len(simplified.graph.node)}))
 
 
+def at_the_limit(memory_mb: int) -> bool:
+    """Whether the address space used so far came near the limit, whatever the failure was then called."""
+    try:
+        with open("/proc/self/status") as status:
+            peak = next(line for line in status if line.startswith("VmPeak"))
+        return int(peak.split()[1]) >= (memory_mb - NEAR_MB) << 10
+    except MemoryError:
+        return True
+    except (OSError, StopIteration):  # not on this platform
+        return False
+
+
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+    try:
+        main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+    except Exception:
+        # An extension that cannot allocate may raise anything, a SystemError without a text included.
+        if at_the_limit(int(sys.argv[3])):
+            sys.exit("MemoryError")
+        raise

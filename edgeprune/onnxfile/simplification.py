@@ -93,5 +93,5 @@ def _cause(finished: subprocess.CompletedProcess[str], memory_mb: int) -> str:
     if finished.returncode < 0:
         number = -finished.returncode
         name = signal.Signals(number).name if number in set(signal.Signals) else str(number)
-        return f"onnxsim was ended by {name} ({last})"
+        return f"onnxsim, limited to {memory_mb} MiB, was ended by {name} ({last})"
     return f"onnxsim failed: {last}"
