@@ -119,7 +119,9 @@ def quantise(
                 accuracy = {
                     "before": share_interval(before.per_sample),
                     "after": share_interval(after.per_sample),
-                    "drop": paired_drop(before.per_sample, after.per_sample),
+                    "drop": paired_drop(
+                        before.per_sample, after.per_sample, groups=dataset.groups_of(parts.test)
+                    ),
                 }
         timing: BenchResult | None = None
         if device.local:

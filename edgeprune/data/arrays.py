@@ -33,10 +33,11 @@ ENDINGS = {"train": "", "val": "val", "valid": "val", "validation": "val", "test
 
 @dataclass(frozen=True)
 class Part:
-    """Raw arrays of one part, and its labels if it has any."""
+    """Raw arrays of one part, its labels if it has any, and what each sample belongs to if that is said."""
 
     inputs: dict[str, Array]
     labels: Array | None
+    groups: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -44,13 +45,12 @@ class Parts:
     """Raw arrays of a source.
 
     `own` holds the parts that the source keeps apart from what may be trained on, "validation" before
-    "test"; `groups` says of each training sample what it belongs together with, if the source says so.
+    "test".
     """
 
     train: Part
     own: dict[str, Part]
     sha256: str
-    groups: Array | None = None
 
 
 class ArraySource:
@@ -127,8 +127,10 @@ def from_mapping(arrays: Mapping[str, Array], name: str, *, sha256: str | None =
             )
         if labels[end] is not None and not side:
             raise DataError(f"{name}: y_{end} is there, but no x_{end}")
+        if end in groups and not side:
+            raise DataError(f"{name}: group_{end} is there, but no x_{end}")
         if side:
-            own[part] = Part({key: side[key] for key in inputs}, labels[end])
+            own[part] = Part({key: side[key] for key in inputs}, labels[end], groups.get(end))
     for one, other in combinations(groups, 2):
         shared = np.intersect1d(groups[one], groups[other])
         if shared.size:
@@ -137,7 +139,7 @@ def from_mapping(arrays: Mapping[str, Array], name: str, *, sha256: str | None =
                 f"{name}: group {shared[0]} is in {first} and in {second} ({shared.size} are in both)",
                 tip=f"move whole groups to one side, or leave x_{other}, y_{other} and {second} out",
             )
-    return Parts(Part(inputs, labels[""]), own, sha256 or _hash_arrays(arrays), groups.get(""))
+    return Parts(Part(inputs, labels[""], groups.get("")), own, sha256 or _hash_arrays(arrays))
 
 
 def read_idx(folder: Path) -> Parts:

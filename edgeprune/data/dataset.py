@@ -42,7 +42,7 @@ class Dataset:
         validation_indices, test_indices: the samples of the source's own validation and test parts, where
             it has them.
         groups: int64, shape (samples,): samples of one number belong together (a person, a machine) and
-            are never split apart; −1 in the source's own parts. None where the source does not say.
+            are never split apart; −1 in parts of which the source does not say. None where it says nothing.
         sha256: of the source's contents (for image folders: names, sizes and the files' beginnings).
     """
 
@@ -83,6 +83,12 @@ class Dataset:
     def __repr__(self) -> str:
         kinds = f", {self.classes} classes" if self.classes is not None else ", no labels"
         return f"Dataset({self.name!r}, {self._size} samples{kinds})"
+
+    def groups_of(self, indices: Indices) -> Indices | None:
+        """The groups of these samples; None where one of them has none."""
+        if self.groups is None or (self.groups[indices] < 0).any():
+            return None
+        return self.groups[indices]
 
     def batch(self, indices: npt.ArrayLike) -> Inputs:
         """The model's inputs for these samples, in this order, batch first.

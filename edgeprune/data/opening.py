@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgeprune.data.arrays import ArraySource, Parts, from_mapping, is_idx_folder, read_idx, read_npz
+from edgeprune.data.arrays import OWN, ArraySource, Parts, from_mapping, is_idx_folder, read_idx, read_npz
 from edgeprune.data.dataset import Dataset, Labels, Source, require_finite
 from edgeprune.data.images import open_image_folder
 from edgeprune.data.items import ItemSource, collect_labels, hash_items, is_item_dataset, to_array
@@ -122,7 +122,7 @@ def _build(parts: Parts, name: str, shapes: Shapes, mean: Statistic, std: Statis
     arrays, labels = dict(parts.train.inputs), parts.train.labels
     _require_lengths(arrays, labels, name, "")
     size = len(next(iter(arrays.values())))
-    groups = None if parts.groups is None else _group_numbers(parts.groups, size, name)
+    groups = [_group_numbers(parts.train.groups, size, name, "group", 0)]
     own: dict[str, npt.NDArray[np.int64]] = {}
     for kind, part in parts.own.items():
         _require_lengths(part.inputs, part.labels, name, f"{kind} ")
@@ -138,11 +138,12 @@ def _build(parts: Parts, name: str, shapes: Shapes, mean: Statistic, std: Statis
             labels = np.concatenate([labels.reshape(-1), part.labels.reshape(-1)])
         own[kind] = np.arange(size, size + count)
         size += count
-        if groups is not None:
-            groups = np.concatenate([groups, np.full(count, -1)])
+        first = max(int(numbers.max(initial=-1)) for numbers in groups) + 1
+        groups.append(_group_numbers(part.groups, count, name, f"group_{OWN[kind]}", first))
     for key, array in arrays.items():
         require_finite(array, name if len(arrays) == 1 else f"{name}: {key}")
     classes, numbers, names = _class_numbers(labels, name)
+    belongs = np.concatenate(groups)
     return _assemble(
         name=name,
         source=ArraySource(tuple(arrays.values())),
@@ -155,7 +156,7 @@ def _build(parts: Parts, name: str, shapes: Shapes, mean: Statistic, std: Statis
         sha256=parts.sha256,
         checked=True,
         fitting=(shapes, mean, std),
-        groups=groups,
+        groups=belongs if (belongs >= 0).any() else None,
     )
 
 
@@ -227,17 +228,21 @@ def _assemble(
     )
 
 
-def _group_numbers(groups: npt.NDArray[Any], count: int, name: str) -> npt.NDArray[np.int64]:
-    """Groups numbered from 0 in sorted order."""
+def _group_numbers(
+    groups: npt.NDArray[Any] | None, count: int, name: str, key: str, first: int
+) -> npt.NDArray[np.int64]:
+    """Groups numbered from `first` in sorted order; −1 for all where the source does not say."""
+    if groups is None:
+        return np.full(count, -1, dtype=np.int64)
     if groups.ndim != 1 or groups.dtype.kind not in "biuUS":
         raise DataError(
-            f"{name}: group has shape {groups.shape} and type {groups.dtype}; one whole number or text per"
+            f"{name}: {key} has shape {groups.shape} and type {groups.dtype}; one whole number or text per"
             " sample is expected",
             tip="give the person, machine or recording that each sample comes from",
         )
     if len(groups) != count:
-        raise DataError(f"{name}: lengths do not agree: {count} samples, {len(groups)} group")
-    return np.unique(groups, return_inverse=True)[1].astype(np.int64)
+        raise DataError(f"{name}: lengths do not agree: {count} samples, {len(groups)} {key}")
+    return first + np.unique(groups, return_inverse=True)[1].astype(np.int64)
 
 
 def _require_lengths(

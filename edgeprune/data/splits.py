@@ -47,7 +47,7 @@ def split(
     apart = [indices for indices in (own, validated) if indices is not None]
     pool = np.setdiff1d(np.arange(size), np.concatenate(apart)) if apart else np.arange(size)
     rng = np.random.default_rng(seed)
-    groups = dataset.groups
+    groups = None if dataset.groups_of(pool) is None else dataset.groups
     if groups is not None:
         _require_groups(dataset, groups[pool])
     order = _stratified(pool, dataset.labels, rng)
@@ -134,9 +134,9 @@ def _cut(
     It is the first of some random draws whose size and shares of the classes are near enough to those
     asked for, or else the nearest: with few groups the seed still decides which.
     """
-    if dataset.groups is None or count >= len(order):
+    groups = dataset.groups_of(order)
+    if groups is None or count >= len(order):
         return order[:count], order[count:]
-    groups = dataset.groups[order]
     names, sizes = np.unique(groups, return_counts=True)
     wanted = np.ones(1) if dataset.labels is None else _shares(dataset.labels[order], dataset.classes)
     best: tuple[float, npt.NDArray[np.bool_]] | None = None
@@ -163,7 +163,7 @@ def _shares(labels: npt.NDArray[np.int64], classes: int | None) -> npt.NDArray[n
 
 
 def _group_counts(groups: Indices, fitted: Indices, validation: Indices, test: Indices) -> dict[str, int]:
-    """How many groups each side holds; the source's own parts are not numbered and not counted."""
+    """How many groups each side holds, as far as the source says."""
     sides = {"train and calibration": fitted, "validation": validation, "test": test}
     counts = {side: len(np.unique(groups[at][groups[at] >= 0])) for side, at in sides.items()}
     return {side: count for side, count in counts.items() if count}

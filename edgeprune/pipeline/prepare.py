@@ -87,7 +87,8 @@ class Prepared:
         if before is None or after is None:
             points = 100 * (before_value - after_value)
             return Interval(points, points, points, level)
-        return paired_drop(before, after, level=level)
+        groups = self.dataset.groups_of(getattr(self.splits, part))
+        return paired_drop(before, after, level=level, groups=groups)
 
 
 def prepare(
@@ -135,6 +136,9 @@ def prepare(
         splits = split(
             dataset, seed=options.seed, calibration=options.calibration, validation=options.validation
         )
+        for note in _lone_groups(dataset, splits):
+            clock.progress.note(note)
+            notes = (*notes, note)
         with clock.stage("dense outputs"):
             dense = _dense_outputs(traced, dataset, splits, evaluation, folder, clock)
     labelled = dataset is not None and dataset.labels is not None
@@ -162,6 +166,18 @@ def prepare(
         metrics[1:], dict(evaluation), dense, _alignment(options, folder, clock), notes, file, tuple(calls),
         latency,
     )  # fmt: skip
+
+
+def _lone_groups(dataset: Dataset, splits: Splits) -> tuple[str, ...]:
+    """What to know where an interval counts samples although they belong together."""
+    found = []
+    for part in ("validation", "test"):
+        groups = dataset.groups_of(getattr(splits, part))
+        if groups is not None and len(np.unique(groups)) == 1:
+            found.append(
+                f"the {part} part is one group: its interval counts samples, and says little of other groups"
+            )
+    return tuple(found)
 
 
 def check_keep(traced: Trace, keep: Sequence[str]) -> None:

@@ -156,6 +156,21 @@ def test_no_group_is_on_both_sides(sizes: list[int], test: int, labels: bool, se
     }
 
 
+def test_groups_of_the_own_parts_are_known_and_told_from_each_other():
+    """Validation and test people have numbers of their own; a part of which nothing is said has none."""
+    x, y = np.zeros((12, 1), np.float32), np.arange(12) % 2
+    own = {f"{k}_{end}": v[:4] for end in ("val", "test") for k, v in (("x", x), ("y", y))}
+    people = {"group": np.arange(12) // 3, "group_val": np.array(["7", "8", "7", "8"])}
+    data = open_data({"x": x, "y": y, **own, **people})
+    parts = split(data, seed=0)
+    assert data.groups_of(parts.validation).tolist() == [4, 5, 4, 5]
+    assert data.groups_of(parts.test) is None
+    assert parts.to_json()["groups"] == {"train and calibration": 4, "validation": 2}
+    only = open_data({"x": x, "y": y, **own, "group_test": np.array([1, 1, 2, 2])})
+    assert only.groups_of(split(only, seed=0).test).tolist() == [0, 0, 1, 1]
+    assert split(only, seed=0).groups is None
+
+
 def test_whole_groups_come_near_the_sizes_asked_for():
     """Forty groups of 5 to 15: the parts are within a few samples of their shares, as are their classes."""
     data, _ = grouped(np.random.default_rng(3).integers(5, 16, 40).tolist(), 3)
@@ -174,6 +189,12 @@ def test_whole_groups_come_near_the_sizes_asked_for():
         (np.arange(40) % 2, {}, "2 groups cannot be kept whole in test, validation and training"),
         (np.zeros(40, int), {"x_test": np.zeros((4, 1), np.float32)}, "1 group cannot be kept whole"),
         (np.arange(39), {}, "40 samples, 39 group"),
+        (np.arange(40), {"group_val": np.arange(3)}, "group_val is there, but no x_val"),
+        (
+            np.arange(40),
+            {"x_val": np.zeros((4, 1), np.float32), "group_val": np.arange(50, 53)},
+            "4 samples, 3 group_val",
+        ),
         (np.zeros((40, 2), int), {}, "one whole number or text"),
         (np.linspace(0, 1, 40), {}, "one whole number or text"),
         (

@@ -67,7 +67,7 @@ def test_a_memory_limit_that_is_too_small_keeps_the_file(foldable):
     assert "needed more than 96 MiB" in result.note or "limited to 96 MiB, was ended by SIG" in result.note
 
 
-def test_a_failure_at_the_memory_limit_is_one_of_memory_whatever_it_is_called(foldable, tmp_path, monkeypatch):
+def test_any_failure_at_the_memory_limit_is_one_of_memory(foldable, tmp_path, monkeypatch):
     """An extension that raises a nameless error where memory ended is reported as memory."""
     own = tmp_path / "onnxsim.py"
     own.write_text("raise SystemError('error return without exception set')")

@@ -38,6 +38,32 @@ def test_paired_drop_has_its_coverage():
     assert 0.85 <= above / 400 <= 0.95
 
 
+@pytest.mark.parametrize("count", [3, 8])
+def test_paired_drop_has_its_coverage_where_samples_belong_together(count):
+    """Groups differ by 3 points in what they lose: by samples the 90% bound fails far more often."""
+    rng = np.random.default_rng(1)
+    groups = np.repeat(np.arange(count), 400)
+    by_samples = by_groups = 0
+    for _ in range(400):
+        lost = np.clip(rng.normal(0.04, 0.03, count), 0, 1)[groups]
+        after = (rng.random(len(groups)) >= lost).astype(float)
+        before, truth = np.ones(len(groups)), 4.0
+        by_samples += paired_drop(before, after, level=0.8).high >= truth
+        by_groups += paired_drop(before, after, level=0.8, groups=groups).high >= truth
+    assert by_samples / 400 < 0.75
+    assert 0.85 <= by_groups / 400 <= 0.97
+
+
+def test_one_group_and_equal_groups_change_nothing_for_the_better():
+    """One group gives no spread between groups; groups that lose alike are not narrower than samples."""
+    rng = np.random.default_rng(0)
+    before, after = (rng.random((2, 600)) < 0.9).astype(float)
+    plain = paired_drop(before, after)
+    assert paired_drop(before, after, groups=np.zeros(600, np.int64)) == plain
+    spread = paired_drop(before, after, groups=np.arange(600) % 6)
+    assert spread.value == plain.value and spread.high >= plain.high
+
+
 def test_identical_predictions_still_have_an_interval():
     """No disagreement among n samples is no proof of none."""
     same = np.ones(500)
