@@ -102,10 +102,11 @@ def merged(known: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
 
 
 def again(failures: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Those of earlier failures that still fail."""
+    """Those of earlier failures that still fail; what only failed in a bundle is tried in its bundle."""
     still = []
-    for seed in sorted({f["seed"] for f in failures}):
-        still += told(check([seed], **flavour(seed)), [seed])
+    for seed, whole in sorted({(f["seed"], f["what"].startswith("seeds")) for f in failures}):
+        seeds = list(range(seed, seed - seed % BUNDLE + BUNDLE)) if whole else [seed]
+        still += told(check(seeds, **flavour(seed)), seeds)
     return still
 
 
@@ -125,6 +126,7 @@ def fuzz(count: int, start: int, path: Path | None) -> dict[str, Any]:
         old = json.loads(path.read_text())
         if all(old.get(k) == v for k, v in header.items()):
             found = old | {"failures": again(old["failures"])}
+            write_json(path, found)
     while found["networks"] < count:
         began = time.monotonic()
         first = start + found["networks"]

@@ -68,6 +68,24 @@ def test_a_run_goes_on_where_its_file_ends_and_tries_failures_again(tmp_path, mo
     assert (found["networks"], found["failures"]) == (65, [])
 
 
+def test_a_failure_that_went_away_leaves_the_file_even_where_nothing_is_left_to_run(tmp_path, monkeypatch):
+    """What failed in a bundle only is tried in its bundle, up to the end of it."""
+    asked = []
+
+    def check(seeds, **how):
+        asked.append(list(seeds))
+        return Outcome(networks=len(seeds))
+
+    monkeypatch.setattr(fuzz, "check", check)
+    path = tmp_path / "fuzz.json"
+    fuzz.fuzz(40, 0, path)
+    failures = [{"seed": 20, "what": "seeds 20..39 together: x"}, {"seed": 5, "what": "seed 5: x"}]
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"failures": failures}))
+    fuzz.fuzz(40, 0, path)
+    assert asked[2:] == [[5], [*range(20, 40)]]
+    assert json.loads(path.read_text())["failures"] == []
+
+
 def test_operators_that_no_network_had_are_named():
     """A rule without a network is not silently counted as held."""
     seen, unseen = fuzz.covered({"aten.linear.default": 2, "aten.no_such.default": 1})
