@@ -1,28 +1,42 @@
 # Criteria against each other, LeNet, trust in rankings, and the article's experiment. All go on where they stopped.
 .PHONY: bench-bakeoff bench-article bench-lenet bench-ranking
 CRITERIA ?= ib-gauss,random,taylor,l2,ib-jmi,mrmr,ib-edge,fpgm,hsic-lasso,vib
-CONTROLS ?= ib-gauss,random,l2,taylor,fpgm
+CONTROLS ?= ib-gauss,random,l2,taylor
+BEST ?= $(CONTROLS),fpgm,ib-edge,vib
 OUTSIDE ?= tp-l2,tp-taylor,tp-bn-scale
+IMAGES ?= fashion_plain fashion_dw
+OTHERS ?= $(IMAGES) debian_text
+BAKEOFF := $(PY) -m benchmarks.bakeoff
 
 bench-bakeoff: $(READY)
 	.venv/bin/pip install --quiet --disable-pip-version-check matplotlib
 	.venv/bin/pip install --quiet --disable-pip-version-check --no-deps torch-pruning==1.6.1
-	$(PY) -m benchmarks.bakeoff --criteria $(CRITERIA) --recovery none,compensate,finetune
-	$(PY) -m benchmarks.bakeoff --criteria $(OUTSIDE),scratch --recovery compensate,finetune
-	$(PY) -m benchmarks.bakeoff --criteria ib-gauss,random --recovery compensate --seeds 0,1,2,3,4
-	$(PY) -m benchmarks.bakeoff --criteria ib-gauss,random --recovery compensate --allocation sensitivity
-	for net in fashion_plain fashion_dw debian_text; do \
-	  $(PY) -m benchmarks.bakeoff --net $$net --criteria $(CONTROLS) --recovery compensate,finetune || exit 1; \
+	$(BAKEOFF) --criteria $(CRITERIA) --recovery none,compensate,finetune
+	$(BAKEOFF) --criteria $(OUTSIDE),scratch --recovery compensate,finetune
+	$(BAKEOFF) --criteria $(CONTROLS) --recovery compensate,finetune --ratios 0.25 --seeds 0,1,2,3,4
+	$(BAKEOFF) --criteria ib-gauss,random --recovery compensate --allocation sensitivity
+	for net in $(OTHERS); do \
+	  $(BAKEOFF) --net $$net --criteria $(BEST) --recovery compensate,finetune --ratios 0.5,0.25 && \
+	  $(BAKEOFF) --net $$net --criteria ib-gauss,random,l2 --recovery compensate,finetune --ratios 0.5,0.25 \
+	    --allocation sensitivity || exit 1; \
 	done
-	for net in fashion_resnet fashion_plain fashion_dw debian_text; do \
-	  $(PY) -m benchmarks.bakeoff --net $$net --table; done
+	for net in $(IMAGES); do \
+	  $(BAKEOFF) --net $$net --criteria $(OUTSIDE) --recovery compensate,finetune --ratios 0.5,0.25 || exit 1; \
+	done
+	for net in fashion_resnet $(OTHERS); do \
+	  $(PY) -m benchmarks.bakeoff_latency --net $$net && $(BAKEOFF) --net $$net --table || exit 1; \
+	done
+	$(PY) -m benchmarks.bakeoff_docs
 
 bench-article: $(READY)
 	$(PY) -m benchmarks.article
+	$(PY) -m benchmarks.bakeoff_docs
 
 bench-lenet: $(READY)
 	$(PY) -m benchmarks.lenet
 	$(PY) -m benchmarks.lenet --prune-inputs
+	$(PY) -m benchmarks.bakeoff_docs
 
 bench-ranking: $(READY)
 	$(PY) -m benchmarks.ranking --net fashion_plain
+	$(PY) -m benchmarks.bakeoff_docs

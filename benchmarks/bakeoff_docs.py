@@ -4,50 +4,43 @@
 
 A block `<!-- measured: NAME ARGUMENTS -->` … `<!-- end -->` is replaced by the table of that name,
 made from the JSON files under benchmarks/results. Text outside the marks is left alone.
+Elsewhere: tables from other results than the bake-off's cells (bakeoff_blocks).
 """
 
 from __future__ import annotations
 
-import json
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks import bakeoff_blocks as blocks
 from benchmarks import bakeoff_table as tables
+from benchmarks.bakeoff_blocks import markdown, read
 
 ROOT = Path(__file__).parent.parent
-RESULTS = Path(__file__).parent / "results"
-DOCS = ("docs/criteria.md", "docs/method.md")
+DOCS = ("docs/criteria.md", "docs/method.md", "docs/accuracy.md")
 MARK = re.compile(r"(<!-- measured: (.*?) -->\n).*?(<!-- end -->)", re.S)
 DEFAULT = "ib-gauss"
+NETS = ("fashion_resnet", "fashion_plain", "fashion_dw", "debian_text")
 
 
 def grid(net: str, recovery: str, allocation: str = "uniform") -> str:
     """Accuracy ± sd per criterion and share of the MACs, with the number of seeds where it is not one."""
-    found = _read(f"bakeoff/{net}")
-    rows = tables.grid(found).get((recovery, allocation), {})
-    if not rows:
-        return "Not measured yet."
-    ratios = sorted({r for row in rows.values() for r in row}, reverse=True)
+    found = read(f"bakeoff/{net}")
+    cells = tables.grid(found)[recovery, allocation]
+    ratios = sorted({r for of in cells.values() for r in of}, reverse=True)
     if allocation == "uniform":
-        refuse_unequal(net, rows, ratios)
-    lines = [_row(["criterion", *(f"{r:.3g}" for r in ratios)]), _row(["---"] * (1 + len(ratios)))]
-    best = {r: max(tables.mean(row[r]) for row in rows.values() if r in row) for r in ratios}
-    for name in tables.order(rows, ratios):
-        cells = []
-        for r in ratios:
-            cell = rows[name].get(r)
-            if not cell:
-                cells.append("")
-                continue
-            sd = tables.spread(cell)
-            text = f"{tables.mean(cell):.2f}" + ("" if sd is None else f" ± {sd:.2f} ({len(cell)})")
-            cells.append(f"**{text}**" if tables.mean(cell) >= best[r] else text)
-        lines.append(_row([f"`{name}`", *cells]))
-    return "\n".join([f"Dense: {found['dense']:.2f}%.", "", *lines])
+        refuse_unequal(net, cells, ratios)
+    best = {r: max(tables.mean(of[r]) for of in cells.values() if r in of) for r in ratios}
+    rows = [
+        [f"`{name}`", *(_accuracy(cells[name].get(r), best[r]) for r in ratios)]
+        for name in tables.order(cells, ratios)
+    ]
+    return f"Dense: {found['dense']:.2f}%.\n\n" + markdown(["criterion", *(f"{r:.3g}" for r in ratios)], rows)
 
 
 def refuse_unequal(net: str, rows: dict[str, dict[float, tables.Cells]], ratios: list[float]) -> None:
@@ -60,68 +53,95 @@ def refuse_unequal(net: str, rows: dict[str, dict[float, tables.Cells]], ratios:
 
 def against(net: str, recovery: str, allocation: str = "uniform") -> str:
     """The default's paired differences with bootstrap intervals."""
-    found = _read(f"bakeoff/{net}")
-    rows = tables.grid(found).get((recovery, allocation), {})
-    ratios = sorted(rows.get(DEFAULT, {}), reverse=True)
-    lines = [_row([f"`{DEFAULT}` minus", *(f"{r:.3g}" for r in ratios)]), _row(["---"] * (1 + len(ratios)))]
-    for name in tables.order(rows, ratios):
-        if name == DEFAULT:
-            continue
-        parts = [tables.difference(found, rows[DEFAULT][r], rows[name].get(r, {})) for r in ratios]
-        texts = [f"{p[0]:+.2f} [{p[1]:+.2f}, {p[2]:+.2f}] ({p[3]})" if p else "" for p in parts]
-        lines.append(_row([f"`{name}`", *texts]))
-    return "\n".join(lines)
+    found = read(f"bakeoff/{net}")
+    cells = tables.grid(found)[recovery, allocation]
+    ratios = sorted(cells[DEFAULT], reverse=True)
+    rows = [
+        [
+            f"`{name}`",
+            *(_interval(tables.difference(found, cells[DEFAULT][r], cells[name].get(r, {}))) for r in ratios),
+        ]
+        for name in tables.order(cells, ratios)
+        if name != DEFAULT
+    ]
+    return markdown([f"`{DEFAULT}` minus", *(f"{r:.3g}" for r in ratios)], rows)
+
+
+def shared_out(net: str, recovery: str) -> str:
+    """What sensitivity allocation gains over uniform: paired differences of the same criterion."""
+    found = read(f"bakeoff/{net}")
+    both = tables.grid(found)
+    ours, theirs = both[recovery, "sensitivity"], both[recovery, "uniform"]
+    ratios = sorted({r for of in ours.values() for r in of}, reverse=True)
+    rows = [
+        [
+            f"`{name}`",
+            *(
+                _interval(tables.difference(found, ours[name].get(r, {}), theirs[name].get(r, {})))
+                for r in ratios
+            ),
+        ]
+        for name in tables.order(ours, ratios)
+    ]
+    return markdown(["sensitivity minus uniform", *(f"{r:.3g}" for r in ratios)], rows)
+
+
+def seconds() -> str:
+    """Processor seconds of each step, median and largest over all sizes and seeds."""
+    rows = []
+    for net in NETS:
+        keys = {k: c["cpu_seconds"] for k, c in read(f"bakeoff/{net}")["cells"].items()}
+        mine = [s for k, s in keys.items() if k.startswith(f"{DEFAULT}|") and "|compensate|" in k]
+        tuned = [s["finetune"] for k, s in keys.items() if "|finetune|" in k]
+        steps = [[s[step] for s in mine] for step in ("capture", "score", "recover")]
+        rows.append([net, *(f"{np.median(s):.1f}, {max(s):.1f}" for s in [*steps, tuned])])
+    columns = ["network", "statistics", f"scoring, `{DEFAULT}`", "compensation", "fine-tune, any criterion"]
+    return markdown(columns, rows)
 
 
 def goals(net: str) -> str:
     """The goals of the bake-off against what was measured, compensation alone."""
-    found = _read(f"bakeoff/{net}")
-    rows = tables.grid(found)[("compensate", "uniform")]
-    lines = [_row(["goal", "measured", "met"]), _row(["---"] * 3)]
+    found = read(f"bakeoff/{net}")
+    cells = tables.grid(found)["compensate", "uniform"]
+    rows = []
     for ratio, limit in ((0.5, 1.0), (0.333, 3.0)):
-        cells = rows[DEFAULT][ratio]
-        drop = found["dense"] - tables.mean(cells)
-        seconds = max(sum(c["cpu_seconds"].values()) for c in cells.values())
-        lines.append(
-            _row(
-                [
-                    f"at {1 / ratio:.0f}× fewer MACs lose at most {limit:g} points, in under 60 s",
-                    f"{drop:.2f} points, {len(cells)} seed(s); at most {seconds:.0f} s of processor time",
-                    _met(drop <= limit and seconds < 60),
-                ]
-            )
+        mine = cells[DEFAULT][ratio]
+        drop = found["dense"] - tables.mean(mine)
+        slowest = max(sum(c["cpu_seconds"].values()) for c in mine.values())
+        rows.append(
+            [
+                f"at {1 / ratio:.0f}× fewer MACs lose at most {limit:g} points, in under 60 s",
+                f"{drop:.2f} points, {len(mine)} seed(s); at most {slowest:.0f} s of processor time",
+                _met(drop <= limit and slowest < 60),
+            ]
         )
-    ours, chance = rows[DEFAULT][0.25], rows["random"][0.25]
+    ours, chance = cells[DEFAULT][0.25], cells["random"][0.25]
     both = sorted({*ours} & {*chance})
     lost = [(found["dense"] - ours[s]["accuracy"], found["dense"] - chance[s]["accuracy"]) for s in both]
     shares = [1 - a / b for a, b in lost]
-    lines.append(
-        _row(
-            [
-                "at 4× remove at least half of random's loss",
-                f"{np.mean([a for a, _ in lost]):.2f} against {np.mean([b for _, b in lost]):.2f} points:"
-                f" {100 * np.mean(shares):.0f}% gone, at least {100 * min(shares):.0f}%, {len(both)} seeds",
-                _met(min(shares) >= 0.5 and len(both) >= 5),
-            ]
-        )
+    rows.append(
+        [
+            "at 4× remove at least half of random's loss",
+            f"{np.mean([a for a, _ in lost]):.2f} against {np.mean([b for _, b in lost]):.2f} points:"
+            f" {100 * np.mean(shares):.0f}% gone, at least {100 * min(shares):.0f}%, {len(both)} seeds",
+            _met(min(shares) >= 0.5 and len(both) >= 5),
+        ]
     )
-    tuned = rows_of(found, "finetune")
-    for ratio in sorted(tuned.get(DEFAULT, {}), reverse=True):
+    tuned = tables.grid(found)["finetune", "uniform"]
+    for ratio in sorted(tuned[DEFAULT], reverse=True):
         part, best = closest(found, tuned, ratio)
         if part is None:
             continue
         hard = ratio <= 0.25
         goal = "above zero by bootstrap" if hard else "at least −0.3 points"
-        lines.append(
-            _row(
-                [
-                    f"after equal fine-tuning at {ratio:.3g}, against the best control: {goal}",
-                    f"{part[0]:+.2f} [{part[1]:+.2f}, {part[2]:+.2f}] against `{best}`, {part[3]} seed(s)",
-                    _met(part[1] > 0 if hard else part[0] >= -0.3),
-                ]
-            )
+        rows.append(
+            [
+                f"after equal fine-tuning at {ratio:.3g}, against the best control: {goal}",
+                f"{part[0]:+.2f} [{part[1]:+.2f}, {part[2]:+.2f}] against `{best}`, {part[3]} seed(s)",
+                _met(part[1] > 0 if hard else part[0] >= -0.3),
+            ]
         )
-    return "\n".join(lines)
+    return markdown(["goal", "measured", "met"], rows)
 
 
 def closest(
@@ -142,94 +162,13 @@ def closest(
     return trusted.get(name), name
 
 
-def rows_of(found: dict[str, Any], recovery: str) -> dict[str, dict[float, tables.Cells]]:
-    """Cells of one recovery under uniform allocation."""
-    return tables.grid(found).get((recovery, "uniform"), {})
-
-
-def latency(net: str) -> str:
-    """p50 and p90 of the shapes at every share of the MACs."""
-    found = _read(f"bakeoff/{net}").get("latency")
-    if not found:
-        return "Not measured yet."
-    lines = [_row(["share of the MACs", "p50, ms", "p90, ms"]), _row(["---"] * 3)]
-    for name, row in found["rows"].items():
-        p50, p90 = row["p50_ms"], row["p90_ms"]
-        lines.append(
-            _row([name, f"{p50['value']:.3f} [{p50['low']:.3f}, {p50['high']:.3f}]", f"{p90['value']:.3f}"])
-        )
-    return "\n".join(lines)
-
-
-def article() -> str:
-    """The article's experiment: means ± sd over seeds."""
-    found = _read("article")
-    lines = [
-        _row(
-            [
-                "row",
-                "loss, first → last epoch",
-                "train %",
-                "test %",
-                "pruned",
-                "CPU s",
-                "of it scoring",
-                "seeds",
-            ]
-        ),
-        _row(["---"] * 8),
-        _row(
-            ["the article", "0.696 → 0.348", "90 → 92.00", "not given", "10", "1000 → 800", "", "not given"]
-        ),
-    ]
-    for row, seeds in found["rows"].items():
-        cells = list(seeds.values())
-
-        def spread(name: str, cells: list[Any] = cells) -> str:
-            values = [c[name] for c in cells]
-            sd = f" ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else ""
-            return f"{np.mean(values):.2f}{sd}"
-
-        first, last = (np.mean([c["loss"][i] for c in cells]) for i in (0, -1))
-        lines.append(
-            _row(
-                [
-                    row, f"{first:.3f} → {last:.3f}", spread("train"), spread("test"),
-                    str(cells[0]["pruned"]), spread("cpu_seconds"), spread("scoring_seconds"),
-                    str(len(cells)),
-                ]
-            )
-        )  # fmt: skip
-    return "\n".join(lines)
-
-
-def shapes(net: str) -> str:
-    """Inputs and widths that stay at each size."""
-    found = _read(f"bakeoff/{net}").get("shapes", {})
-    return "; ".join(f"{r}: {'-'.join(map(str, s))}-10" for r, s in found.items()) or "Not measured yet."
-
-
-def stability() -> str:
-    """Agreement of rankings between resamples."""
-    found = _read("ranking")
-    sizes = list(next(iter(found["stability"].values())))
-    lines = [_row(["criterion", *(f"{s} samples" for s in sizes)]), _row(["---"] * (1 + len(sizes)))]
-    for name, row in found["stability"].items():
-        cells = [f"{row[s]['spearman']:.2f} ({row[s]['kept_half']:.2f})" for s in sizes]
-        lines.append(_row([f"`{name}`", *cells]))
-    return "\n".join(lines)
-
-
-def truth() -> str:
-    """Correlation of scores with single-channel ablation."""
-    rows = _read("ranking")["truth"]
-    lines = [_row(["criterion", "alone", "absorbed"]), _row(["---"] * 3)]
-    for name, row in sorted(rows.items(), key=lambda item: -item[1]["absorbed"]):
-        lines.append(_row([name, f"{row['alone']:.2f}", f"{row['absorbed']:.2f}"]))
-    return "\n".join(lines)
-
-
-TABLES = {f.__name__: f for f in (grid, against, goals, latency, article, shapes, stability, truth)}
+TABLES: dict[str, Callable[..., str]] = {
+    f.__name__: f
+    for f in (
+        grid, against, shared_out, seconds, goals,
+        blocks.accuracy, blocks.article, blocks.latency, blocks.shapes, blocks.stability, blocks.truth,
+    )
+}  # fmt: skip
 
 
 def filled(text: str) -> str:
@@ -237,25 +176,26 @@ def filled(text: str) -> str:
 
     def make(match: re.Match[str]) -> str:
         name, *arguments = match[2].split()
+        table = TABLES[name]
         try:
-            table = TABLES[name](*arguments)  # type: ignore[operator]
-        except (FileNotFoundError, KeyError) as error:
-            table = f"Not measured yet ({error})."
-        return f"{match[1]}{table}\n{match[3]}"
+            made = table(*arguments)
+        except (FileNotFoundError, KeyError):
+            made = "Not measured yet."
+        return f"{match[1]}{made}\n{match[3]}"
 
     return MARK.sub(make, text)
 
 
-def _read(name: str) -> dict[str, Any]:
-    path = RESULTS / f"{name}.json"
-    if not path.exists():
-        raise FileNotFoundError(path.name)
-    found: dict[str, Any] = json.loads(path.read_text())
-    return found
+def _accuracy(cells: tables.Cells | None, best: float) -> str:
+    if not cells:
+        return ""
+    sd = tables.spread(cells)
+    text = f"{tables.mean(cells):.2f}" + ("" if sd is None else f" ± {sd:.2f} ({len(cells)})")
+    return f"**{text}**" if tables.mean(cells) >= best else text
 
 
-def _row(cells: list[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
+def _interval(part: tuple[float, float, float, int] | None) -> str:
+    return f"{part[0]:+.2f} [{part[1]:+.2f}, {part[2]:+.2f}] ({part[3]})" if part else ""
 
 
 def _met(fine: bool) -> str:
@@ -269,7 +209,7 @@ def main() -> None:
         partial = path.with_name(f".{path.name}.{os.getpid()}")
         partial.write_text(filled(path.read_text()))
         os.replace(partial, path)
-    tables.plot(_read("bakeoff/fashion_resnet"), ROOT / "docs" / "criteria.png", skip=("none",))
+    tables.plot(read("bakeoff/fashion_resnet"), ROOT / "docs" / "criteria.png", skip=("none",))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@
 
 Under uniform allocation a size has one shape whatever criterion chose the channels, so one
 measurement serves all criteria of a column: equal MACs are equal latency there. Written into
-the network's results as `latency` (ms at batch 1, p50 and p90 with their intervals).
+the network's results as `latency` (ms at batch 1, p50 and p90 with their intervals); what is
+there stays, unless --again.
 """
 
 from __future__ import annotations
@@ -32,7 +33,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.bakeoff_latency", description="Latency.")
     parser.add_argument("--net", default="fashion_resnet")
     parser.add_argument("--seconds", type=float, default=30.0, help="time for the benchmark of all")
+    parser.add_argument("--again", action="store_true", help="also where it was measured before")
     options = parser.parse_args(arguments)
+    path = bakeoff.RESULTS / f"{options.net}.json"
+    if "latency" in bakeoff.read(path) and not options.again:
+        return
     torch.set_num_threads(1)
     bench = bench_of(options.net, 0, 0, np.ones(1, bool))
     rank = rank_in_groups(bench.couplings, np.random.default_rng(0).random(bench.couplings.count))
@@ -50,7 +55,6 @@ def main(arguments: list[str] | None = None) -> None:
         name: {"p50_ms": to_json(t.p50_ms), "p90_ms": to_json(t.p90_ms)}
         for name, t in zip(made, timed.models, strict=True)
     }
-    path = bakeoff.RESULTS / f"{options.net}.json"
     latency = {
         "threads": 1,
         "batch": 1,

@@ -5,14 +5,17 @@ from __future__ import annotations
 import base64
 import zlib
 from collections import defaultdict
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 CONTROLS = ("random", "l2", "taylor", "fpgm", "tp-l2", "tp-taylor", "tp-bn-scale")
 RESAMPLES = 2000
 Cells = dict[int, dict[str, Any]]  # seed -> cell
+FloatArray = npt.NDArray[np.float32]
 
 
 def packed(flags: np.ndarray) -> str:
@@ -52,14 +55,22 @@ def difference(found: dict[str, Any], ours: Cells, theirs: Cells) -> tuple[float
             for s in both
         ]
     )
-    rng = np.random.default_rng(0)
-    means = []
-    for _ in range(RESAMPLES):
-        seeds = np.bincount(rng.integers(len(both), size=len(both)), minlength=len(both))
-        samples = np.bincount(rng.integers(count, size=count), minlength=count)
-        means.append(float(seeds @ gain @ samples) / (len(both) * count))
+    seeds, samples = draws(len(both), count)
+    means = (seeds * (samples @ gain.T)).sum(1) / (len(both) * count)
     low, high = 100 * np.percentile(means, [2.5, 97.5])
     return 100 * float(gain.mean()), float(low), float(high), len(both)
+
+
+@cache
+def draws(seeds: int, count: int) -> tuple[FloatArray, FloatArray]:
+    """How often each resample holds a seed, (RESAMPLES, seeds), and a test sample, (RESAMPLES, count)."""
+    rng = np.random.default_rng(0)
+    chosen = np.zeros((RESAMPLES, seeds), np.float32), np.zeros((RESAMPLES, count), np.float32)
+    for row in range(RESAMPLES):
+        for weights in chosen:
+            size = weights.shape[1]
+            weights[row] = np.bincount(rng.integers(size, size=size), minlength=size)
+    return chosen
 
 
 def mean(cells: Cells) -> float:
