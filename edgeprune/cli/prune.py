@@ -25,7 +25,7 @@ MASK_HELP = "npz of zeros and ones per weight, or `weights`: what is zero in the
 @click.option("--params", help="Share of the parameters to keep, or factor fewer.")
 @click.option("--mask", "mask_spec", metavar="FILE|weights", help=MASK_HELP)
 @click.option("--criterion", help="What ranks channels [ib-gauss; l2 for a mask without data].")
-@click.option("--theta", default=0.0, show_default=True, help="Signed weight of H(T|Y) in ib-edge.")
+@click.option("--theta", default=0.0, show_default=True, help="Signed weight of H(T|Y) in ib-edge, ib-jmi.")
 @click.option(
     "--allocation", type=click.Choice(["sensitivity", "uniform"]), default="sensitivity", show_default=True
 )

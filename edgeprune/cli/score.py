@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @model_options
 @data_options
 @click.option("--criterion", default="ib-gauss", show_default=True, help="What ranks channels.")
-@click.option("--theta", default=0.0, show_default=True, help="Signed weight of H(T|Y) in ib-edge.")
+@click.option("--theta", default=0.0, show_default=True, help="Signed weight of H(T|Y) in ib-edge, ib-jmi.")
 @click.option("--calibration", default=1024, show_default=True, help="Samples that scores are taken on.")
 @click.option("--validation", default=0.15, show_default=True, help="Share of the training part, unused.")
 @click.option("--keep", multiple=True, help="Layers whose channels all stay.")

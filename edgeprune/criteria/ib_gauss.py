@@ -5,10 +5,10 @@ it, ½·log(1 + tr(G_BB·[P_BB]⁻¹)) nats, with G = Wᵀ·S·W, S the moments 
 at the outputs and P the inverse covariance of what remains. B are the channel's inputs:
 all taps of a kernel, when the pass kept moments of whole patches. Backward elimination:
 the remaining weights absorb each removal before the next score, so a redundant pair loses
-one member, not both. To first order the argument is twice the loss that compensation
+one member, not both. To second order the argument is twice the loss that compensation
 cannot repair. What other readers lose (recurrent weights) is added in the same unit.
-See SCIENCE in docs/method.md; kin of OBS (Hassibi & Stork 1993), OBC (Frantar 2022) and
-K-FAC surgery (Wang, EigenDamage 2019).
+Derived in docs/method.md, "What the others cannot say"; kin of OBS (Hassibi & Stork 1993),
+OBC (Frantar 2022) and K-FAC surgery (Wang, EigenDamage 2019).
 """
 
 from __future__ import annotations
