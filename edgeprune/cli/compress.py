@@ -25,7 +25,7 @@ from edgeprune.cli.device import device_options, open_device
 @click.option("--size-mb", type=float, help="Size of the ONNX file, MB.")
 @click.option("--target", default="host", show_default=True, help="Device; see `edgeprune targets`.")
 @click.option("--criterion", default="ib-gauss", show_default=True, help="What ranks channels.")
-@click.option("--theta", default=0.0, show_default=True, help="Signed weight of H(T|Y) in ib-edge.")
+@click.option("--theta", default=0.0, show_default=True, help="Signed weight of H(T|Y) in ib-edge, ib-jmi.")
 @click.option(
     "--allocation", type=click.Choice(["sensitivity", "uniform"]), default="sensitivity", show_default=True
 )
