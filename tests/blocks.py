@@ -31,6 +31,7 @@ class Draw(random.Random):
 
     def __init__(self, seed, *, inplace=False):
         super().__init__(seed)
+        self.began = seed
         self.activations = (*ACTIVATIONS, *INPLACE) if inplace else ACTIVATIONS
         self.inplace = inplace
 
@@ -44,7 +45,9 @@ def divisor(rng, n):
 
 
 class Block(nn.Module):
-    """Keeps the shape unless a subclass says otherwise."""
+    """Keeps the shape unless a subclass says otherwise; earlier seeds than `since` do not know it."""
+
+    since = 0
 
     def __init__(self, rng, channels, size):
         super().__init__()
@@ -334,7 +337,8 @@ def chain(rng, channels, size, depth, pick=None):
     """`depth` random blocks in a row; gives the module with its channels and size."""
     blocks = []
     for _ in range(depth):
-        made = rng.choice([b for b in (pick or IMAGE) if b.fits(channels, size)])(rng, channels, size)
+        known = [b for b in (pick or IMAGE) if b.fits(channels, size) and b.since <= rng.began]
+        made = rng.choice(known)(rng, channels, size)
         blocks.append(made)
         channels, size = made.channels, made.size
     return nn.Sequential(*blocks), channels, size

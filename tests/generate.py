@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import blocks_mixing
 import blocks_rare
 import blocks_sequences
+import blocks_spelled
 import numpy as np
 import torch
 from blocks import IMAGE, Draw, chain
@@ -30,7 +31,7 @@ from edgeprune.model.trace import run, trace
 from edgeprune.surgery import analyse, cut, masked, zeroed
 
 TOLERANCE = 1e-9
-FURTHER = (blocks_mixing, blocks_rare, blocks_sequences)  # importing them added their blocks
+FURTHER = (blocks_mixing, blocks_rare, blocks_sequences, blocks_spelled)  # importing them added their blocks
 KINDS = ("image", "image", "image", "tokens", "tokens", "words", "vector", "signal", "volume", "pair")
 
 

@@ -24,7 +24,7 @@ aten = torch.ops.aten
 MOVEMENT = {
     aten.view.default, aten.reshape.default, aten._unsafe_view.default, aten.flatten.using_ints,
     aten.unflatten.int, aten.permute.default, aten.transpose.int, aten.t.default, aten.numpy_T.default,
-    aten.unsqueeze.default, aten.squeeze.dim, aten.squeeze.dims, aten.squeeze.default,
+    aten.unsqueeze.default, aten.squeeze.dim, aten.squeeze.dims,
     aten.expand.default, aten.expand_as.default, aten.slice.Tensor, aten.select.int, aten.narrow.default,
     aten.split.Tensor, aten.split_with_sizes.default, aten.chunk.default, aten.unbind.int,
     aten.tensor_split.sections, aten.flip.default, aten.repeat.default, aten.tile.default,

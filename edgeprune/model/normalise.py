@@ -45,6 +45,7 @@ def normalise(graph: fx.GraphModule) -> None:
     drop_guards(graph)
     restore_batch_norm(graph)
     loosen_views(graph)
+    name_squeezes(graph)
     settle_attention(graph)
     slice_batch(graph)
     spell_shuffles(graph)
@@ -58,6 +59,7 @@ def normalise(graph: fx.GraphModule) -> None:
 
 
 def drop_guards(graph: fx.GraphModule) -> None:
+    """Forget assertions and what is left of the guards: they assert the shapes that surgery changes."""
     for node in reversed(list(graph.graph.nodes)):
         asserts = node.op == "call_function" and any(k in str(node.target) for k in ASSERTIONS)
         if asserts or (node.op == "call_module" and node.target == "_guards_fn"):
@@ -67,6 +69,11 @@ def drop_guards(graph: fx.GraphModule) -> None:
 
 
 def restore_batch_norm(graph: fx.GraphModule) -> None:
+    """Batch norm in evaluation becomes the one operator with one output and a training flag.
+
+    Raises:
+        TraceError: the program was exported in training mode.
+    """
     for node in list(graph.graph.nodes):
         if node.op != "call_function":
             continue
@@ -95,6 +102,15 @@ def loosen_views(graph: fx.GraphModule) -> None:
     for node in graph.graph.nodes:
         if node.target in (aten.view.default, aten._unsafe_view.default):
             node.target = aten.reshape.default
+
+
+def name_squeezes(graph: fx.GraphModule) -> None:
+    """A squeeze of whatever has size 1 names its dimensions, or it would take a last channel with them."""
+    for node in graph.graph.nodes:
+        if node.target is aten.squeeze.default:
+            source = node.args[0]
+            ones = [d for d, n in enumerate(source.meta["val"].shape) if isinstance(n, int) and n == 1]
+            node.target, node.args = aten.squeeze.dims, (source, ones)
 
 
 def settle_attention(graph: fx.GraphModule) -> None:

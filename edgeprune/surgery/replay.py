@@ -31,7 +31,7 @@ JOINING = {aten.cat.default, aten.stack.default}
 PIXELS = {aten.pixel_shuffle.default, aten.pixel_unshuffle.default}
 REPLAYED = MOVEMENT | CYCLIC | JOINING
 STRIDED = PERMUTING | {
-    aten.unsqueeze.default, aten.squeeze.dim, aten.squeeze.dims, aten.squeeze.default, aten.expand.default,
+    aten.unsqueeze.default, aten.squeeze.dim, aten.squeeze.dims, aten.expand.default,
     aten.slice.Tensor, aten.select.int, aten.narrow.default, aten.split.Tensor, aten.unbind.int,
     aten.split_with_sizes.default, aten.chunk.default, aten.tensor_split.sections, aten.diagonal.default,
 }  # fmt: skip

@@ -86,6 +86,34 @@ def test_a_failure_that_went_away_leaves_the_file_even_where_nothing_is_left_to_
     assert json.loads(path.read_text())["failures"] == []
 
 
+def test_a_new_generator_keeps_the_record_of_the_one_before(tmp_path, monkeypatch):
+    """The old record moves aside, counts for coverage, and is gone on with where its generator returns."""
+    monkeypatch.setattr(
+        fuzz, "check", lambda seeds, **how: Outcome(networks=len(seeds), operators={"aten.einsum.default": 1})
+    )
+    path = tmp_path / "fuzz.json"
+    monkeypatch.setattr(fuzz, "generator", lambda: "old")
+    fuzz.fuzz(60, 0, path)
+    monkeypatch.setattr(fuzz, "check", lambda seeds, **how: Outcome(networks=len(seeds)))
+    monkeypatch.setattr(fuzz, "generator", lambda: "new")
+    found = fuzz.fuzz(40, 0, path)
+    assert (found["generator"], found["networks"], found["operators"]) == ("new", 40, {})
+    assert [(r["generator"], r["networks"]) for r in found["earlier"]] == [("old", 60)]
+    assert found["rules_covered"] == 1
+    assert json.loads(path.read_text()) == found
+    monkeypatch.setattr(fuzz, "generator", lambda: "old")
+    found = fuzz.fuzz(80, 0, path)
+    assert (found["networks"], [r["generator"] for r in found["earlier"]]) == (80, ["new"])
+
+
+def test_what_was_not_covered_has_a_reason():
+    """An operator that no trace holds is told from one that was not drawn yet."""
+    found = fuzz.coverage({"operators": {"aten.linear.default": 2}, "earlier": []})
+    assert found["rules_covered"] == 1
+    assert "reshape" in found["rules_not_covered"]["aten.view.default"]
+    assert found["rules_not_covered"]["aten.einsum.default"] == "not drawn yet"
+
+
 def test_operators_that_no_network_had_are_named():
     """A rule without a network is not silently counted as held."""
     seen, unseen = fuzz.covered({"aten.linear.default": 2, "aten.no_such.default": 1})

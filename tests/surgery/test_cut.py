@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 from generate import draw_removal
+from torch import nn
+from torch.nn import functional as F
 
 from edgeprune.coupling import rules
 from edgeprune.errors import TraceError
@@ -96,6 +98,29 @@ def test_width_removal_keeps_the_scale_of_the_full_head():
     assert torch.allclose(
         run(small.graph, traced.inputs)[0], masked(traced, couplings, removed)[0], rtol=0, atol=1e-9
     )
+
+
+class Squeezed(nn.Module):
+    """Pooled to one position, squeezed of whatever has size 1."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 6, 3), nn.Linear(6, 2)
+
+    def forward(self, x):
+        return self.head(F.adaptive_avg_pool2d(torch.relu(self.conv(x)), 1).squeeze())
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_a_squeeze_leaves_the_last_channel_where_it_is(full):
+    """A layer down to one channel keeps that dimension, though the squeeze names none."""
+    net, x = nets.settle(Squeezed()).double(), torch.randn(2, 3, 5, 5, dtype=torch.float64)
+    traced = trace(net, (x,)) if full else nets.quick_trace(net, (x,))
+    couplings = analyse(traced)
+    removed = np.arange(couplings.count) > 0
+    assert couplings.count == 6
+    small = run(cut(traced, couplings, removed).graph, traced.inputs)[0]
+    assert torch.allclose(small, masked(traced, couplings, removed)[0], rtol=0, atol=1e-9)
 
 
 def _swaps_branches(ties, call):
