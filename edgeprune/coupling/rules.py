@@ -158,6 +158,7 @@ def linear_like(
 
 @rule(aten.linear.default)
 def linear(ties: Ties, call: Call) -> Value:
+    """x times a stored matrix over the last dimension: inputs are read, outputs made, the rest passes."""
     return linear_like(ties, call, call.args[0], call.args[1], call.arg(2, "bias"), 1, 0, 0)
 
 
@@ -176,11 +177,13 @@ def addmm(ties: Ties, call: Call) -> Value:
     aten.conv1d.padding, aten.conv2d.padding, aten.conv3d.padding,
 )  # fmt: skip
 def convolution(ties: Ties, call: Call) -> Any:
+    """Dimension 1 is read and made; positions of input and kernel are mixed, and stay."""
     return _convolution(ties, call, call.arg(6, "groups", 1), transposed=False)
 
 
 @rule(aten.conv_transpose1d.default, aten.conv_transpose2d.input, aten.conv_transpose3d.input)
 def convolution_transposed(ties: Ties, call: Call) -> Any:
+    """As a convolution, with a weight whose dimension 0 reads and whose dimension 1 makes."""
     return _convolution(ties, call, call.arg(6, "groups", 1), transposed=True)
 
 

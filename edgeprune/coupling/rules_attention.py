@@ -20,6 +20,7 @@ aten = torch.ops.aten
 
 @rule(aten.scaled_dot_product_attention.default)
 def attention(ties: Ties, call: Call) -> Value:
+    """Heads go together in all three; queries and keys share their width, keys and values their length."""
     q, k, v = call.args[:3]
     rank, where = len(q.shape), call.where
     queries, keys, values = (_by_dimension(ties, x, where) for x in (q, k, v))

@@ -20,6 +20,7 @@ aten = torch.ops.aten
 
 @rule(aten.batch_norm.default, aten.instance_norm.default)
 def per_channel_norm(ties: Ties, call: Call) -> Value:
+    """Scale, shift and statistics of a channel go with it; no other channel changes: exact."""
     x, *scales = call.args[:5]
     atoms = ties.vector(x, 1, call.where)
     ties.pin_others(x, (1,), f"{call.where} averages over positions")
@@ -75,6 +76,7 @@ def group_norm(ties: Ties, call: Call) -> Any:
     aten._safe_softmax.default,
 )  # fmt: skip
 def softmax(ties: Ties, call: Call) -> Value:
+    """What it normalises over is free but not exact; the rest passes."""
     x = call.args[0]
     _inexact_over(ties, x, [call.arg(1, "dim") % len(x.shape)], call.where)
     return Value(x.shape, x.labels)

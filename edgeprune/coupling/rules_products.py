@@ -23,6 +23,7 @@ aten = torch.ops.aten
 
 @rule(aten.matmul.default, aten.mm.default, aten.bmm.default)
 def matmul(ties: Ties, call: Call) -> Value:
+    """By a stored matrix it is a linear layer; otherwise an einsum of two values."""
     a, b = call.args[:2]
     if len(b.shape) == 2 and len(a.shape) >= 2 and b.stored:
         return linear_like(ties, call, a, b, None, 0, 1, 0)
@@ -31,6 +32,7 @@ def matmul(ties: Ties, call: Call) -> Value:
 
 @rule(aten.baddbmm.default)
 def baddbmm(ties: Ties, call: Call) -> Value:
+    """A batched product, then an addition that broadcasts."""
     bias, a, b = call.args[:3]
     out = contract(ties, call, (a, b), *_letters(3, 3))
     return combine(ties, tuple(call.shape), [bias, out], call.where)

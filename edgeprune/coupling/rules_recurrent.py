@@ -28,6 +28,7 @@ GATES = {
 
 @rule(aten.lstm.input, aten.gru.input, aten.rnn_tanh.input, aten.rnn_relu.input)
 def recurrent(ties: Ties, call: Call) -> Any:
+    """Every layer and direction is a cell; all lose the same units, and the states follow."""
     x, states, weights, biased, layers = call.args[:5]
     directions = 2 if call.arg(7, "bidirectional") else 1
     states = list(states) if isinstance(states, list | tuple) else [states]

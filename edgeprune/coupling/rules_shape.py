@@ -43,6 +43,7 @@ def like(ties: Ties, call: Call) -> Value:
 
 @rule(aten.expand.default)
 def expand(ties: Ties, call: Call) -> Value:
+    """Labels move along; a dimension that is made of copies is free by itself."""
     moved = move(ties, call.node.target, call.args, call.kwargs, call.where)
     source, sizes = call.args[0].shape, call.node.args[1]
     lead = len(sizes) - len(source)
@@ -58,6 +59,7 @@ def expand_as(ties: Ties, call: Call) -> Value:
 
 @rule(aten.repeat.default)
 def repeat(ties: Ties, call: Call) -> Value:
+    """Copies of one index are free by themselves; copies of a block go together."""
     moved = move(ties, call.node.target, call.args, call.kwargs, call.where)
     source, times = call.args[0].shape, call.node.args[1]
     lead = len(times) - len(source)

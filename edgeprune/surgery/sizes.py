@@ -79,6 +79,7 @@ def compact(tensor: torch.Tensor, masks: dict[int, BoolArray]) -> torch.Tensor:
 
 
 def normal_dim(dim: Any, rank: int) -> int:
+    """A dimension counted from the front."""
     return int(dim) % rank
 
 
@@ -89,6 +90,7 @@ def prefix(mask: BoolArray | None, index: int, size: int) -> int:
 
 
 def replaced(args: Sequence[Any], index: int, value: Any) -> tuple[Any, ...]:
+    """Arguments with the one at `index` replaced."""
     out = list(args)
     out[index] = value
     return tuple(out)
