@@ -3,7 +3,7 @@
     import edgeprune
     result = edgeprune.compress(model, (x, y), max_drop=0.5)
 
-Importing the package imports neither torch nor NumPy; `compress` and `information` load on use.
+Importing the package imports neither torch nor NumPy; what it offers loads on use.
 """
 
 from __future__ import annotations
@@ -14,14 +14,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from edgeprune import information
     from edgeprune.api import compress
+    from edgeprune.pipeline.parts import prune_parts
 
-__all__ = ["__version__", "compress", "information"]
+__all__ = ["__version__", "compress", "information", "prune_parts"]
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
     if name == "compress":
         return importlib.import_module("edgeprune.api").compress
+    if name == "prune_parts":
+        return importlib.import_module("edgeprune.pipeline.parts").prune_parts
     if name == "information":
         return importlib.import_module("edgeprune.information")
     raise AttributeError(f"module 'edgeprune' has no attribute {name!r}")

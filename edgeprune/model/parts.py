@@ -5,8 +5,7 @@ records what every submodule is given; from the top down, a module that exports 
 and its children are left alone.
 
 Guarantee: parts do not overlap, each has parameters, and none was called in two ways.
-`describe_parts` puts them into words. Elsewhere: putting a changed part back is one `setattr` on
-its parent (`put_back`).
+`describe_parts` puts them into words, `put_back` replaces one. Elsewhere: pruning them (pipeline.parts).
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ def exportable_parts(
 
     Returns the parts and, for every module with parameters of its own that is in none, the reason.
     """
-    calls = _recorded(model, run)
+    calls = recorded(model, run)
     parts: list[Part] = []
     missed: dict[str, str] = {}
 
@@ -98,8 +97,9 @@ def describe_parts(model: nn.Module, inputs: tuple[Any, ...]) -> Told | None:
     given = ", ".join(_as_code(x) for x in pytree.tree_leaves(first.inputs))
     return Told(
         found,
-        f"; or take a part alone: torch.export.save(torch.export.export(model.{first.path}, ({given},)),"
-        f" '{first.path}.pt2')",
+        "; or prune these parts where they are, from Python: edgeprune.prune_parts(model, example_inputs,"
+        f" macs=0.5); or take a part alone: torch.export.save(torch.export.export(model.{first.path},"
+        f" ({given},)), '{first.path}.pt2')",
     )
 
 
@@ -129,7 +129,8 @@ def put_back(model: nn.Module, path: str, module: nn.Module) -> None:
     owner._modules[name] = module
 
 
-def _recorded(model: nn.Module, run: Callable[[nn.Module], Any]) -> dict[str, list[Call]]:
+def recorded(model: nn.Module, run: Callable[[nn.Module], Any]) -> dict[str, list[Call]]:
+    """What every submodule is called with while `run` calls the model once: path -> (args, kwargs)."""
     calls: dict[str, list[Call]] = {}
     hooks = []
     for path, module in model.named_modules():

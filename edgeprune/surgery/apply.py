@@ -26,7 +26,7 @@ from edgeprune.errors import ModelError, TraceError
 from edgeprune.model.features import open_features, selected
 from edgeprune.model.graph import source_line
 from edgeprune.model.trace import Trace, run, trace
-from edgeprune.surgery.attributes import Guesses, lines_of_modules, update_layers
+from edgeprune.surgery.attributes import Guesses, folded_buffers, lines_of_modules, update_layers
 from edgeprune.surgery.cut import analyse, cut
 from edgeprune.surgery.recipe import owned
 from edgeprune.surgery.rewrite import rewrite
@@ -74,20 +74,24 @@ def apply_recipe(
     expected = run(small.graph, traced.inputs)
     fed = selected(small.graph, inputs) if recipe.get("inputs") else inputs
     sliced = copy.deepcopy(module)
-    _slice_tensors(sliced, recipe)
+    _slice_tensors(sliced, {name: entry["keep"] for name, entry in recipe["tensors"].items()})
     sizes = Sizes(couplings, removed)
     changed = update_layers(sliced, lines_of_modules(traced))
     first: TraceError | None = None
-    for trial in Guesses(module, traced, sizes).trials():
-        _restore(sliced, trial, new=True)
-        try:
-            worst = _proven(sliced, fed, expected)
-        except TraceError as error:
-            first = first or error
-            _restore(sliced, trial, new=False)
-            continue
-        found = {f"{path}.{name}" if path else name: values for (path, name), values in trial.items()}
-        return Applied(sliced, changed | found, worst)
+    for beside in ({}, folded_buffers(module, traced, sizes)):
+        if first is not None and not beside:
+            break
+        _slice_tensors(sliced, beside)
+        for trial in Guesses(module, traced, sizes).trials():
+            _restore(sliced, trial, new=True)
+            try:
+                worst = _proven(sliced, fed, expected)
+            except TraceError as error:
+                first = first or error
+                _restore(sliced, trial, new=False)
+                continue
+            found = {f"{path}.{name}" if path else name: values for (path, name), values in trial.items()}
+            return Applied(sliced, changed | found, worst)
     assert first is not None
     lines = _written_sizes(traced, sizes)
     more = (
@@ -151,13 +155,13 @@ def removed_by(recipe: Mapping[str, Any], couplings: Couplings) -> BoolArray:
     return removed
 
 
-def _slice_tensors(module: nn.Module, recipe: Mapping[str, Any]) -> None:
-    """Slice each tensor object once, under every name that it has."""
+def _slice_tensors(module: nn.Module, keep: Mapping[str, Mapping[str, list[int]]]) -> None:
+    """Slice each tensor object once, under every name that it has, to the indices kept per dimension."""
     done: dict[int, torch.Tensor] = {}
     named = dict(module.named_parameters(remove_duplicate=False)) | dict(
         module.named_buffers(remove_duplicate=False)
     )
-    targets = {id(named[name]): entry["keep"] for name, entry in recipe["tensors"].items() if name in named}
+    targets = {id(named[name]): kept for name, kept in keep.items() if name in named}
     for name, tensor in named.items():
         if id(tensor) not in targets:
             continue

@@ -15,11 +15,12 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import fx, nn
 
 from edgeprune.errors import TraceError
-from edgeprune.model.graph import shape_of, source_line
+from edgeprune.model.graph import shape_of, source_line, state_tensors
 from edgeprune.model.trace import Trace
 from edgeprune.surgery.sizes import Sizes
 
@@ -183,6 +184,27 @@ def _offers(value: Any, *seen: dict[Any, set[Any]]) -> list[Any]:
         if smaller:
             return [*smaller, value]
     return [value]
+
+
+def folded_buffers(module: nn.Module, traced: Trace, sizes: Sizes) -> dict[str, dict[str, list[int]]]:
+    """Buffers that a trace folded into constants, with the indices that would stay of each dimension.
+
+    A frozen batch norm's scale is computed once, so no node reads what it was computed from. Such a buffer
+    is offered the one mask of its size that the values in its module have; the caller proves it.
+    """
+    masks: dict[str, dict[int, set[tuple[int, ...]]]] = {}
+    for node in traced.graph.graph.nodes:
+        for path, _ in _levels(node)[:1]:
+            for mask in sizes.masks(node).values():
+                kept = tuple(np.flatnonzero(mask).tolist())
+                masks.setdefault(path, {}).setdefault(len(mask), set()).add(kept)
+    read, found = state_tensors(traced.graph), {}
+    for name, buffer in module.named_buffers():
+        offers = masks.get(name.rpartition(".")[0], {})
+        dims = {str(d): offers[n] for d, n in enumerate(buffer.shape) if len(offers.get(n, ())) == 1}
+        if name not in read and dims:
+            found[name] = {d: list(kept) for d, (kept,) in dims.items()}
+    return found
 
 
 Seen = dict[str, dict[Any, set[Any]]]
