@@ -32,6 +32,28 @@ def model_options(command: Command) -> Command:
     return command
 
 
+def choice_options(command: Command) -> Command:
+    """--heads and --groups: what is free where two factors share a dimension."""
+    for decorate in (
+        click.option(
+            "--groups",
+            type=click.Choice(["whole", "position"]),
+            default="whole",
+            show_default=True,
+            help="Of grouped convolutions: whole ones go, or the same position of each.",
+        ),
+        click.option(
+            "--heads",
+            type=click.Choice(["whole", "width"]),
+            default="whole",
+            show_default=True,
+            help="Of attention: whole ones go, or the same width of each.",
+        ),
+    ):
+        command = decorate(command)
+    return command
+
+
 def data_options(command: Command) -> Command:
     """--data and its normalisation."""
     for decorate in (

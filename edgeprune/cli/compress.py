@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from edgeprune.cli.common import data_options, load, model_options, open_for
+from edgeprune.cli.common import choice_options, data_options, load, model_options, open_for
 from edgeprune.cli.device import device_options, open_device
 
 
@@ -66,6 +66,7 @@ from edgeprune.cli.device import device_options, open_device
 @click.option("--metric", "metrics", multiple=True, help="accuracy, top5, MODULE:FUNCTION; first decides.")
 @click.option("--eval-data", multiple=True, metavar="NAME=DATA", help="Further sets, reported too.")
 @click.option("--keep", multiple=True, help="Layers whose channels all stay.")
+@choice_options
 @click.option(
     "--prune-inputs", is_flag=True, help="Features of the inputs may go; the file gathers those it reads."
 )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgeprune.cli.common import load, model_options
+from edgeprune.cli.common import choice_options, load, model_options
 from edgeprune.cli.text import aligned, shortened
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 @click.command("inspect")
 @model_options
 @click.option("--keep", multiple=True, help="Layers whose channels all stay.")
+@choice_options
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable result on stdout.")
 def inspect(
     model: Path,
@@ -25,6 +26,8 @@ def inspect(
     input_shapes: tuple[str, ...],
     trust_pickle: bool,
     keep: tuple[str, ...],
+    heads: str,
+    groups: str,
     as_json: bool,
 ) -> None:
     """Show what can be removed from MODEL, and what cannot, with reasons. Needs no data."""
@@ -32,7 +35,8 @@ def inspect(
     from edgeprune.pipeline.stages import analyse_model
     from edgeprune.records import to_json
 
-    found = inspect_model(analyse_model(load(model, factory, input_shapes, trust_pickle), keep=keep))
+    loaded = load(model, factory, input_shapes, trust_pickle)
+    found = inspect_model(analyse_model(loaded, keep=keep, heads=heads, groups=groups))
     click.echo(json.dumps(to_json(found), indent=1) if as_json else "\n".join(lines_of(found)))
 
 

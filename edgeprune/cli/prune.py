@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgeprune.cli.common import data_options, load_with_mask, model_options, open_for, writable
+from edgeprune.cli.common import (
+    choice_options,
+    data_options,
+    load_with_mask,
+    model_options,
+    open_for,
+    writable,
+)
 
 if TYPE_CHECKING:
     from edgeprune.masks import Mask
@@ -34,6 +41,7 @@ MASK_HELP = "npz of zeros and ones per weight, or `weights`: what is zero in the
 @click.option("--validation", default=0.15, show_default=True, help="Share of the training part.")
 @click.option("--metric", help="accuracy, top5 or MODULE:FUNCTION [accuracy].")
 @click.option("--keep", multiple=True, help="Layers whose channels all stay.")
+@choice_options
 @click.option(
     "--prune-inputs", is_flag=True, help="Features of the inputs may go; the file gathers those it reads."
 )
@@ -52,6 +60,8 @@ def prune(
     params: str | None,
     mask_spec: str | None,
     keep: tuple[str, ...],
+    heads: str,
+    groups: str,
     prune_inputs: bool,
     output: Path | None,
     as_json: bool,
@@ -81,8 +91,9 @@ def prune(
     clock = Clock(progress)
     try:
         found = analyse_model(
-            loaded, keep=keep, prune_inputs=prune_inputs, seed=settings["seed"], clock=clock
-        )
+            loaded, keep=keep, prune_inputs=prune_inputs, heads=heads, groups=groups,
+            seed=settings["seed"], clock=clock,
+        )  # fmt: skip
         mask = _mask(mask_spec, hooks, loaded, found.trace.graph)
         pruned = prune_model(found, dataset, mask, PruneSettings(**{**settings, **shares}), clock=clock)
     finally:

@@ -22,6 +22,18 @@ BoolArray = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
+class Choice:
+    """What to free where two factors share a dimension.
+
+    `heads`: "whole" removes attention heads, "width" the same positions in every head.
+    `groups`: "whole" removes groups of a grouped convolution, "position" the same positions in each.
+    """
+
+    heads: str = "whole"
+    groups: str = "whole"
+
+
+@dataclass(frozen=True)
 class Layer:
     """A weighted layer; `inputs` and `outputs` are extents, None where none is free.
 
@@ -78,6 +90,7 @@ class Couplings:
     group_names: tuple[str, ...]
     contracted: BoolArray = field(default_factory=lambda: np.zeros(0, bool))  # inexact only as products
     reads: frozenset[tuple[str, int]] = frozenset()  # (state tensor, dimension) that reads channels
+    choice: Choice = field(default_factory=Choice)  # what was freed where two factors share a dimension
 
     @cached_property
     def _flat(self) -> tuple[npt.NDArray[np.int64], IntArray, IntArray]:

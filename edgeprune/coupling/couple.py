@@ -24,12 +24,12 @@ from edgeprune.coupling import (  # noqa: F401  # importing them registers their
     rules_recurrent,
     rules_shape,
 )
-from edgeprune.coupling.components import Couplings
+from edgeprune.coupling.components import Choice, Couplings
 from edgeprune.coupling.labels import Value, along
 from edgeprune.coupling.movement import CYCLIC, MOVEMENT, join, move, roll
 from edgeprune.coupling.resolve import resolve
 from edgeprune.coupling.rules import RULES, Call, blank, elementwise, unknown
-from edgeprune.coupling.ties import Choice, Ties
+from edgeprune.coupling.ties import Ties
 from edgeprune.model.features import is_selection
 from edgeprune.model.graph import attribute, concrete, shape_of, source_line
 from edgeprune.model.trace import Trace

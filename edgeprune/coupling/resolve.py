@@ -119,6 +119,7 @@ def _build(
         count, tuple(table.rows), tensors, dict(atoms.aliases), spots, layers, costs, ~(inexact | contracted),
         (*why_inexact, *why_contracted),
         _pins(ties, roots, free), group, names, contracted, _reads(ties, atoms),
+        ties.choice,
     )  # fmt: skip
 
 

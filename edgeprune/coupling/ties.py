@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from edgeprune.coupling.components import Choice
 from edgeprune.coupling.labels import Value, varying
 
 
@@ -31,18 +32,6 @@ class LayerAtoms:
     in_atoms: torch.Tensor  # (inputs per weight,), zeros for a grouped layer
     out_atoms: torch.Tensor
     groups: int
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What to free where two factors share a dimension.
-
-    `heads`: "whole" removes attention heads, "width" the same positions in every head.
-    `groups`: "whole" removes groups of a grouped convolution, "position" the same positions in each.
-    """
-
-    heads: str = "whole"
-    groups: str = "whole"
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ _ATEN = """
 _adaptive_avg_pool2d _adaptive_avg_pool3d _assert_scalar _assert_tensor_metadata _cdist_forward
 _convolution _fft_c2r _fft_r2c _log_softmax _native_batch_norm_legit _native_batch_norm_legit_no_training
 _native_batch_norm_legit_functional _safe_softmax _scaled_dot_product_flash_attention_for_cpu
-_softmax _to_copy _unsafe_view _unsafe_index _weight_norm _weight_norm_interface
+_prelu_kernel _softmax _to_copy _unsafe_view _unsafe_index _upsample_bicubic2d_aa _upsample_bilinear2d_aa
+_upsample_nearest_exact2d _weight_norm _weight_norm_interface
 abs absolute acos acosh adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d
 adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d add addbmm addcdiv addcmul addmm addmv addr
 affine_grid_generator alias all alpha_dropout amax amin aminmax angle any arange arccos arcsin arctan argmax
@@ -31,12 +32,14 @@ embedding_bag empty empty_like empty_permuted empty_strided eq erf erfc erfinv e
 expm1 eye feature_alpha_dropout feature_dropout fft_fft fft_fft2 fft_fftn fft_ifft fft_ifft2 fft_irfft
 fft_irfft2 fft_rfft fft_rfft2 fft_rfftn fill flatten flip fliplr flipud float_power floor floor_divide fmax
 fmin fmod frac frobenius_norm full full_like gather ge gelu glu greater greater_equal grid_sampler
-grid_sampler_2d grid_sampler_3d group_norm gru gt hardshrink hardsigmoid hardswish hardtanh hstack hypot
+grid_sampler_2d grid_sampler_3d group_norm gru gru_cell gt hardshrink hardsigmoid hardswish hardtanh hstack
+hypot
 im2col imag index index_add index_copy index_fill index_put index_select inner instance_norm is_nonzero
 isclose isfinite isinf isnan item kthvalue layer_norm le leaky_relu lerp less less_equal lift_fresh
 lift_fresh_copy linalg_cross linalg_matrix_norm linalg_norm linalg_vector_norm linear linspace log log10
 log1p log2 log_sigmoid log_softmax logaddexp logical_and logical_not logical_or logical_xor logit logspace
-logsumexp lstm lt masked_fill masked_scatter masked_select matmul max max_pool1d max_pool1d_with_indices
+logsumexp lstm lstm_cell lt mT masked_fill masked_scatter masked_select matmul max max_pool1d
+max_pool1d_with_indices
 max_pool2d max_pool2d_with_indices max_pool3d max_pool3d_with_indices maximum mean median meshgrid min
 minimum mish mm moveaxis movedim mul multiply mv nan_to_num nanmean nansum narrow native_dropout
 native_batch_norm native_group_norm native_layer_norm ne neg negative new_empty new_empty_strided new_full
@@ -44,7 +47,8 @@ new_ones new_zeros nonzero nonzero_numpy norm not_equal numpy_T one_hot ones one
 pixel_shuffle pixel_unshuffle polar positive pow prelu prod rad2deg rand rand_like randint randn randn_like
 randperm ravel real reciprocal reflection_pad1d reflection_pad2d reflection_pad3d relu relu6 remainder
 renorm repeat repeat_interleave replication_pad1d replication_pad2d replication_pad3d reshape reshape_as
-resolve_conj resolve_neg rms_norm rnn_relu rnn_tanh roll rot90 round rrelu rsqrt rsub scalar_tensor
+resolve_conj resolve_neg rms_norm rnn_relu rnn_relu_cell rnn_tanh rnn_tanh_cell roll rot90 round rrelu rsqrt
+rsub scalar_tensor
 scaled_dot_product_attention scatter scatter_add scatter_reduce searchsorted select select_scatter selu
 sigmoid sign silu sin sinc sinh slice slice_scatter softmax softplus softshrink sort special_erf
 special_expit square sqrt squeeze stack std std_mean sub subtract sum swapaxes swapdims sym_constrain_range

@@ -36,6 +36,8 @@ class Options:
     validation: float = 0.15
     metrics: tuple[str, ...] = ()
     keep: tuple[str, ...] = ()
+    heads: str = "whole"  # of attention: whole, or the same width of every head
+    groups: str = "whole"  # of grouped convolutions: whole, or the same position of every group
     prune_inputs: bool = False  # features of the inputs may go; the file begins with one Gather
     align: int | None = None  # None: from the measured staircase
     target: str = "host"

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 
 from edgeprune.bench.staircase import staircase
-from edgeprune.coupling.components import Couplings
+from edgeprune.coupling.components import Choice, Couplings
 from edgeprune.data import Dataset, Metric, check_labels, resolve_metric, split
 from edgeprune.errors import DataError, ModelError
 from edgeprune.model.features import open_features
@@ -117,7 +117,8 @@ def prepare(
             notes = (*notes, *stay)
     with clock.stage("coupling"):
         check_keep(traced, options.keep)
-        couplings = analyse(traced, keep=options.keep, seed=options.seed)
+        choice = Choice(options.heads, options.groups)
+        couplings = analyse(traced, keep=options.keep, seed=options.seed, choice=choice)
     refuse_unreachable(traced, couplings, options.budget)
     splits, dense = None, {}
     metrics = tuple(resolve_metric(name) for name in options.metrics)

@@ -20,7 +20,7 @@ import numpy.typing as npt
 import torch
 
 from edgeprune.capture import Statistics, capture
-from edgeprune.coupling.components import Couplings
+from edgeprune.coupling.components import Choice, Couplings
 from edgeprune.criteria import Context, Scores, score
 from edgeprune.criteria.label import label_information
 from edgeprune.data import Dataset, check_labels, split
@@ -79,10 +79,15 @@ def analyse_model(
     *,
     keep: Sequence[str] = (),
     prune_inputs: bool = False,
+    heads: str = "whole",
+    groups: str = "whole",
     seed: int = 0,
     clock: Clock | None = None,
 ) -> Analysis:
     """Trace and couple a loaded model; with `prune_inputs` the features of its inputs may go too.
+
+    Args:
+        heads, groups: what to free where two factors share a dimension, see `coupling.components.Choice`.
 
     Raises:
         TraceError: torch.export refused it.
@@ -96,7 +101,7 @@ def analyse_model(
             notes = (*notes, *stay)
     with clock.stage("coupling"):
         check_keep(traced, keep)
-        couplings = analyse(traced, keep=keep, seed=seed)
+        couplings = analyse(traced, keep=keep, seed=seed, choice=Choice(heads, groups))
     return Analysis(replace(loaded, notes=notes), traced, couplings, tuple(keep))
 
 

@@ -51,7 +51,8 @@ def start(prepared: Prepared, options: Options, clock: Clock) -> State:
 
 def advance(state: State, again: Trace, now: BoolArray, record: dict[str, Any], options: Options) -> State:
     """The state after `now` (components of `state`) went and the rest was traced as `again`."""
-    couplings = analyse(again, keep=options.keep, seed=options.seed)
+    choice = state.couplings.choice
+    couplings = analyse(again, keep=options.keep, seed=options.seed, choice=choice)
     origin = _origins(state, couplings, now)
     # With one head left its width would be free: a part of what the dense network removes as one.
     found, counts = np.unique(origin, return_counts=True)

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import fx, nn
 
-from edgeprune.coupling.components import BoolArray, Couplings
+from edgeprune.coupling.components import BoolArray, Choice, Couplings
 from edgeprune.errors import ModelError, TraceError
 from edgeprune.model.features import open_features, selected
 from edgeprune.model.graph import source_line
@@ -68,7 +68,7 @@ def apply_recipe(
     traced = traced or trace(module, inputs)
     if recipe.get("inputs"):
         traced, _ = open_features(traced)
-    couplings = analyse(traced)
+    couplings = analyse(traced, choice=Choice(**recipe.get("choice", {})))
     removed = removed_by(recipe, couplings)
     small = cut(traced, couplings, removed)
     expected = run(small.graph, traced.inputs)
@@ -76,7 +76,7 @@ def apply_recipe(
     sliced = copy.deepcopy(module)
     _slice_tensors(sliced, {name: entry["keep"] for name, entry in recipe["tensors"].items()})
     sizes = Sizes(couplings, removed)
-    changed = update_layers(sliced, lines_of_modules(traced))
+    changed = update_layers(sliced, lines_of_modules(traced), couplings.choice)
     first: TraceError | None = None
     for beside in ({}, folded_buffers(module, traced, sizes)):
         if first is not None and not beside:

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import fx, nn
 
+from edgeprune.coupling.components import Choice
 from edgeprune.errors import TraceError
 from edgeprune.model.graph import shape_of, source_line, state_tensors
 from edgeprune.model.trace import Trace
@@ -29,12 +30,13 @@ Put = Callable[..., None]
 TRIALS = 64
 
 
-def update_layers(module: nn.Module, where: dict[str, str]) -> Changes:
+def update_layers(module: nn.Module, where: dict[str, str], choice: Choice) -> Changes:
     """Attributes of torch's own layers, from the shapes of their sliced weights.
 
     Args:
         module: with sliced weights; its layers are changed.
         where: the user's line that calls each module, by path.
+        choice: what coupling freed of grouped convolutions.
 
     Raises:
         TraceError: recurrent layers of different widths in one module, or attention with fewer heads.
@@ -54,7 +56,7 @@ def update_layers(module: nn.Module, where: dict[str, str]) -> Changes:
         if isinstance(layer, nn.Linear):
             put(path, layer, out_features=shape[0], in_features=shape[1])
         elif isinstance(layer, nn.modules.conv._ConvNd):
-            _convolution(path, layer, shape, put)
+            _convolution(path, layer, shape, put, by_position=choice.groups == "position")
         elif isinstance(layer, nn.modules.batchnorm._NormBase):
             width = shape or tuple(getattr(layer.running_mean, "shape", ()))
             if width:
@@ -78,15 +80,14 @@ def update_layers(module: nn.Module, where: dict[str, str]) -> Changes:
     return changed
 
 
-def _convolution(path: str, layer: Any, shape: tuple[int, ...], put: Put) -> None:
-    if not layer.transposed:
-        outputs = shape[0]
-        groups = max(1, round(layer.groups * outputs / layer.out_channels)) if layer.groups > 1 else 1
-        put(path, layer, groups=groups, out_channels=outputs, in_channels=shape[1] * groups)
-        return
-    inputs = shape[0]
-    groups = max(1, round(layer.groups * inputs / layer.in_channels)) if layer.groups > 1 else 1
-    put(path, layer, groups=groups, in_channels=inputs, out_channels=shape[1] * groups)
+def _convolution(path: str, layer: Any, shape: tuple[int, ...], put: Put, *, by_position: bool) -> None:
+    """Groups that lost positions are as many as before; otherwise each kept its size, and some went."""
+    outer, old = shape[0], layer.in_channels if layer.transposed else layer.out_channels
+    groups = layer.groups
+    if not by_position or min(layer.in_channels, layer.out_channels) == groups:
+        groups = max(1, round(groups * outer / old)) if groups > 1 else 1
+    inputs, outputs = (outer, shape[1] * groups) if layer.transposed else (shape[1] * groups, outer)
+    put(path, layer, groups=groups, in_channels=inputs, out_channels=outputs)
 
 
 def _recurrent(path: str, layer: Any, put: Put, where: dict[str, str]) -> None:

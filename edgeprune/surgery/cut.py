@@ -16,9 +16,8 @@ import numpy as np
 import torch
 from torch import fx
 
-from edgeprune.coupling.components import BoolArray, Couplings
+from edgeprune.coupling.components import BoolArray, Choice, Couplings
 from edgeprune.coupling.couple import couple
-from edgeprune.coupling.ties import Choice
 from edgeprune.errors import TraceError
 from edgeprune.model.graph import source_line, state_tensors
 from edgeprune.model.trace import Trace, reexport, trace

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
-from edgeprune.coupling.components import BoolArray, Couplings
+from edgeprune.coupling.components import BoolArray, Choice, Couplings
 from edgeprune.model.features import FIXED, SELECTION, kept_features
 from edgeprune.model.graph import attribute
 from edgeprune.model.trace import Trace
@@ -24,7 +25,8 @@ def owned(couplings: Couplings) -> list[str]:
 def recipe(traced: Trace, couplings: Couplings, removed: BoolArray) -> dict[str, Any]:
     """State tensor name -> kept indices of each dimension that shrinks; the features that inputs keep.
 
-    `inputs` is there only where features could go: entries of `kept_features`.
+    `inputs` is there only where features could go: entries of `kept_features`. `choice` is there only
+    where head width or positions within groups were free.
     """
     sizes = Sizes(couplings, removed)
     tensors = {}
@@ -37,6 +39,8 @@ def recipe(traced: Trace, couplings: Couplings, removed: BoolArray) -> dict[str,
                 "keep": {str(d): np.flatnonzero(m).tolist() for d, m in masks.items()},
             }
     found: dict[str, Any] = {"schema": 1, "tensors": tensors}
+    if couplings.choice != Choice():
+        found["choice"] = asdict(couplings.choice)
     inputs = kept_inputs(traced, sizes)
     return found | {"inputs": inputs} if inputs else found
 

@@ -6,7 +6,7 @@ import nets
 import numpy as np
 import pytest
 
-from edgeprune.coupling.ties import Choice
+from edgeprune.coupling.components import Choice
 from edgeprune.surgery import analyse
 
 

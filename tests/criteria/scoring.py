@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from edgeprune.capture import capture
-from edgeprune.coupling.ties import Choice
+from edgeprune.coupling.components import Choice
 from edgeprune.criteria import Context
 from edgeprune.data import open_data
 from edgeprune.model.trace import trace

@@ -10,6 +10,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgeprune.coupling.couple import ELEMENTWISE
+from edgeprune.coupling.movement import CYCLIC, MOVEMENT
+from edgeprune.coupling.rules import RULES
 from edgeprune.errors import UnsafeModelError
 from edgeprune.model.operators import ATEN_NAMES, SIZE_OPERATORS, is_allowed
 from edgeprune.model.program import clean_program
@@ -107,6 +110,12 @@ def test_other_dialects_are_refused(verifier: str):
 def test_every_listed_operator_exists():
     """A misspelt name in the list would allow nothing; each is an operator of this torch."""
     assert [name for name in sorted(ATEN_NAMES) if not hasattr(torch.ops.aten, name)] == []
+
+
+def test_every_operator_with_a_rule_is_listed():
+    """What coupling can remove channels through is not refused when it comes in a file."""
+    known = {*RULES, *MOVEMENT, *CYCLIC, *ELEMENTWISE}
+    assert [str(t) for t in known if not is_allowed(f"torch.ops.{t}")] == []
 
 
 @pytest.mark.parametrize(

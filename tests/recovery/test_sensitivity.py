@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from edgeprune.capture import capture
-from edgeprune.coupling.ties import Choice
+from edgeprune.coupling.components import Choice
 from edgeprune.criteria import Context, score
 from edgeprune.data import open_data
 from edgeprune.model.graph import state_tensors

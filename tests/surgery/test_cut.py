@@ -87,7 +87,7 @@ def test_a_plan_that_empties_a_dimension_is_refused():
 
 def test_width_removal_keeps_the_scale_of_the_full_head():
     """The operator's implied 1/sqrt(width) is written down before the width shrinks."""
-    from edgeprune.coupling.ties import Choice
+    from edgeprune.coupling.components import Choice
 
     traced = nets.traced("attention_masked")
     couplings = analyse(traced, choice=Choice(heads="width"))
