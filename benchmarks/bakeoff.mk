@@ -23,6 +23,8 @@ bench-bakeoff: $(READY)
 	for net in $(IMAGES); do \
 	  $(BAKEOFF) --net $$net --criteria $(OUTSIDE) --recovery compensate,finetune --ratios 0.5,0.25 || exit 1; \
 	done
+	$(PY) -m benchmarks.bakeoff_theta
+	$(PY) -m benchmarks.bakeoff_shares
 	for net in fashion_resnet $(OTHERS); do \
 	  $(PY) -m benchmarks.bakeoff_latency --net $$net && $(BAKEOFF) --net $$net --table || exit 1; \
 	done

@@ -13,7 +13,17 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import bakeoff_table as tables
+
 RESULTS = Path(__file__).parent / "results"
+BEFOREHAND = {  # accuracy without / with compensation at 70, 50, 30 and 20% of the channels, one seed
+    "ib-gauss": ("89.7 / 92.3", "83.9 / 90.7", "51.2 / 85.4", "22.6 / 71.4"),
+    "l2": ("86.8 / 91.7", "67.1 / 89.7", "33.5 / 79.5", "19.0 / 54.9"),
+    "random": ("86.6 / 91.3", "78.7 / 87.8", "24.4 / 66.2", "11.2 / 45.3"),
+    "taylor": ("90.2 / 92.4", "77.8 / 90.5", "24.9 / 81.5", "12.4 / 26.0"),
+    "ib-jmi": ("88.3 / 90.8", "82.7 / 86.8", "56.6 / 73.3", "37.7 / 48.0"),
+    "ib-edge": ("89.8 / 91.0", "73.6 / 80.5", "46.1 / 64.7", "38.0 / 44.1"),
+}
 
 
 def article() -> str:
@@ -100,6 +110,74 @@ def accuracy() -> str:
     return markdown(["network", "budget", "dense %", "shipped %", "points lost", "MACs", "file", "p50"], rows)
 
 
+def theta() -> str:
+    """Accuracy at several thetas, and what each changes against none."""
+    found = read("bakeoff/theta")
+    cells = tables.grid(found)["compensate", "uniform"]
+    ratios = sorted({r for of in cells.values() for r in of}, reverse=True)
+    rows = []
+    for name, of in sorted(cells.items(), key=lambda item: _named(item[0])):
+        criterion, value = _named(name)
+        none = cells[f"{criterion}@0"]
+        changes = [
+            paired(tables.difference(found, of[r], none[r])) if value and r in of else "" for r in ratios
+        ]
+        means = [accurate(of.get(r), 100.0) for r in ratios]
+        rows.append([f"`{criterion}`", f"{value:g}", *means, *changes])
+    columns = [f"at {r:.3g}" for r in ratios]
+    return markdown(["criterion", "θ", *columns, *(f"{c}, minus θ = 0" for c in columns)], rows)
+
+
+def shares() -> str:
+    """Accuracy recalibrated / compensated by share of the channels, and in brackets the earlier figures."""
+    found = read("bakeoff/shares")
+    both = tables.grid(found)
+    bare, compensated = both["recalibrate", "channels"], both["compensate", "channels"]
+    ratios = sorted({r for of in compensated.values() for r in of}, reverse=True)
+    rows = []
+    for name in tables.order(compensated, ratios):
+        cells = []
+        for r, before in zip(ratios, BEFOREHAND[name], strict=True):
+            seeds = len(compensated[name][r])
+            ours = f"{tables.mean(bare[name][r]):.1f} / {tables.mean(compensated[name][r]):.1f}"
+            cells.append(f"{ours} ({seeds}) [{before}]")
+        rows.append([f"`{name}`", *cells])
+    head = markdown(["criterion", *(f"{100 * r:.0f}% of the channels" for r in ratios)], rows)
+    return f"Dense: {found['dense']:.2f}% [93.0%].\n\n{head}"
+
+
+def realtime() -> str:
+    """Late answers of the sensor stream, dense and pruned, at each rate."""
+    found = read("realtime")
+    rows = []
+    for run in found["rows"]:
+        cells = [f"{run['streams']}", f"{run['rate_hz']}"]
+        for name in ("dense", "pruned"):
+            late = {key: 100 * run[name]["missed"][key] for key in ("value", "low", "high")}
+            cells.append(f"{late['value']:.2f}% [{late['low']:.2f}, {late['high']:.2f}]")
+            cells.append(f"{run[name]['worst_ms']:.1f}")
+        rows.append([*cells, f"{run['load_average']:.1f}"])
+    columns = ["streams", "inputs/s", "dense, late", "worst, ms", "pruned, late", "worst, ms", "load"]
+    p50, ratio, machine = found["dense_p50_ms"], found["ratio"]["ratio"], found["machine"]
+    where = f"{machine['processor']}, {machine['cores']} cores, one thread"
+    share = f"pruned {ratio['value']:.3f} [{ratio['low']:.3f}, {ratio['high']:.3f}] of it"
+    return f"{where}; dense p50 {p50['value']:.3f} ms, {share}.\n\n{markdown(columns, rows)}"
+
+
+def accurate(cells: tables.Cells | None, best: float) -> str:
+    """Mean ± sd with the number of seeds; the best of a column in bold; empty where nothing was measured."""
+    if not cells:
+        return ""
+    sd = tables.spread(cells)
+    text = f"{tables.mean(cells):.2f}" + ("" if sd is None else f" ± {sd:.2f} ({len(cells)})")
+    return f"**{text}**" if tables.mean(cells) >= best else text
+
+
+def paired(part: tuple[float, float, float, int] | None) -> str:
+    """A difference with its interval and the number of seeds."""
+    return f"{part[0]:+.2f} [{part[1]:+.2f}, {part[2]:+.2f}] ({part[3]})" if part else ""
+
+
 def read(name: str) -> dict[str, Any]:
     """A file of results.
 
@@ -117,3 +195,8 @@ def markdown(columns: list[str], rows: Iterable[list[str]]) -> str:
     """A table."""
     lines = [columns, ["---"] * len(columns), *rows]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def _named(name: str) -> tuple[str, float]:
+    criterion, value = name.split("@")
+    return criterion, float(value)

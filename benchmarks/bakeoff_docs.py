@@ -19,10 +19,10 @@ import numpy as np
 
 from benchmarks import bakeoff_blocks as blocks
 from benchmarks import bakeoff_table as tables
-from benchmarks.bakeoff_blocks import markdown, read
+from benchmarks.bakeoff_blocks import accurate, markdown, paired, read
 
 ROOT = Path(__file__).parent.parent
-DOCS = ("docs/criteria.md", "docs/method.md", "docs/accuracy.md")
+DOCS = ("docs/criteria.md", "docs/method.md", "docs/accuracy.md", "docs/realtime.md")
 MARK = re.compile(r"(<!-- measured: (.*?) -->\n).*?(<!-- end -->)", re.S)
 DEFAULT = "ib-gauss"
 NETS = ("fashion_resnet", "fashion_plain", "fashion_dw", "debian_text")
@@ -37,7 +37,7 @@ def grid(net: str, recovery: str, allocation: str = "uniform") -> str:
         refuse_unequal(net, cells, ratios)
     best = {r: max(tables.mean(of[r]) for of in cells.values() if r in of) for r in ratios}
     rows = [
-        [f"`{name}`", *(_accuracy(cells[name].get(r), best[r]) for r in ratios)]
+        [f"`{name}`", *(accurate(cells[name].get(r), best[r]) for r in ratios)]
         for name in tables.order(cells, ratios)
     ]
     return f"Dense: {found['dense']:.2f}%.\n\n" + markdown(["criterion", *(f"{r:.3g}" for r in ratios)], rows)
@@ -59,7 +59,7 @@ def against(net: str, recovery: str, allocation: str = "uniform") -> str:
     rows = [
         [
             f"`{name}`",
-            *(_interval(tables.difference(found, cells[DEFAULT][r], cells[name].get(r, {}))) for r in ratios),
+            *(paired(tables.difference(found, cells[DEFAULT][r], cells[name].get(r, {}))) for r in ratios),
         ]
         for name in tables.order(cells, ratios)
         if name != DEFAULT
@@ -77,7 +77,7 @@ def shared_out(net: str, recovery: str) -> str:
         [
             f"`{name}`",
             *(
-                _interval(tables.difference(found, ours[name].get(r, {}), theirs[name].get(r, {})))
+                paired(tables.difference(found, ours[name].get(r, {}), theirs[name].get(r, {})))
                 for r in ratios
             ),
         ]
@@ -166,7 +166,8 @@ TABLES: dict[str, Callable[..., str]] = {
     f.__name__: f
     for f in (
         grid, against, shared_out, seconds, goals,
-        blocks.accuracy, blocks.article, blocks.latency, blocks.shapes, blocks.stability, blocks.truth,
+        blocks.accuracy, blocks.article, blocks.latency, blocks.realtime, blocks.shapes, blocks.shares,
+        blocks.stability, blocks.theta, blocks.truth,
     )
 }  # fmt: skip
 
@@ -184,18 +185,6 @@ def filled(text: str) -> str:
         return f"{match[1]}{made}\n{match[3]}"
 
     return MARK.sub(make, text)
-
-
-def _accuracy(cells: tables.Cells | None, best: float) -> str:
-    if not cells:
-        return ""
-    sd = tables.spread(cells)
-    text = f"{tables.mean(cells):.2f}" + ("" if sd is None else f" ± {sd:.2f} ({len(cells)})")
-    return f"**{text}**" if tables.mean(cells) >= best else text
-
-
-def _interval(part: tuple[float, float, float, int] | None) -> str:
-    return f"{part[0]:+.2f} [{part[1]:+.2f}, {part[2]:+.2f}] ({part[3]})" if part else ""
 
 
 def _met(fine: bool) -> str:

@@ -96,7 +96,7 @@ class Bench:
         return np.sort(np.random.default_rng(seed).permutation(len(self.train[1]))[: self.calibration])
 
     def rank(self, criterion: str, seed: int) -> tuple[np.ndarray, float]:
-        """Removal order of a criterion, and the seconds that scoring took."""
+        """Removal order of a criterion, `name` or `name@theta`, and the seconds that scoring took."""
         key = (criterion, seed)
         if key not in self._ranks:
             began = time.process_time()
@@ -105,15 +105,18 @@ class Bench:
 
                 found = outside_rank(criterion, self, seed)
             else:
-                name = "random" if criterion == SCRATCH else criterion
-                context = Context(self.trace, self.couplings, self.seeded(seed)[0], seed)
+                name, _, theta = ("random" if criterion == SCRATCH else criterion).partition("@")
+                context = Context(self.trace, self.couplings, self.seeded(seed)[0], seed, float(theta or 0))
                 found = score(name, context).rank
             self._ranks[key] = (found, time.process_time() - began)
         return self._ranks[key]
 
     def removal(self, criterion: str, ratio: float, seed: int, allocation: str) -> np.ndarray:
-        """The components that go so that at most this share of the MACs stays."""
+        """The components that go so that at most this share of the MACs stays, or of the channels."""
         rank = self.rank(criterion, seed)[0]
+        if allocation == "channels":
+            goal = ratio * self.couplings.count
+            return uniform(self.couplings, rank, lambda removed: float((~removed).sum()), goal)
         goal = ratio * self.macs()
         if allocation == "uniform":
             return uniform(self.couplings, rank, self.macs, goal)

@@ -10,6 +10,7 @@ Elsewhere: what happens in between (pipeline), the command line (cli).
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -19,6 +20,8 @@ from typing import Any, TypeAlias
 import torch
 
 from edgeprune.data import open_data
+from edgeprune.device.remote import Device
+from edgeprune.device.ssh import Remote
 from edgeprune.errors import BudgetError, DataError, ModelError
 from edgeprune.masks import fuse_pruned
 from edgeprune.model.examples import examples_of_program, fixed_batch_note
@@ -53,6 +56,7 @@ def compress(
     factory: str | None = None,
     input_shapes: Sequence[Sequence[int]] | None = None,
     trust_pickle: bool = False,
+    device: str | Device | None = None,
     progress: Progress | None = None,
     force: bool = False,
     **settings: Any,
@@ -71,6 +75,7 @@ def compress(
         target_ms, deadline_ms: median and 99th percentile of the latency on the target, ms.
         speedup: dense latency over the result's.
         size_mb: the ONNX file, MB (10⁶ bytes).
+        device: the board to measure on, as for ssh ("pi@raspberrypi"); None is this machine.
         metrics: names or "module:function"; the first decides.
         settings: further fields of `edgeprune.pipeline.Options` (rounds, epochs, seed, …).
 
@@ -93,15 +98,12 @@ def compress(
     dataset = None if data is None else open_data(data, input_shapes=shapes, **statistics)
     further = {k: open_data(v, input_shapes=shapes, **statistics) for k, v in (eval_data or {}).items()}
     options = Options(budget=budget, criterion=criterion, metrics=tuple(metrics), **settings)
-    return run(
-        loaded,
-        dataset,
-        Path(output or f"{name}-edgeprune"),
-        options,
-        evaluation=further,
-        progress=progress,
-        force=force,
-    )
+    folder = Path(output or f"{name}-edgeprune")
+    with contextlib.ExitStack() as opened:
+        board = Device(opened.enter_context(Remote(device))) if isinstance(device, str) else device
+        return run(
+            loaded, dataset, folder, options, evaluation=further, progress=progress, force=force, device=board
+        )
 
 
 def _from_memory(

@@ -112,3 +112,9 @@ class ExportError(EdgepruneError):
     """torch.onnx refused the graph, or wrote a file that is not the one asked for."""
 
     exit_code = 17
+
+
+class OptionError(EdgepruneError):
+    """A setting that is out of its range or none of its values."""
+
+    exit_code = 19

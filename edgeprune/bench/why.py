@@ -12,13 +12,14 @@ Elsewhere: the profile itself (bench/operators.py), ratios of whole files with i
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from edgeprune.bench.operators import layer_times, profile_operators
-from edgeprune.bench.staircase import TOLERANCE, Staircase, staircase
+from edgeprune.bench.staircase import BLOCKS, TOLERANCE, Staircase, staircase
 from edgeprune.records import FileProfile, LayerChange, LayerSize, OperatorProfile, WhyResult
 
 CONVERSIONS = (
@@ -27,7 +28,6 @@ CONVERSIONS = (
 SHARE = 0.03  # of the file's time: less is not worth a sentence
 UNCHANGED = 0.95  # of its multiply-adds: a layer that kept this much did not shrink
 MOSTLY = 0.5  # of an operator's time
-STEP = 8  # widths of one residue share a step in the staircase's measured range
 MOST_CAUSES = 12
 
 
@@ -63,7 +63,7 @@ def why(
         inputs=inputs,
         shapes=shapes,
     )
-    if steps is None and any(x.operator == "Conv" and x.width % STEP for x in profile.files[1].layers):
+    if steps is None and any(x.operator == "Conv" and x.width % max(BLOCKS) for x in profile.files[1].layers):
         steps = staircase(threads=threads)
     return explain(profile, report, steps)
 
@@ -169,18 +169,18 @@ def _rate(bandwidth: Sequence[tuple[int, float]], moved: int) -> float:
 
 
 def _misaligned(layer: LayerSize, steps: Staircase | None) -> float | None:
-    """Measured cost of a convolution's width by that of the next one that is on a step."""
+    """Measured cost of a convolution's width by that of the next whole block, of whichever size is worst.
+
+    Widths that lie alike within a block stand for those that were not measured.
+    """
     if steps is None or layer.operator != "Conv":
         return None
     worst = 1.0
-    for width in (layer.width, layer.inputs):
-        alike = [w for w in steps.relative if w % STEP == width % STEP and w % STEP]
-        costs = []
-        for w in alike:
-            up = -(-w // STEP) * STEP
-            if up in steps.relative:
-                costs.append(steps.relative[w][0] / steps.relative[up][0])
-        worst = max(worst, max(costs, default=1.0))
+    for width, block in itertools.product((layer.width, layer.inputs), BLOCKS):
+        for w in steps.relative:
+            up = -(-w // block) * block
+            if w % block and w % block == width % block and up in steps.relative:
+                worst = max(worst, steps.relative[w][0] / steps.relative[up][0])
     return worst if worst > TOLERANCE else None
 
 

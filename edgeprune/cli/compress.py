@@ -73,7 +73,7 @@ from edgeprune.cli.device import device_options, open_device
 @click.option(
     "--align", type=click.IntRange(min=1), help="Multiple that widths are kept to [measured on the host]."
 )
-@click.option("--threads", default=1, show_default=True, help="Threads when timing.")
+@click.option("--threads", type=int, help="Threads when timing [of the profile or device, else 1].")
 @click.option("--bench-seconds", default=5.0, show_default=True)
 @click.option(
     "--front", type=click.IntRange(0, 6), default=6, show_default=True, help="Files to choose from beside it."
@@ -153,7 +153,6 @@ def compress(
         if destination is not None:
             device = open_device(destination, device_python, ssh_config, accept_new_host_key)
             opened.enter_context(device.remote)
-            device.require_fit()
         result = run(
             loaded,
             dataset,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @model_options
 @click.option("--target", "target_name", default="host", show_default=True, help="Name or .toml file.")
 @click.option("--device", "destination", help="The board to measure on, as for ssh: pi@raspberrypi.")
-@click.option("--threads", default=1, show_default=True, help="Threads, and cores the process is bound to.")
+@click.option("--threads", type=int, help="Threads, and cores it is bound to [the device's, here 1].")
 @click.option("--networks", default=120, show_default=True, help="Sets of widths to run.")
 @click.option("--seconds", default=90.0, show_default=True, help="Time spent on runs, beside loading.")
 @click.option("--keep", multiple=True, help="Layers whose channels all stay.")
@@ -39,7 +39,7 @@ def profile(
     trust_pickle: bool,
     target_name: str,
     destination: str | None,
-    threads: int,
+    threads: int | None,
     networks: int,
     seconds: float,
     keep: tuple[str, ...],
@@ -56,25 +56,32 @@ def profile(
     interrupted profile is taken up again by the same command. Plan with it: compress --profile FILE.
     """
     from edgeprune.cli.progress import Terminal
+    from edgeprune.device.identity import target_of
     from edgeprune.latency import profile_model
     from edgeprune.pipeline.stages import analyse_model
     from edgeprune.targets import load_target
 
     target = load_target(target_name)
-    path = output or Path(f"{model.stem}.{target.name}.profile.json")
+    place = destination if destination and target.local else target.name
+    path = output or Path(f"{model.stem}.{place}.profile.json")
     writable(path)
     analysis = analyse_model(load(model, factory, input_shapes, trust_pickle), keep=keep)
     terminal = Terminal()
-    settings: dict[str, Any] = {"target": target, "path": path, "threads": threads, "networks": networks}
-    settings |= {"seconds": seconds, "seed": seed, "name": model.name, "progress": terminal.step}
+    settings: dict[str, Any] = {"path": path, "networks": networks, "seconds": seconds, "seed": seed}
+    settings |= {"name": model.name, "progress": terminal.step}
     try:
         if destination is None:
             terminal.stage("sets of widths")
+            settings |= {"target": target, "threads": 1 if threads is None else threads}
             found = profile_model(analysis.trace, analysis.couplings, **settings)
         else:
             device = open_device(destination, device_python, ssh_config, accept_new_host_key)
             with device.remote:
                 say(f"looking at {destination} …")
+                cores = device.require_fit(None if target.local else target.arch)["cores"]
+                target = target_of(device, target)
+                settings |= {"target": target}
+                settings |= {"threads": min(target.threads, cores) if threads is None else threads}
                 terminal.stage("sets of widths")
                 found = profile_model(analysis.trace, analysis.couplings, device=device, **settings)
     finally:

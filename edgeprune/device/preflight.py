@@ -112,6 +112,7 @@ def report() -> Dict[str, Any]:
         "executable": sys.executable,
         "libc": f"{family} {libc}".strip(),
         "versions": versions,
+        "cores": os.cpu_count() or 1,
         "disk_free_mb": disk,
         "memory_free_mb": memory,
         "emulated": os.environ.get("EDGEPRUNE_EMULATED"),

@@ -7,11 +7,13 @@ emulated device has none. Elsewhere: the runner and its statistics (bench), the 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from edgeprune.bench import run_bench
+from edgeprune.device.identity import target_of
 from edgeprune.device.remote import Device, device_bench
+from edgeprune.latency import read_profile
 from edgeprune.pipeline.options import Options
 from edgeprune.records import BenchResult, Target
 from edgeprune.targets import load_target
@@ -19,12 +21,16 @@ from edgeprune.targets import load_target
 
 @dataclass(frozen=True)
 class Board:
-    """A target with what can be timed in its name; `device` None is this machine."""
+    """A target with what can be timed in its name; `device` None is this machine.
+
+    `described` is false where nothing is known of the device but its architecture.
+    """
 
     target: Target
     device: Device | None
     threads: int
     seed: int
+    described: bool = True
 
     @property
     def measures_target(self) -> bool:
@@ -32,12 +38,6 @@ class Board:
         if self.device is None:
             return self.target.local
         return not self.device.preflight().get("emulated")
-
-    def profiled(self) -> Target:
-        """The target as a profile names it: with a device and no --target, what the device says it is."""
-        if self.device is None or not self.target.local:
-            return self.target
-        return replace(self.target, arch=self.device.preflight()["architecture"])
 
     def time(self, paths: Sequence[Path], seconds: float, *, probes: int = 0) -> BenchResult:
         """Let files take turns for `seconds`; batch 1.
@@ -47,17 +47,29 @@ class Board:
         """
         if self.device is None:
             return run_bench(paths, threads=self.threads, seed=self.seed, seconds=seconds, probes=probes)
-        arch = None if self.target.local else self.target.arch
         return device_bench(
             self.device, paths, threads=self.threads, seed=self.seed, seconds=seconds, probes=probes,
-            architecture=arch,
+            architecture=self.target.arch,
         )  # fmt: skip
 
 
 def board_of(options: Options, device: Device | None) -> Board:
-    """The board of a run.
+    """The board of a run. A device without a target named is looked up by what it says of itself.
+
+    Threads that were not asked for are those of the profile to plan with, those that the descriptor of a
+    device's board recommends, as far as it has cores, or one.
 
     Raises:
-        TargetError: an unknown target.
+        TargetError: an unknown target. BenchError: a damaged profile.
+        DeviceError: a device that is not fit, or is not the target.
     """
-    return Board(load_target(options.target), device, options.threads, options.seed)
+    named = load_target(options.target)
+    target, described, threads = named, True, 1
+    if device is not None:
+        facts = device.require_fit(None if named.local else named.arch)
+        target = target_of(device, named)
+        described = target.core != "unknown"
+        threads = min(target.threads, facts["cores"])
+    if options.profile is not None:
+        threads = read_profile(Path(options.profile)).threads
+    return Board(target, device, options.threads or threads, options.seed, described)

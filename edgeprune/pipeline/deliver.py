@@ -27,7 +27,7 @@ from edgeprune.pipeline.latencies import TAIL_SECONDS
 from edgeprune.pipeline.options import Clock, Options
 from edgeprune.pipeline.prepare import Prepared
 from edgeprune.pipeline.state import State
-from edgeprune.records import BenchResult, OnnxArtifact, VerifyResult
+from edgeprune.records import BenchResult, OnnxArtifact, Target, VerifyResult
 from edgeprune.recovery import compensate, recalibrate
 from edgeprune.store import RunFolder, write_json, write_npz
 from edgeprune.surgery import cut
@@ -52,6 +52,7 @@ class Delivery:
     notes: tuple[str, ...]
     beside: list[dict[str, Any]]  # further files of the run's own folder, as the report lists them
     on_target: bool  # whether `bench` ran on the target itself
+    target: Target
 
 
 def deliver(
@@ -86,11 +87,14 @@ def deliver(
     with clock.stage("bench"):
         seconds = max(options.bench_seconds, TAIL_SECONDS if options.budget.deadline_ms else 0.0)
         bench = board.time([dense.path, shipped.path], seconds, probes=PROBES)
-    if device is None and target.local and (options.why or not all(row.changed for row in bench.ratios)):
+    if not target.local:
+        if options.why:
+            notes = (*notes, f"--why profiles operators on this machine only, not on {target.title}")
+    elif options.why or not all(row.changed for row in bench.ratios):
         with clock.stage("why"):
             layers = widths(prepared.couplings, final.removed)
             run = {"layers": layers, "pinned": pinned(prepared.couplings)}
-            found = why(dense.path, shipped.path, run, threads=options.threads, seconds=options.bench_seconds)
+            found = why(dense.path, shipped.path, run, threads=board.threads, seconds=options.bench_seconds)
         notes = (*notes, *(f"why not faster: {cause}" for cause in found.causes))
     verified: VerifyResult | str | None = None
     if not target.local:
@@ -114,7 +118,7 @@ def deliver(
     dense_ms = bench.models[0].p50_ms.value if bench.models[0].p50_ms else None
     rows = front.rows(prepared, points, chosen, dense_ms)
     on_target = board.measures_target
-    return Delivery(dense, shipped, bench, test, evaluation, verified, rows, notes, beside, on_target)
+    return Delivery(dense, shipped, bench, test, evaluation, verified, rows, notes, beside, on_target, target)
 
 
 def _choices(

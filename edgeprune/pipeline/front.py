@@ -10,7 +10,9 @@ training, so that six points cost seconds. Elsewhere: the shipped network itself
 
 from __future__ import annotations
 
+import itertools
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -36,7 +38,8 @@ from edgeprune.recovery import compensate, recalibrate
 from edgeprune.store import RunFolder
 from edgeprune.surgery import cut
 
-LADDER = (0.48, 0.28, 0.8, 0.2, 0.62, 0.37)  # shares of the dense cost, the most telling first
+# Shares of the dense cost, the most telling first; the later ones stand in for what cannot be had.
+LADDER = (0.48, 0.28, 0.8, 0.2, 0.62, 0.37, 0.7, 0.55, 0.42, 0.33, 0.9, 0.24, 0.85, 0.75, 0.66, 0.58)
 CALIBRATION_CALLS, CALIBRATION_BATCH = 32, 16
 METHODS = ("minmax", "percentile")  # of finding ranges; `edgeprune quantise` tries the slow entropy too
 
@@ -64,31 +67,35 @@ def candidates(
     prepared: Prepared, first: State, final: State, tried: list[State], options: Options, folder: RunFolder,
     clock: Clock,
 ) -> list[Point]:  # fmt: skip
-    """Export the plans of the ladder and the rounds that were not shipped.
+    """Export the rounds that were not shipped, and plans of the ladder until there are `options.front` files.
+
+    A plan that no file can be made of is passed over for the next one; fewer files than asked for, where
+    the ladder ends, are said.
 
     Args:
         first: the network that the first round scored.
     """
     made: dict[str, Any] = {"fixed_batch": options.fixed_batch, "opset": options.opset}
-    calls, points = list(prepared.calls), []
+    calls, points = list(prepared.calls), list[Point]()
     place = folder.path / "front"
     place.mkdir(exist_ok=True)
-    networks: list[tuple[str, Trace, float, bool]] = []
-    for state in tried:
-        if state is not final:
-            number = state.record["round"]
-            networks.append((f"round-{number}", state.trace, state.couplings.macs(), options.epochs > 0))
-    wanted = max(0, options.front - len(networks))
-    for share, network, macs in _plans(prepared, first, wanted, folder, clock):
-        networks.append((f"plan-{round(100 * share)}", network, macs, False))
-    for done, (name, network, macs, trained) in enumerate(networks):
+    rounds = [
+        (f"round-{s.record['round']}", s.trace, s.couplings.macs(), options.epochs > 0)
+        for s in tried
+        if s is not final
+    ]
+    for name, network, macs, trained in itertools.chain(rounds, _plans(prepared, first, folder)):
+        if not trained and name.startswith("plan-") and len(points) >= options.front:
+            break
         try:
             artifact = export_trace(network, calls, place / f"{name}.onnx", **made)
         except ParityError as error:  # a network that was cut to pieces may put out a constant
             clock.progress.note(f"front: {name} left out: {error.message}")
             continue
         points.append(Point(name, artifact, macs, parameters(network), trained, False))
-        clock.progress.step(done + 1, len(networks))
+        clock.progress.step(len(points), max(options.front, len(rounds)))
+    if len(points) < options.front:
+        clock.progress.note(f"front: {len(points)} files; no further plan of the ladder can be had")
     return points
 
 
@@ -99,7 +106,7 @@ def eight_bits(
     if options.int8 == "off" or prepared.dataset is None or prepared.splits is None:
         return None
     target = board.target
-    if target.local and board.device is not None:
+    if not board.described:
         return "8 bits: name the board's --target, whose kernels decide the types"
     dataset, splits = prepared.dataset, prepared.splits
     try:
@@ -110,7 +117,7 @@ def eight_bits(
         parts = [indices[i : i + size] for i in range(0, len(indices) - size + 1, size)]
         labels = None if dataset.labels is None else dataset.labels[splits.validation]
 
-        here = HostTimer(threads=options.threads, seconds=options.bench_seconds / 2)
+        here = HostTimer(threads=board.threads, seconds=options.bench_seconds / 2)
 
         def evaluate(path: Path) -> float:
             out = file_outputs(path, dataset, splits.validation, clock)
@@ -156,11 +163,9 @@ def pick(points: list[Point], shipped: Point, options: Options, *, on_target: bo
     """
     eight = next((p for p in points if p.name == f"{shipped.name}-int8"), None)
     own = next(p for p in points if p.name == shipped.name)
-    if eight is None or own.ratio is None or eight.ratio is None:
-        return own
-    if options.int8 == "on":
+    if eight is not None and options.int8 == "on":
         return eight
-    if not on_target:
+    if eight is None or own.ratio is None or eight.ratio is None or not on_target:
         return own
     limit = options.budget.max_drop
     within = limit is not None and eight.drop is not None and eight.drop.high <= limit
@@ -203,15 +208,15 @@ def rows(
     ]  # fmt: skip
 
 
-def _plans(
-    prepared: Prepared, first: State, wanted: int, folder: RunFolder, clock: Clock
-) -> list[tuple[float, Trace, float]]:
-    """Networks at the shares of the ladder, refitted in closed form where there is data."""
+def _plans(prepared: Prepared, first: State, folder: RunFolder) -> Iterator[tuple[str, Trace, float, bool]]:
+    """Name, network, MACs and whether trained at the shares of the ladder that can be reached, one by one.
+
+    With data they are refitted in closed form.
+    """
     record = folder.load("rounds/1")
     if record is None:
-        return []
+        return
     couplings = first.couplings
-    found: list[tuple[float, Trace, float]] = []
     rank = np.asarray(folder.arrays("rounds/1")["rank"], dtype=np.int64)
     groups = {name: g for g, name in enumerate(couplings.group_names)}
     curves = {groups[k]: Curve(tuple(c["shares"]), tuple(c["losses"])) for k, c in record["curves"].items()}
@@ -219,24 +224,20 @@ def _plans(
     calibration = prepared.calibration() if prepared.dataset is not None else None
     seen: set[bytes] = set()
     for share in LADDER:
-        if len(found) >= wanted:
-            break
         cost = joint(prepared, first.trace, couplings, (Goal(kind, share),))
         if cost(np.zeros(couplings.count, bool)) <= 1:
             continue
         removed = (
             allocate(couplings, rank, curves, cost, 1.0) if curves else uniform(couplings, rank, cost, 1.0)
         )
-        if not removed.any() or removed.tobytes() in seen:
+        if cost(removed) > 1 or removed.tobytes() in seen:
             continue
         seen.add(removed.tobytes())
         if calibration is None:
             small = cut(first.trace, couplings, removed)
         else:
             small = recalibrate(compensate(first.trace, couplings, removed, calibration)[0], calibration)
-        found.append((share, small, couplings.macs(removed)))
-        clock.progress.step(len(found), wanted)
-    return found
+        yield f"plan-{round(100 * share)}", small, couplings.macs(removed), False
 
 
 def _beats(q: Point, p: Point) -> bool:

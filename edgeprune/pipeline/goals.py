@@ -8,7 +8,7 @@ milliseconds comes from (latencies), how a removal is chosen (planning).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -24,10 +24,14 @@ from edgeprune.planning.groups import Cost
 
 @dataclass(frozen=True)
 class Goal:
-    """What a round aims at: a cost ("macs", "params" or "ms") as a share of the dense network's."""
+    """What a round aims at: a cost ("macs", "params" or "ms") as a share of the dense network's.
+
+    `tail`: the milliseconds are a 99th percentile; the prediction, of medians, is corrected by it.
+    """
 
     kind: str
     share: float
+    tail: bool = False
 
 
 Goals = tuple[Goal, ...]
@@ -54,7 +58,7 @@ def goals_of(prepared: Prepared, budget: Budget) -> Goals:
             assert prepared.latency is not None
             whole = prepared.latency.dense_p99_ms if tail else prepared.latency.dense_ms
             assert whole is not None
-            found.append((Goal("ms", value / whole), f"{option(name)} {value:g}"))
+            found.append((Goal("ms", value / whole, tail), f"{option(name)} {value:g}"))
     goals = []
     for kind in NAMES:
         same = [pair for pair in found if pair[0].kind == kind]
@@ -62,7 +66,7 @@ def goals_of(prepared: Prepared, budget: Budget) -> Goals:
             goal, text = min(same, key=lambda pair: pair[0].share)
             cost = price(prepared, kind, prepared.trace, prepared.couplings)
             refuse_below_floor(cost, prepared.couplings, goal.share, text, kind)
-            goals.append(Goal(kind, min(goal.share, 1.0)))
+            goals.append(replace(goal, share=min(goal.share, 1.0)))
     return tuple(goals)
 
 

@@ -111,18 +111,18 @@ def _profile(
     """The profile, and what to know of it."""
     if options.profile is None:
         profile = latency.profile_model(
-            traced, couplings, target=board.profiled(), path=folder.path / "profile.json",
-            device=board.device, threads=options.threads, networks=NETWORKS,
+            traced, couplings, target=board.target, path=folder.path / "profile.json",
+            device=board.device, threads=board.threads, networks=NETWORKS,
             seconds=options.profile_seconds, seed=options.seed, progress=clock.progress.step,
         )  # fmt: skip
         return profile, _said(latency.check(profile))
     profile = latency.read_profile(Path(options.profile))
-    target = None if board.target.local else board.target
-    notes = latency.check(profile, target=target, threads=options.threads)
+    target = None if board.target.local or not board.described else board.target
+    notes = latency.check(profile, target=target, threads=board.threads)
     if not board.measures_target:
         return profile, _said((*notes, f"planned from a file, with no board at hand: {profile.source}"))
-    latency.check(profile, threads=options.threads, machine=board.time([dense], 0.2).machine)
-    return profile, _said(notes)
+    here = board.time([dense], 0.2).machine
+    return profile, _said(latency.check(profile, target=target, threads=board.threads, machine=here))
 
 
 def _said(notes: tuple[str, ...]) -> tuple[str, ...]:

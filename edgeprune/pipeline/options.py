@@ -3,18 +3,40 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from edgeprune.errors import OptionError
 from edgeprune.planning import Budget
+from edgeprune.planning.budget import option
+
+WORDS = {
+    "heads": ("whole", "width"),
+    "groups": ("whole", "position"),
+    "allocation": ("sensitivity", "uniform"),
+    "objective": ("latency", "macs"),
+    "estimate": ("roofline", "instructions"),
+    "int8": ("auto", "on", "off"),
+}
+LEAST = {
+    "profile_seconds": 0.1, "rounds": 1, "epochs": 0, "batch_size": 1, "features": 0.0, "ib_beta": 0.0,
+    "calibration": 1, "align": 1, "threads": 1, "bench_seconds": 0.1, "front": 0, "opset": 7,
+    "fixed_batch": 1, "seed": 0,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Options:
-    """Settings of one `compress`; the defaults are the command line's."""
+    """Settings of one `compress`; the defaults are the command line's.
+
+    Raises:
+        OptionError: one is out of its range, or none of its words.
+    """
 
     budget: Budget = field(default_factory=lambda: Budget(max_drop=1.0))
     criterion: str = "ib-gauss"
@@ -41,13 +63,36 @@ class Options:
     prune_inputs: bool = False  # features of the inputs may go; the file begins with one Gather
     align: int | None = None  # None: from the measured staircase
     target: str = "host"
-    threads: int = 1
+    threads: int | None = None  # when timing; None: the profile's, the device's descriptor's, or 1
     bench_seconds: float = 5.0
     front: int = 6  # files beside the shipped one: rounds that were tried, filled up with plans
     int8: str = "auto"  # auto, on or off
     why: bool = False  # say where the time goes even where the file is clearly faster
     opset: int = 18
     fixed_batch: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, words in WORDS.items():
+            if getattr(self, name) not in words:
+                near = difflib.get_close_matches(str(getattr(self, name)), words, 1)
+                tip = f"did you mean {near[0]}?" if near else ""
+                raise OptionError(f"{_said(self, name)}: not one of {', '.join(words)}", tip=tip)
+        for name, least in LEAST.items():
+            value = getattr(self, name)
+            if value is not None and not (_number(value) and least <= value < math.inf):
+                raise OptionError(f"{_said(self, name)}: a number of at least {least:g} is expected")
+        if not (_number(self.learning_rate) and 0 < self.learning_rate < math.inf):
+            raise OptionError(f"--lr {self.learning_rate}: a number above 0 is expected")
+        if not (_number(self.distil) and 0 <= self.distil <= 1):
+            raise OptionError(f"--distil {self.distil}: a number from 0 to 1 is expected")
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _said(options: Options, name: str) -> str:
+    return f"{option(name)} {getattr(options, name)}"
 
 
 class Progress:

@@ -22,10 +22,12 @@ from edgeprune.onnxfile import export_onnx
 from edgeprune.pipeline.exporting import BATCH
 from edgeprune.pipeline.goals import Goal, Goals, joint
 from edgeprune.pipeline.landing import TIMINGS, Tried, land
+from edgeprune.pipeline.latencies import TAIL_SECONDS
 from edgeprune.pipeline.options import Clock, Options
 from edgeprune.pipeline.prepare import Prepared
 from edgeprune.pipeline.state import State
 from edgeprune.planning import Curve, allocate, uniform
+from edgeprune.records import BenchResult
 from edgeprune.recovery.sensitivity import sensitivity
 from edgeprune.surgery import cut
 
@@ -79,15 +81,15 @@ def plan(
     timer = None if prepared.latency is None else prepared.latency.timer
     if not correct or timer is None or all(g.kind != "ms" for g in goals):
         return Plan(choose(goals), curves)
-    asked = next(g.share for g in goals if g.kind == "ms")
+    asked, tail = next((g.share, g.tail) for g in goals if g.kind == "ms")
     predicted = joint(prepared, state.trace, state.couplings, (Goal("ms", 1.0),))
-    seconds = min(TIMING_SECONDS, options.bench_seconds)
+    seconds = TAIL_SECONDS if tail else min(TIMING_SECONDS, options.bench_seconds)
 
     def aimed(aim: float, held: BoolArray | None) -> BoolArray:
         return choose(tuple(Goal("ms", aim) if g.kind == "ms" else g for g in goals), held)
 
     def measured(removed: BoolArray, turn: int) -> Tried:
-        found = Tried(timed_share(prepared, state, removed, seconds), predicted(removed), removed)
+        found = Tried(timed_share(prepared, state, removed, seconds, tail=tail), predicted(removed), removed)
         clock.progress.step(turn, TIMINGS, f"{found.measured:.3f} of the dense latency, {asked:.3f} asked")
         return found
 
@@ -137,8 +139,13 @@ def _choose(
     return removed
 
 
-def timed_share(prepared: Prepared, state: State, removed: BoolArray, seconds: float) -> float:
-    """Median time of the network without `removed` over the dense file's, in paired rounds.
+def timed_share(
+    prepared: Prepared, state: State, removed: BoolArray, seconds: float, *, tail: bool = False
+) -> float:
+    """Time of the network without `removed` over the dense file's, in paired rounds.
+
+    Args:
+        tail: of 99th percentiles, where there were inferences enough for these, and not of medians.
 
     Raises:
         BenchError, DeviceError: the files cannot be timed.
@@ -148,5 +155,12 @@ def timed_share(prepared: Prepared, state: State, removed: BoolArray, seconds: f
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "small.onnx"
         export_onnx(reexport(small.graph, small.inputs, small.dynamic), path)
-        found = prepared.latency.timer.time([prepared.file.path, path], seconds)
+        return share_of(prepared.latency.timer.time([prepared.file.path, path], seconds), tail=tail)
+
+
+def share_of(found: BenchResult, *, tail: bool) -> float:
+    """Time of the second file by that of the first."""
+    dense, shipped = (m.p99_ms for m in found.models)
+    if tail and dense is not None and shipped is not None:
+        return shipped.value / dense.value
     return found.ratios[0].ratio.value

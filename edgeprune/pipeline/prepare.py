@@ -30,7 +30,6 @@ from edgeprune.planning import paired_drop
 from edgeprune.records import Interval, OnnxArtifact, Splits
 from edgeprune.store import RunFolder
 from edgeprune.surgery import analyse
-from edgeprune.targets import load_target
 
 
 @dataclass(frozen=True)
@@ -164,8 +163,8 @@ def prepare(
     return Prepared(
         traced, couplings, dataset, splits,
         Measure(first.name if first else "agreement with the dense model", first),
-        metrics[1:], dict(evaluation), dense, _alignment(options, folder, clock), notes, file, tuple(calls),
-        latency,
+        metrics[1:], dict(evaluation), dense, _alignment(options, folder, clock, board), notes, file,
+        tuple(calls), latency,
     )  # fmt: skip
 
 
@@ -198,19 +197,19 @@ def check_keep(traced: Trace, keep: Sequence[str]) -> None:
             )
 
 
-def _alignment(options: Options, folder: RunFolder, clock: Clock) -> int:
+def _alignment(options: Options, folder: RunFolder, clock: Clock, board: Board) -> int:
     """Widths that onnxruntime runs without waste: measured here for the host, 1 for other targets.
 
     The measurement is a record of the run, so that a resumed run plans as it began.
     """
     if options.align is not None:
         return options.align
-    if not load_target(options.target).local:
+    if not board.target.local:
         return 1
     found = folder.load("staircase")
     if found is None:
         with clock.stage("staircase"):
-            folder.save("staircase", staircase(threads=options.threads))
+            folder.save("staircase", staircase(threads=board.threads))
         found = folder.load("staircase")
     return int(found["alignment"]) if found else 1
 

@@ -9,6 +9,8 @@ one-sided 90% bound of the paired loss on validation only.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from edgeprune.errors import BudgetError
@@ -60,7 +62,7 @@ def _descend(
 ) -> State:
     for i in range(1, options.rounds + 1):
         before = state
-        step = tuple(Goal(g.kind, g.share ** (i / options.rounds)) for g in goals)
+        step = tuple(replace(g, share=g.share ** (i / options.rounds)) for g in goals)
         last = i == options.rounds
         state = run_round(prepared, state, step, i, options, folder, clock, last=last)
         if state is not before:

@@ -26,7 +26,6 @@ from edgeprune.records import Interval, to_json
 from edgeprune.store import RunFolder
 from edgeprune.surgery.recipe import kept_inputs
 from edgeprune.surgery.sizes import Sizes
-from edgeprune.targets import load_target
 
 VERSIONS = ("edgeprune", "torch", "onnx", "onnxruntime", "onnxscript", "onnxsim", "numpy", "scipy")
 
@@ -46,7 +45,7 @@ def report(
     clock: Clock,
 ) -> dict[str, Any]:
     """The content of report.json."""
-    target = load_target(options.target)
+    target = made.target
     parity = made.shipped.parity
     assert parity is not None
     notes = list(prepared.notes)

@@ -49,7 +49,7 @@ def unmeasured(made: Delivery, options: Options) -> list[str]:
     if not budget.timed:
         return []
     if not made.on_target or not made.bench.ratios:
-        return [f"{budget.asked()}: planned for {options.target}, not measured there"]
+        return [f"{budget.asked()}: planned for {made.target.name}, not measured there"]
     if budget.deadline_ms is not None and made.bench.models[1].p99_ms is None:
         return [f"--deadline-ms {budget.deadline_ms:g}: too few samples for a 99th percentile"]
     return []

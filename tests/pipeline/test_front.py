@@ -14,7 +14,6 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from torch import nn
 
 import edgeprune
 from edgeprune.cli import main
@@ -27,27 +26,6 @@ from edgeprune.planning import Budget
 from edgeprune.records import Interval
 from edgeprune.report import render_table
 from edgeprune.ship import choices, open_bundle, pick
-
-
-@pytest.fixture(scope="module")
-def task():
-    """A convolutional network on stripes of two directions, and its data."""
-    torch.manual_seed(0)
-    rng = np.random.default_rng(0)
-    y = rng.integers(0, 2, 600)
-    x = rng.normal(0, 0.3, (600, 1, 12, 12)).astype(np.float32)
-    x[y == 1, :, ::3, :] += 1
-    x[y == 0, :, :, ::3] += 1
-    net = nn.Sequential(
-        nn.Conv2d(1, 24, 3, padding=1), nn.ReLU(), nn.Conv2d(24, 48, 3, padding=1), nn.ReLU(),
-        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(48, 2),
-    )  # fmt: skip
-    optimizer = torch.optim.Adam(net.parameters(), 1e-2)
-    for _ in range(40):
-        optimizer.zero_grad()
-        nn.functional.cross_entropy(net(torch.from_numpy(x)), torch.from_numpy(y)).backward()
-        optimizer.step()
-    return net.eval(), (x, y)
 
 
 def compressed(*given, output, **settings):
@@ -197,7 +175,8 @@ def finished(ratio, p50, p99, size, on_target=True):
     """What a delivery measured of its file."""
     shipped = SimpleNamespace(p50_ms=around(p50), p99_ms=around(p99))
     bench = SimpleNamespace(ratios=[SimpleNamespace(ratio=around(ratio))], models=[None, shipped])
-    return SimpleNamespace(bench=bench, on_target=on_target, shipped=SimpleNamespace(bytes=size))
+    size, target = SimpleNamespace(bytes=size), SimpleNamespace(name="rpi4")
+    return SimpleNamespace(bench=bench, on_target=on_target, shipped=size, target=target)
 
 
 def around(value):
