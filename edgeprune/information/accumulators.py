@@ -24,18 +24,18 @@ import numpy.typing as npt
 from edgeprune.errors import DataError
 from edgeprune.information import files, validate
 from edgeprune.information._native import core
-from edgeprune.information.codes import Edges
+from edgeprune.information.codes import Edges, require_edges
 from edgeprune.information.edge import fine_cells, scores_from_tables
 from edgeprune.information.validate import FloatArray
+
+_STATE: dict[str, tuple[type, int]] = {"table": (np.uint32, 3), "samples": (np.uint64, 0)}
 
 
 class _Counts:
     """What both accumulators share: a table, its total, and a lock for calls that release the GIL."""
 
     def __init__(self, channels: int, classes: int, cells: int) -> None:
-        if isinstance(classes, bool) or not isinstance(classes, int | np.integer) or classes < 1:
-            raise DataError(f"classes is {classes!r}, wanted a positive number")
-        self.classes = int(classes)
+        self.classes = classes
         self.samples = 0
         self._table = np.zeros((channels, self.classes, cells), np.uint32)
         self._lock = threading.Lock()
@@ -68,10 +68,8 @@ class _Counts:
 
     def _restore(self, arrays: files.Arrays, path: str | os.PathLike[str]) -> None:
         table, samples = arrays["table"], int(arrays["samples"])
-        if table.dtype != np.uint32 or table.shape != self._table.shape:
-            raise DataError(
-                f"{os.fspath(path)}: table is {table.dtype} {table.shape}, wanted {self._table.shape}"
-            )
+        if table.shape != self._table.shape:
+            raise DataError(f"{os.fspath(path)}: table is {table.shape}, wanted {self._table.shape}")
         if (table.sum(axis=(1, 2), dtype=np.uint64) != samples).any():
             raise DataError(f"{os.fspath(path)}: the counts do not add up to {samples} samples")
         self._table = np.ascontiguousarray(table)
@@ -79,10 +77,15 @@ class _Counts:
 
 
 class JointCounts(_Counts):
-    """Joint counts of codes and labels on frozen edges."""
+    """Joint counts of codes and labels on frozen edges.
+
+    Raises:
+        DataError: no Edges, or no number of classes.
+    """
 
     def __init__(self, edges: Edges, classes: int) -> None:
-        super().__init__(edges.channels, classes, edges.bins)
+        classes = validate.whole(classes, "classes", 1, validate.MAX_CLASSES)
+        super().__init__(require_edges(edges).channels, classes, edges.bins)
         self.edges = edges
 
     def update(self, x: Any, labels: Any, *, threads: int = 0) -> JointCounts:
@@ -92,6 +95,7 @@ class JointCounts(_Counts):
             DataError: wrong type or shape, a label out of range, NaN or infinity, or more than
                 2^32 - 1 samples in all; the counts are then as they were.
         """
+        threads = validate.thread_count(threads)
         x, dtype, checked = self._batch(x, labels)
         with self._lock:
             self._room_for(len(checked))
@@ -105,7 +109,11 @@ class JointCounts(_Counts):
         return self
 
     def merge(self, other: JointCounts) -> JointCounts:
-        """Add the counts of another accumulator with the same edges and classes."""
+        """Add the counts of another accumulator with the same edges and classes.
+
+        Raises:
+            DataError: it has others, or both together more than 2^32 - 1 samples.
+        """
         if not isinstance(other, JointCounts):
             raise DataError(f"other is a {type(other).__name__}, wanted JointCounts")
         if other.classes != self.classes:
@@ -118,7 +126,11 @@ class JointCounts(_Counts):
         return self
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write edges and counts to one npz file; the same state gives the same bytes."""
+        """Write edges and counts to one npz file; the same state gives the same bytes.
+
+        Raises:
+            OutputError: the file cannot be written.
+        """
         with self._lock:
             arrays: files.Arrays = {
                 "thresholds": self.edges.thresholds,
@@ -129,10 +141,13 @@ class JointCounts(_Counts):
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> JointCounts:
-        """Read what `save` wrote."""
-        arrays = _expect(files.read(path, "joint-counts"), {"thresholds", "table", "samples"}, path)
-        if arrays["table"].ndim != 3:
-            raise DataError(f"{os.fspath(path)}: table has shape {arrays['table'].shape}")
+        """Read what `save` wrote.
+
+        Raises:
+            DataError: missing, damaged, inconsistent, or of another kind.
+        """
+        wanted = {"thresholds": (np.float32, 2), **_STATE}
+        arrays = files.expect(files.read(path, "joint-counts"), wanted, path)
         out = cls(Edges(arrays["thresholds"]), int(arrays["table"].shape[1]))
         out._restore(arrays, path)
         return out
@@ -143,22 +158,31 @@ class EdgeCounts(_Counts):
 
     ranges: float32, shape (channels,), the largest magnitude of each input, frozen beforehand (for
     instance from a sketch); larger values count in the outermost cells.
+
+    Raises:
+        DataError: no magnitudes, or no number of classes.
     """
 
     def __init__(self, ranges: Any, classes: int) -> None:
-        ranges = np.array(ranges, dtype=np.float32)
+        ranges = validate.numbers(ranges, "ranges", np.float32).copy()
+        classes = validate.whole(classes, "classes", 1, validate.MAX_CLASSES)
         if ranges.ndim != 1:
             raise DataError(f"ranges have shape {ranges.shape}, wanted (channels,)")
         wrong = ~(np.isfinite(ranges) & (ranges >= 0))
         if wrong.any():
             at = int(np.argmax(wrong))
             raise DataError(f"ranges[{at}] is {ranges[at]}, wanted a finite magnitude")
-        super().__init__(len(ranges), classes, fine_cells(int(classes)))
+        super().__init__(len(ranges), classes, fine_cells(classes))
         ranges.flags.writeable = False
         self.ranges = ranges
 
     def update(self, x: Any, labels: Any, *, threads: int = 0) -> EdgeCounts:
-        """Count a batch; as `JointCounts.update`."""
+        """Count a batch; as `JointCounts.update`.
+
+        Raises:
+            DataError: as there.
+        """
+        threads = validate.thread_count(threads)
         x, dtype, checked = self._batch(x, labels)
         with self._lock:
             self._room_for(len(checked))
@@ -170,7 +194,11 @@ class EdgeCounts(_Counts):
         return self
 
     def merge(self, other: EdgeCounts) -> EdgeCounts:
-        """Add the counts of another accumulator with the same ranges and classes."""
+        """Add the counts of another accumulator with the same ranges and classes.
+
+        Raises:
+            DataError: it has others, or both together more than 2^32 - 1 samples.
+        """
         if not isinstance(other, EdgeCounts):
             raise DataError(f"other is a {type(other).__name__}, wanted EdgeCounts")
         if other.classes != self.classes:
@@ -181,13 +209,22 @@ class EdgeCounts(_Counts):
         return self
 
     def scores(self, weights: Any, steps: Any, *, theta: float = 0.0, threads: int = 0) -> FloatArray:
-        """Score connections as `edge_information` does: float64, shape (outputs, channels)."""
+        """Score connections as `edge_information` does: float64, shape (outputs, channels).
+
+        Raises:
+            DataError: mismatched shapes, NaN or infinity, a step that is not positive.
+        """
+        threads = validate.thread_count(threads)
         with self._lock:
             information, entropy = core.edge_tables(self._table, threads)
         return scores_from_tables(self.ranges, information, entropy, weights, steps, theta, threads)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write ranges and counts to one npz file; the same state gives the same bytes."""
+        """Write ranges and counts to one npz file; the same state gives the same bytes.
+
+        Raises:
+            OutputError: the file cannot be written.
+        """
         with self._lock:
             arrays = {
                 "ranges": self.ranges,
@@ -198,19 +235,16 @@ class EdgeCounts(_Counts):
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> EdgeCounts:
-        """Read what `save` wrote."""
-        arrays = _expect(files.read(path, "edge-counts"), {"ranges", "table", "samples"}, path)
-        if arrays["table"].ndim != 3:
-            raise DataError(f"{os.fspath(path)}: table has shape {arrays['table'].shape}")
+        """Read what `save` wrote.
+
+        Raises:
+            DataError: missing, damaged, inconsistent, or of another kind.
+        """
+        wanted = {"ranges": (np.float32, 1), **_STATE}
+        arrays = files.expect(files.read(path, "edge-counts"), wanted, path)
         out = cls(arrays["ranges"], int(arrays["table"].shape[1]))
         out._restore(arrays, path)
         return out
-
-
-def _expect(arrays: files.Arrays, names: set[str], path: str | os.PathLike[str]) -> files.Arrays:
-    if set(arrays) != names:
-        raise DataError(f"{os.fspath(path)} holds {sorted(arrays)}, wanted {sorted(names)}")
-    return arrays
 
 
 def _first_difference(mine: Edges, other: Edges) -> str:

@@ -38,12 +38,14 @@ def bootstrap_intervals(
         counts: uint32, shape (channels, bins, classes).
 
     Raises:
-        DataError: counts of the wrong type, fewer than two samples, a level outside (0, 1).
+        DataError: counts of the wrong type, fewer than two samples, a level outside (0, 1), fewer
+            than 20 resamples, a seed outside 0..2^63-1.
     """
+    level = validate.finite(level, "level")
     if not 0 < level < 1:
         raise DataError(f"level is {level}, wanted between 0 and 1")
-    if resamples < 20:
-        raise DataError(f"resamples is {resamples}, wanted at least 20")
+    resamples = validate.whole(resamples, "resamples", 20, validate.MAX_SAMPLES)
+    seed, threads = validate.whole(seed, "seed", 0, validate.MAX_INT64), validate.thread_count(threads)
     table = validate.joint_table(counts)
     channels, classes, bins = table.shape
     stats = statistics_of(table, threads)

@@ -26,16 +26,21 @@ from edgeprune.information._native import core
 
 MAX_BINS = 255
 SKETCH = 4096  # samples that quantile edges are taken from
+LARGEST = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
 class Edges:
-    """Frozen edges: thresholds float32, shape (channels, bins - 1), each row increasing, padded with +inf."""
+    """Frozen edges: thresholds float32, shape (channels, bins - 1), each row increasing, padded with +inf.
+
+    Raises:
+        DataError: wrong type or shape, NaN, or a row that falls.
+    """
 
     thresholds: npt.NDArray[np.float32]
 
     def __post_init__(self) -> None:
-        thresholds = np.ascontiguousarray(self.thresholds, dtype=np.float32)
+        thresholds = validate.numbers(self.thresholds, "thresholds", np.float32)
         if thresholds.ndim != 2 or not 1 <= thresholds.shape[1] <= MAX_BINS:
             raise DataError(f"thresholds have shape {thresholds.shape}, wanted (channels, 1..{MAX_BINS})")
         wrong = np.isnan(thresholds)
@@ -74,6 +79,9 @@ class Codes:
     codes: uint8, shape (samples, channels); each channel lies together in memory.
     bins: number of codes, zero's own included.
     edges: what made them.
+
+    Raises:
+        DataError: wrong type or shape, or a code that is not below bins.
     """
 
     codes: npt.NDArray[np.uint8]
@@ -81,13 +89,16 @@ class Codes:
     edges: Edges | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.codes, np.ndarray):
+            raise DataError(f"codes is {validate.shown(self.codes)}, wanted an array")
         if self.codes.dtype != np.uint8 or self.codes.ndim != 2:
             raise DataError(
                 f"codes have type {self.codes.dtype} and shape {self.codes.shape}, "
                 "wanted uint8 (samples, channels)"
             )
-        if not 1 <= self.bins <= 256:
-            raise DataError(f"bins is {self.bins}, wanted 1..256")
+        object.__setattr__(self, "bins", validate.whole(self.bins, "bins", 1, 256))
+        if self.edges is not None:
+            require_edges(self.edges)
         wrong = self.codes >= self.bins if self.bins < 256 else np.zeros((0, 0), bool)
         if wrong.any():
             sample, channel = np.unravel_index(int(np.argmax(wrong)), wrong.shape)
@@ -97,7 +108,13 @@ class Codes:
 
 
 def sketch_rows(samples: int, sketch: int = SKETCH) -> npt.NDArray[np.uint32]:
-    """Return the fixed, evenly spread sample indices that edges are taken from; all of them if few."""
+    """Return the fixed, evenly spread sample indices that edges are taken from; all of them if few.
+
+    Raises:
+        DataError: samples is negative or too large, sketch is below 2.
+    """
+    samples = validate.whole(samples, "samples", 0, validate.MAX_SAMPLES)
+    sketch = validate.whole(sketch, "sketch", 2)
     if samples <= sketch:
         return np.arange(samples, dtype=np.uint32)
     return (
@@ -121,11 +138,12 @@ def find_edges(x: Any, bins: int = 32, *, sketch: int = SKETCH, threads: int = 0
         threads: 0 for all processors.
 
     Raises:
-        DataError: wrong type or shape, no samples, NaN or infinity in a sketched sample.
+        DataError: wrong type or shape, no samples, NaN or infinity in a sketched sample,
+            bins or sketch out of range.
     """
     x, dtype = validate.activations(x)
     validate.not_empty(x)
-    _check_bins(bins, sketch)
+    bins, threads = validate.whole(bins, "bins", 2, MAX_BINS), validate.thread_count(threads)
     thresholds = core.find_edges(x, dtype, sketch_rows(x.shape[0], sketch), bins, threads)
     if thresholds is None:
         validate.refuse_non_finite(x, dtype)
@@ -141,19 +159,18 @@ def fixed_edges(low: Any, high: Any, bins: int = 32, *, zero_atom: bool = True) 
         zero_atom: give zero a code of its own: two more thresholds.
 
     Raises:
-        DataError: lengths differ, or a range is empty or not finite.
+        DataError: no numbers, lengths differ, or a range is empty or not within float32.
     """
-    low = np.atleast_1d(np.asarray(low, dtype=np.float64))
-    high = np.atleast_1d(np.asarray(high, dtype=np.float64))
+    low, high = (np.atleast_1d(validate.numbers(end, name)) for end, name in ((low, "low"), (high, "high")))
     if low.ndim != 1 or low.shape != high.shape:
         raise DataError(f"low has shape {low.shape}, high has {high.shape}; wanted two of (channels,)")
-    wrong = ~(np.isfinite(low) & np.isfinite(high) & (low < high))
+    wrong = ~((low >= -LARGEST) & (low < high) & (high <= LARGEST))
     if wrong.any():
         at = int(np.argmax(wrong))
-        raise DataError(f"the range of channel {at} is [{low[at]}, {high[at]}]", tip="low must be below high")
-    most = MAX_BINS - 2 if zero_atom else MAX_BINS
-    if not 2 <= bins <= most:
-        raise DataError(f"bins is {bins}, wanted 2..{most}")
+        raise DataError(
+            f"the range of channel {at} is [{low[at]}, {high[at]}]", tip="low must be below high, in float32"
+        )
+    bins = validate.whole(bins, "bins", 2, MAX_BINS - 2 if zero_atom else MAX_BINS)
     inner = low[:, None] + (high - low)[:, None] * (np.arange(1, bins) / bins)
     thresholds = inner.astype(np.float32)
     if zero_atom:
@@ -172,6 +189,7 @@ def encode(x: Any, edges: Edges, *, threads: int = 0) -> Codes:
         DataError: wrong type or shape, other channels than the edges, NaN or infinity.
     """
     x, dtype = validate.activations(x)
+    edges, threads = require_edges(edges), validate.thread_count(threads)
     if x.shape[1] != edges.channels:
         raise DataError(f"x has {x.shape[1]} channels, the edges have {edges.channels}")
     codes = core.encode(x, dtype, edges.thresholds, threads)
@@ -183,14 +201,37 @@ def encode(x: Any, edges: Edges, *, threads: int = 0) -> Codes:
 def quantize(
     x: Any, bins: int = 32, *, edges: Edges | None = None, sketch: int = SKETCH, threads: int = 0
 ) -> Codes:
-    """Code activations on quantile edges of their own, or on `edges` when given (`find_edges`, `encode`)."""
+    """Code activations on quantile edges of their own, or on `edges` when given (`find_edges`, `encode`).
+
+    Raises:
+        DataError: as `find_edges` and `encode`.
+    """
     if edges is None:
         edges = find_edges(x, bins, sketch=sketch, threads=threads)
     return encode(x, edges, threads=threads)
 
 
-def _check_bins(bins: int, sketch: int) -> None:
-    if not isinstance(bins, int | np.integer) or not 2 <= bins <= MAX_BINS:
-        raise DataError(f"bins is {bins!r}, wanted 2..{MAX_BINS}")
-    if sketch < 2:
-        raise DataError(f"sketch is {sketch}, wanted at least 2 samples")
+def require_edges(edges: Any) -> Edges:
+    """Return `edges`.
+
+    Raises:
+        DataError: they are something else.
+    """
+    if not isinstance(edges, Edges):
+        raise DataError(
+            f"edges is {validate.shown(edges)}, wanted Edges", tip="make them with information.find_edges"
+        )
+    return edges
+
+
+def require_codes(codes: Any) -> Codes:
+    """Return `codes`.
+
+    Raises:
+        DataError: they are something else.
+    """
+    if not isinstance(codes, Codes):
+        raise DataError(
+            f"codes is {validate.shown(codes)}, wanted Codes", tip="make them with information.quantize"
+        )
+    return codes

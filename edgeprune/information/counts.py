@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgeprune.errors import DataError
 from edgeprune.information import validate
 from edgeprune.information._native import core
-from edgeprune.information.codes import Codes
+from edgeprune.information.codes import Codes, require_codes
 
 
 def joint_counts(codes: Codes, labels: Any, classes: int, *, threads: int = 0) -> npt.NDArray[np.uint32]:
@@ -29,14 +28,10 @@ def joint_counts(codes: Codes, labels: Any, classes: int, *, threads: int = 0) -
         uint32, shape (channels, bins, classes).
 
     Raises:
-        DataError: unequal lengths, labels of the wrong type or out of range.
+        DataError: no Codes, unequal lengths, labels of the wrong type or out of range.
     """
-    if not isinstance(codes, Codes):
-        raise DataError(
-            f"codes is a {type(codes).__name__}, wanted Codes", tip="make them with information.quantize"
-        )
-    samples, channels = codes.codes.shape
-    checked = validate.class_labels(labels, samples, classes)
+    samples, channels = require_codes(codes).codes.shape
+    checked, threads = validate.class_labels(labels, samples, classes), validate.thread_count(threads)
     counts = np.zeros((channels, int(classes), codes.bins), np.uint32)
     core.add_code_counts(codes.codes, codes.bins, checked, int(classes), counts, threads)
     return counts.transpose(0, 2, 1)

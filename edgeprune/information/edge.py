@@ -58,6 +58,7 @@ def edge_information(
     Raises:
         DataError: mismatched shapes, NaN or infinity anywhere, a step that is not positive.
     """
+    threads = validate.thread_count(threads)
     x, dtype = validate.activations(x)
     validate.not_empty(x)
     samples, channels = x.shape
@@ -88,7 +89,11 @@ def scores_from_tables(
     theta: float,
     threads: int,
 ) -> FloatArray:
-    """Look every connection up in its input's table; weights and steps are validated here."""
+    """Look every connection up in its input's table; weights and steps are validated here.
+
+    Raises:
+        DataError: mismatched shapes, NaN or infinity, a step that is not positive.
+    """
     weights = _finite(weights, "weights", 2)
     steps = _finite(steps, "steps", 1)
     if weights.shape != (len(steps), len(ranges)):
@@ -99,19 +104,17 @@ def scores_from_tables(
     if wrong.any():
         at = int(np.argmax(wrong))
         raise DataError(f"steps[{at}] is {steps[at]}, wanted a positive step")
-    if not np.isfinite(theta):
-        raise DataError(f"theta is {theta}, wanted a finite number")
+    theta, threads = validate.finite(theta, "theta"), validate.thread_count(threads)
     scores = core.edge_scores(
-        np.ascontiguousarray(ranges), information, entropy, weights, steps, float(theta), threads
+        np.ascontiguousarray(ranges), information, entropy, weights, steps, theta, threads
     )
     return np.asarray(scores)
 
 
 def _finite(value: Any, name: str, ndim: int) -> npt.NDArray[np.float32]:
-    array = np.asarray(value)
-    if array.dtype.kind not in "fiu" or array.ndim != ndim:
-        raise DataError(f"{name} has type {array.dtype} and shape {array.shape}, wanted {ndim}-d floats")
-    array = np.ascontiguousarray(array, dtype=np.float32)
+    array: npt.NDArray[np.float32] = validate.numbers(value, name, np.float32)
+    if array.ndim != ndim:
+        raise DataError(f"{name} has shape {array.shape}, wanted {ndim} dimensions")
     wrong = ~np.isfinite(array)
     if wrong.any():
         at = np.unravel_index(int(np.argmax(wrong)), array.shape)

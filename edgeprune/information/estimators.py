@@ -40,13 +40,21 @@ class TableStatistics:
 
 
 def table_statistics(counts: Any, *, threads: int = 0) -> TableStatistics:
-    """Reduce counts of shape (channels, bins, classes) to plug-in values and occupancy."""
+    """Reduce counts of shape (channels, bins, classes) to plug-in values and occupancy.
+
+    Raises:
+        DataError: counts of the wrong type or shape.
+    """
     return statistics_of(validate.joint_table(counts), threads)
 
 
 def statistics_of(table: npt.NDArray[np.uint32], threads: int) -> TableStatistics:
-    """Do the same for a validated table (channels, classes, bins)."""
-    return _named(core.table_statistics(table, threads))
+    """Do the same for a validated table (channels, classes, bins).
+
+    Raises:
+        DataError: no number of threads.
+    """
+    return _named(core.table_statistics(table, validate.thread_count(threads)))
 
 
 def _named(rows: FloatArray) -> TableStatistics:
@@ -87,7 +95,8 @@ def mutual_information(
         DataError: unequal lengths, labels or counts of the wrong type, fewer than two samples.
     """
     _check_correction(correction)
-    if unit < 1 or (unit > 1 and correction == "shuffle"):
+    unit, threads = validate.whole(unit, "unit", 1, validate.MAX_SAMPLES), validate.thread_count(threads)
+    if unit > 1 and correction == "shuffle":
         raise DataError(
             f"unit is {unit} with correction {correction}", tip="soft labels cannot be shuffled by counts"
         )
@@ -145,6 +154,9 @@ def conditional_entropy(
 
     Both terms of the bottleneck score, I and H(T|Y), must come from one code:
     H(T) of one code less I of another can be negative.
+
+    Raises:
+        DataError: unequal lengths, labels or counts of the wrong type, fewer than two samples.
     """
     if correction not in ("none", "miller-madow"):
         raise DataError(f"correction is {correction!r}, wanted none or miller-madow")
@@ -166,9 +178,8 @@ def _table(source: Any, labels: Any, classes: int | None, threads: int) -> npt.N
         if classes != 1:
             raise DataError("labels are missing", tip="pass labels, or counts made with joint_counts")
         labels = np.zeros(source.codes.shape[0], np.int64)
-    elif classes is None:
-        classes = validate.classes_of(labels)
-    counts = joint_counts(source, labels, classes or 1, threads=threads)
+    classes = validate.classes_of(labels) if classes is None else classes
+    counts = joint_counts(source, labels, classes, threads=threads)
     return np.ascontiguousarray(counts.transpose(0, 2, 1))
 
 
@@ -204,8 +215,12 @@ def label_information(
 
     Returns:
         float64, shape (channels,), nats.
+
+    Raises:
+        DataError: wrong type or shape, unequal lengths, fewer than two samples, NaN or infinity.
     """
     _check_correction(correction)
+    threads = validate.thread_count(threads)
     x, dtype = validate.activations(x)
     classes = validate.classes_of(labels) if classes is None else classes
     checked = validate.class_labels(labels, x.shape[0], classes)

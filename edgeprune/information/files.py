@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import tempfile
 import zipfile
+import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeprune.errors import DataError, OutputError
+from edgeprune.information.validate import shown
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -26,7 +29,7 @@ def write(path: str | os.PathLike[str], kind: str, arrays: Arrays) -> None:
     Raises:
         OutputError: the file cannot be written.
     """
-    path = Path(path)
+    path = Path(_name_of(path))
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     except OSError as error:
@@ -47,12 +50,34 @@ def read(path: str | os.PathLike[str], kind: str) -> Arrays:
     Raises:
         DataError: missing, damaged, or of another kind.
     """
+    path = _name_of(path)
     try:
-        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as archive:
+        # Not np.load: it takes a lone array too, and then gives no archive.
+        with open(path, "rb") as stream, np.lib.npyio.NpzFile(stream, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"cannot read {os.fspath(path)}: {error}") from error
+    except (OSError, ValueError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(f"cannot read {path}: {error}") from error
     found = str(arrays.pop("kind", "nothing"))
     if found != f"{kind}/1":
-        raise DataError(f"{os.fspath(path)} holds {found}, wanted {kind}/1")
+        raise DataError(f"{path} holds {found}, wanted {kind}/1")
     return arrays
+
+
+def expect(arrays: Arrays, shapes: Mapping[str, tuple[type, int]], path: str | os.PathLike[str]) -> Arrays:
+    """Return `arrays`, which hold these names with these types and dimensions and no other.
+
+    Raises:
+        DataError: they do not.
+    """
+    if set(arrays) != set(shapes):
+        raise DataError(f"{_name_of(path)} holds {sorted(arrays)}, wanted {sorted(shapes)}")
+    for name, (dtype, ndim) in shapes.items():
+        if arrays[name].dtype != dtype or arrays[name].ndim != ndim:
+            raise DataError(f"{_name_of(path)}: {name} is {arrays[name].dtype} {arrays[name].shape}")
+    return arrays
+
+
+def _name_of(path: str | os.PathLike[str]) -> str:
+    if not isinstance(path, str | os.PathLike):  # open(5) would read whatever is open as number five
+        raise DataError(f"path is {shown(path)}, wanted the name of a file")
+    return os.fspath(path)

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeprune.errors import DataError
+from edgeprune.information import validate
 from edgeprune.information._native import core
 from edgeprune.information.validate import FloatArray
 
@@ -61,12 +62,13 @@ def backward_elimination(consumers: Sequence[Consumer], units: int, *, threads: 
         units: number of units; every `unit` entry is below it.
 
     Raises:
-        DataError: shapes that differ, values that are not finite, a matrix that is not
-            symmetric, a covariance that is not positive definite.
+        DataError: no Consumer, shapes that differ, values that are not finite, a matrix that is
+            not symmetric, a covariance that is not positive definite.
     """
-    if isinstance(units, bool) or not isinstance(units, int | np.integer) or units < 0:
-        raise DataError(f"units is {units!r}, wanted a number of units")
-    checked = [_check(consumer, index, int(units)) for index, consumer in enumerate(consumers)]
+    units, threads = validate.whole(units, "units", 0, 2**31 - 1), validate.thread_count(threads)
+    if not isinstance(consumers, Sequence):
+        raise DataError(f"consumers is {validate.shown(consumers)}, wanted a list of Consumer")
+    checked = [_check(consumer, index, units) for index, consumer in enumerate(consumers)]
     try:
         order, score, initial = core.backward_elimination(
             [c.covariance for c in checked],
@@ -81,7 +83,9 @@ def backward_elimination(consumers: Sequence[Consumer], units: int, *, threads: 
 
 
 def _check(consumer: Consumer, index: int, units: int) -> Consumer:
-    unit = np.asarray(consumer.unit)
+    if not isinstance(consumer, Consumer):
+        raise DataError(f"consumers[{index}] is {validate.shown(consumer)}, wanted a Consumer")
+    unit = validate.array_of(consumer.unit, f"consumers[{index}].unit")
     if unit.ndim != 1 or unit.dtype.kind not in "iu":
         raise DataError(
             f"consumers[{index}].unit has type {unit.dtype} and shape {unit.shape}, wanted (inputs,)"
@@ -96,7 +100,7 @@ def _check(consumer: Consumer, index: int, units: int) -> Consumer:
 
 
 def _symmetric(value: Any, name: str, size: int) -> FloatArray:
-    matrix = np.ascontiguousarray(value, dtype=np.float64)
+    matrix: FloatArray = validate.numbers(value, name)
     if matrix.shape != (size, size):
         raise DataError(f"{name} has shape {matrix.shape}, wanted ({size}, {size})")
     wrong = ~np.isfinite(matrix)

@@ -16,8 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeprune.errors import DataError
+from edgeprune.information import validate
 from edgeprune.information._native import core
-from edgeprune.information.codes import Codes
+from edgeprune.information.codes import Codes, require_codes
 from edgeprune.information.counts import joint_counts
 from edgeprune.information.estimators import Correction, mutual_information
 from edgeprune.information.validate import FloatArray
@@ -34,15 +35,14 @@ def bin_targets(targets: Any, bins: int = 16) -> npt.NDArray[np.int64]:
         int64, shape (samples,), in 0..bins-1.
 
     Raises:
-        DataError: wrong type or shape, empty, NaN or infinity.
+        DataError: wrong type or shape, empty, NaN or infinity, fewer than two bins.
     """
-    array = np.asarray(targets)
+    array = validate.array_of(targets, "targets")
     if array.ndim != 1 or array.dtype.kind not in "fiu":
         raise DataError(f"targets have type {array.dtype} and shape {array.shape}, wanted real (samples,)")
     if array.size == 0:
         raise DataError("targets are empty")
-    if bins < 2:
-        raise DataError(f"bins is {bins}, wanted at least 2")
+    bins = validate.whole(bins, "bins", 2, validate.MAX_CLASSES)
     wrong = ~np.isfinite(array)
     if wrong.any():
         at = int(np.argmax(wrong))
@@ -67,17 +67,18 @@ def soft_joint_counts(
         uint32, shape (channels, bins, classes); pass it on with unit=resolution.
 
     Raises:
-        DataError: mismatched lengths, a row that is no distribution, too many units.
+        DataError: no Codes, mismatched lengths, a row that is no distribution, too many units.
     """
-    p = np.asarray(probabilities, dtype=np.float64)
-    samples, channels = codes.codes.shape
+    p, threads = validate.numbers(probabilities, "probabilities"), validate.thread_count(threads)
+    samples, channels = require_codes(codes).codes.shape
     if p.ndim != 2 or p.shape[0] != samples or p.shape[1] == 0:
         raise DataError(f"probabilities have shape {p.shape}, wanted ({samples}, classes)")
     wrong = ~np.isfinite(p).all(axis=1) | (p < 0).any(axis=1) | ~(np.abs(p.sum(axis=1) - 1) <= 1e-3)
     if wrong.any():
         at = int(np.argmax(wrong))
         raise DataError(f"probabilities[{at}] is no distribution: least {p[at].min():g}, sum {p[at].sum():g}")
-    if resolution < 1 or samples * resolution > 2**32 - 1:
+    resolution = validate.whole(resolution, "resolution", 1)
+    if samples * resolution > validate.MAX_SAMPLES:
         raise DataError(f"resolution is {resolution}: {samples} samples would need more than 2^32 - 1 units")
     share = p * (resolution / p.sum(axis=1, keepdims=True))
     units = np.floor(share)
@@ -100,8 +101,11 @@ def multilabel_information(
 
     Returns:
         float64, shape (channels, labels), nats.
+
+    Raises:
+        DataError: no Codes, labels of the wrong type or shape or neither 0 nor 1, unequal lengths.
     """
-    array = np.asarray(labels)
+    array = validate.array_of(labels, "labels")
     if array.ndim != 2 or array.dtype.kind not in "iub" or array.shape[1] == 0:
         raise DataError(
             f"labels have type {array.dtype} and shape {array.shape}, wanted 0/1 (samples, labels)"

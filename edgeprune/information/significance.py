@@ -36,11 +36,14 @@ def p_values(
 
     Returns:
         float64, shape (channels,), each in [0, 1].
+
+    Raises:
+        DataError: counts of the wrong type, an unknown method, no rounds, a seed outside 0..2^63-1.
     """
     if method not in ("auto", "chi2", "permutation"):
         raise DataError(f"method is {method!r}, wanted auto, chi2 or permutation")
-    if rounds < 1:
-        raise DataError(f"rounds is {rounds}, wanted at least 1")
+    rounds = validate.whole(rounds, "rounds", 1, validate.MAX_SAMPLES)
+    seed, threads = validate.whole(seed, "seed", 0, validate.MAX_INT64), validate.thread_count(threads)
     table = validate.joint_table(counts)
     stats = statistics_of(table, threads)
     degrees = (stats.bins - 1) * (stats.classes - 1)
@@ -65,8 +68,11 @@ def false_discovery(p: Any) -> FloatArray:
 
     Args:
         p: float64, shape (tests,), each in [0, 1].
+
+    Raises:
+        DataError: wrong type or shape, or outside [0, 1].
     """
-    p = np.asarray(p, dtype=np.float64)
+    p = validate.numbers(p, "p")
     if p.ndim != 1:
         raise DataError(f"p has shape {p.shape}, wanted (tests,)")
     wrong = ~((p >= 0) & (p <= 1))

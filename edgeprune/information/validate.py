@@ -17,13 +17,91 @@ from edgeprune.information._native import core
 
 FloatArray = npt.NDArray[np.float64]
 MAX_SAMPLES = 2**32 - 1  # counts are uint32
+MAX_INT64 = 2**63 - 1
+MAX_CLASSES = 2**24 - 1  # times 256 codes: cells are numbered in 32 bits
+MAX_CHANNELS = 2**16  # of a covariance: it takes 32 GB
+MAX_THREADS = 1024  # more is a mistake, and each has its own scratch memory
 _FLOATS = {"float16", "float32", "float64", "bfloat16"}
+
+
+def whole(value: Any, name: str, low: int, high: int | None = None, *, tip: str = "") -> int:
+    """Return `value` as an int of at least `low` and at most `high`.
+
+    Raises:
+        DataError: no integer, or out of range.
+    """
+    integral = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not integral or value < low or (high is not None and value > high):
+        wanted = f"at least {low}" if high is None else f"{low}..{high}"
+        kind = "" if integral else "a whole number, "
+        raise DataError(f"{name} is {shown(value)}, wanted {kind}{wanted}", tip=tip)
+    return int(value)
+
+
+def thread_count(threads: Any) -> int:
+    """Return how many threads were asked for.
+
+    Raises:
+        DataError: no integer, negative, or more than any machine has.
+    """
+    return whole(threads, "threads", 0, MAX_THREADS, tip="0 takes all processors")
+
+
+def finite(value: Any, name: str) -> float:
+    """Return `value` as a finite float.
+
+    Raises:
+        DataError: no number, NaN or infinity.
+    """
+    real = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+    if not real or not abs(value) <= sys.float_info.max:
+        raise DataError(f"{name} is {shown(value)}, wanted a finite number")
+    return float(value)
+
+
+def numbers(value: Any, name: str, dtype: type = np.float64) -> npt.NDArray[Any]:
+    """Return real numbers as a contiguous array of `dtype`; what float32 cannot hold becomes infinite.
+
+    Raises:
+        DataError: anything else than real numbers.
+    """
+    array = array_of(value, name)
+    if array.dtype.kind not in "fiu":
+        raise DataError(f"{name} has type {array.dtype} and shape {array.shape}, wanted real numbers")
+    with np.errstate(over="ignore"):
+        return np.ascontiguousarray(array, dtype=dtype).reshape(array.shape)
+
+
+def array_of(value: Any, name: str) -> npt.NDArray[Any]:
+    """Return what NumPy makes of a value, a list of values or a torch tensor.
+
+    Raises:
+        DataError: NumPy makes nothing of it, as of rows of unequal lengths.
+    """
+    try:
+        if type(value).__module__.partition(".")[0] == "torch":
+            value = value.detach().cpu().numpy()
+        return np.asarray(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DataError(f"{name} is {shown(value)} that makes no array: {error}") from error
+
+
+def shown(value: Any) -> str:
+    """Return a number, a text or None as it is, anything else by its type."""
+    if isinstance(value, np.generic):
+        return str(value)
+    if value is None or isinstance(value, int | float | str):
+        return repr(value)
+    return f"a {type(value).__name__}"
 
 
 def activations(x: Any, name: str = "x") -> tuple[npt.NDArray[Any], str]:
     """Return `x` as a two-dimensional array with the name of its element type; never a copy of a CPU array.
 
     Takes NumPy arrays of any strides and torch tensors. bfloat16 travels as its 16 bits.
+
+    Raises:
+        DataError: no array, not floats, not two-dimensional, or more samples than can be counted.
     """
     dtype = str(getattr(x, "dtype", "")).removeprefix("torch.")
     if type(x).__module__.partition(".")[0] == "torch":
@@ -50,13 +128,21 @@ def activations(x: Any, name: str = "x") -> tuple[npt.NDArray[Any], str]:
 
 
 def not_empty(x: npt.NDArray[Any], name: str = "x") -> None:
-    """Refuse an array without samples or without channels."""
+    """Refuse an array without samples or without channels.
+
+    Raises:
+        DataError: it is one.
+    """
     if x.shape[0] == 0 or x.shape[1] == 0:
         raise DataError(f"{name} is empty: shape {x.shape}", tip="pass at least one sample and one channel")
 
 
 def refuse_non_finite(x: npt.NDArray[Any], dtype: str, name: str = "x") -> None:
-    """Raise for the first NaN or infinity of `x`; called once the core has met one."""
+    """Raise for the first NaN or infinity of `x`; called once the core has met one.
+
+    Raises:
+        DataError: there is one.
+    """
     at = core.find_non_finite(x, dtype)
     if at is not None:
         sample, channel, value = at
@@ -67,12 +153,13 @@ def refuse_non_finite(x: npt.NDArray[Any], dtype: str, name: str = "x") -> None:
 
 
 def class_labels(labels: Any, samples: int, classes: int, name: str = "labels") -> npt.NDArray[np.int32]:
-    """Return labels as int32 of shape (samples,), each in 0..classes-1."""
-    if isinstance(classes, bool) or not isinstance(classes, int | np.integer) or classes < 1:
-        raise DataError(f"classes is {classes!r}, wanted a positive number")
-    if type(labels).__module__.partition(".")[0] == "torch":
-        labels = labels.detach().cpu().numpy()
-    array = np.asarray(labels)
+    """Return labels as int32 of shape (samples,), each in 0..classes-1.
+
+    Raises:
+        DataError: wrong type, shape or length, or a label out of range.
+    """
+    classes = whole(classes, "classes", 1, MAX_CLASSES)
+    array = array_of(labels, name)
     if array.ndim != 1:
         raise DataError(
             f"{name} has shape {array.shape}, wanted ({samples},)",
@@ -94,18 +181,24 @@ def class_labels(labels: Any, samples: int, classes: int, name: str = "labels") 
 
 
 def classes_of(labels: Any) -> int:
-    """Return the largest label plus one, and at least one; `class_labels` checks the rest."""
-    if type(labels).__module__.partition(".")[0] == "torch":
-        labels = labels.detach().cpu().numpy()
-    array = np.asarray(labels)
+    """Return the largest label plus one, and at least one; `class_labels` checks the rest.
+
+    Raises:
+        DataError: NumPy makes no array of them.
+    """
+    array = array_of(labels, "labels")
     if array.size == 0 or array.dtype.kind not in "iub":
         return 1
     return max(int(array.max()) + 1, 1)
 
 
 def joint_table(counts: Any, name: str = "counts") -> npt.NDArray[np.uint32]:
-    """Return counts of shape (channels, bins, classes) as the core's contiguous (channels, classes, bins)."""
-    array = np.asarray(counts)
+    """Return counts of shape (channels, bins, classes) as the core's contiguous (channels, classes, bins).
+
+    Raises:
+        DataError: wrong type or shape, no bins or no classes.
+    """
+    array = array_of(counts, name)
     if array.dtype != np.uint32 or array.ndim != 3:
         raise DataError(
             f"{name} has type {array.dtype} and shape {array.shape}, wanted uint32 (channels, bins, classes)",

@@ -170,7 +170,7 @@ def test_impossible_requests_are_named(call, text: str):
         (np.ones((2, 2)), np.ones(2), r"weights have shape \(2, 2\), wanted \(steps, inputs\) = \(2, 3\)"),
         (np.array([[1, np.nan, 1]]), np.ones(1), r"weights\[0, 1\] is nan"),
         (np.ones((1, 3)), np.zeros(1), r"steps\[0\] is 0.0, wanted a positive step"),
-        (np.ones((1, 3)), np.ones((1, 1)), "steps has type"),
+        (np.ones((1, 3)), np.ones((1, 1)), r"steps has shape \(1, 1\), wanted 1 dimensions"),
     ],
 )
 def test_bad_weights_and_steps_are_named(weights: np.ndarray, steps: np.ndarray, text: str):
