@@ -16,7 +16,7 @@ from edgeprune.information.bootstrap import Intervals, bootstrap_intervals
 from edgeprune.information.codes import Codes, Edges, encode, find_edges, fixed_edges, quantize, sketch_rows
 from edgeprune.information.copula import copula_information, copula_label_information, normal_scores
 from edgeprune.information.counts import joint_counts
-from edgeprune.information.covariance import Covariance, IntegerCovariance, Moments, covariance
+from edgeprune.information.covariance import Covariance, Moments, covariance
 from edgeprune.information.edge import edge_information
 from edgeprune.information.estimators import (
     TableStatistics,
@@ -27,6 +27,7 @@ from edgeprune.information.estimators import (
     table_statistics,
 )
 from edgeprune.information.gauss import Consumer, Elimination, backward_elimination
+from edgeprune.information.integer_covariance import IntegerCovariance
 from edgeprune.information.labels import bin_targets, multilabel_information, soft_joint_counts
 from edgeprune.information.neighbours import mixed_information, ross_information
 from edgeprune.information.selection import Selection, jmi_selection, joint_information

@@ -7,8 +7,7 @@ added pairwise up a binary tree over block numbers.
 Guarantee: the same numbered samples give the same bits however they were split,
 ordered or merged, on any number of threads and any instruction set. Memory is
 O(log N) matrices while a part's blocks are consecutive; scattered blocks wait for
-their siblings. INT8 codes have an exact integer covariance (IntegerCovariance)
-that needs no order at all.
+their siblings. Elsewhere: INT8 codes, whose covariance needs no order at all (integer_covariance).
 """
 
 from __future__ import annotations
@@ -46,6 +45,16 @@ class Moments:
 
 
 _Node = tuple[FloatArray, FloatArray]  # sums and sums of products about the shift
+_STATE: dict[str, tuple[type, int]] = {
+    "shift": (np.float64, 1),
+    "samples": (np.int64, 1),
+    "nodes": (np.int64, 2),
+    "sums": (np.float64, 2),
+    "products": (np.float64, 3),
+    "blocks": (np.int64, 1),
+    "rows": (np.float32, 2),
+    "there": (np.bool_, 2),
+}
 
 
 class Covariance:
@@ -53,12 +62,14 @@ class Covariance:
 
     shift: float64, shape (channels,), subtracted first; near the mean it avoids
     cancellation. Frozen, and the same on every rank. Zero if left out.
+
+    Raises:
+        DataError: no channels, or a shift that is not finite or of another shape.
     """
 
     def __init__(self, channels: int, shift: Any = None) -> None:
-        if channels < 1:
-            raise DataError(f"channels is {channels}, wanted at least one")
-        shift = np.zeros(channels) if shift is None else np.array(shift, dtype=np.float64)
+        channels = validate.whole(channels, "channels", 1, validate.MAX_CHANNELS)
+        shift = np.zeros(channels) if shift is None else validate.numbers(shift, "shift").copy()
         if shift.shape != (channels,) or not np.isfinite(shift).all():
             raise DataError(f"shift has shape {shift.shape}, wanted finite ({channels},)")
         self.channels = channels
@@ -78,9 +89,10 @@ class Covariance:
         x, dtype = validate.activations(x)
         if x.shape[1] != self.channels:
             raise DataError(f"x has {x.shape[1]} channels, the accumulator has {self.channels}")
-        start = self._next if start is None else int(start)
-        if start < 0:
-            raise DataError(f"start is {start}, wanted a sample number")
+        threads = validate.thread_count(threads)
+        start = validate.whole(
+            self._next if start is None else start, "start", 0, validate.MAX_INT64 - x.shape[0]
+        )
         stop = start + x.shape[0]
         self._refuse_known(start, stop)
         if core.find_non_finite(x, dtype) is not None:
@@ -100,7 +112,13 @@ class Covariance:
         return self
 
     def merge(self, other: Covariance, *, threads: int = 0) -> Covariance:
-        """Add the samples of another accumulator with the same shift; their numbers must differ."""
+        """Add the samples of another accumulator with the same shift; their numbers must differ.
+
+        Raises:
+            DataError: another shift, other channels, or a number that was there already; nothing is
+                then added.
+        """
+        threads = validate.thread_count(threads)
         if not isinstance(other, Covariance):
             raise DataError(f"other is a {type(other).__name__}, wanted Covariance")
         if other.channels != self.channels or not np.array_equal(other.shift, self.shift):
@@ -127,6 +145,7 @@ class Covariance:
         Raises:
             DataError: no samples.
         """
+        threads = validate.thread_count(threads)
         if self.samples == 0:
             raise DataError("no samples were added")
         level_nodes = {(level, index): node for (level, index), node in self._nodes.items()}
@@ -148,7 +167,11 @@ class Covariance:
         return Moments(self.samples, self.shift + centre, (covariance + covariance.T) / 2)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the state to one npz file."""
+        """Write the state to one npz file.
+
+        Raises:
+            OutputError: the file cannot be written.
+        """
         nodes = sorted(self._nodes)
         loose = sorted(self._loose)
         empty = (0, self.channels)
@@ -170,20 +193,33 @@ class Covariance:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Covariance:
-        """Read what `save` wrote."""
-        arrays = files.read(path, "covariance")
-        try:
-            out = cls(len(arrays["shift"]), arrays["shift"])
-            out.samples, out._next = (int(n) for n in arrays["samples"])
-            for (level, index), sums, products in zip(
-                arrays["nodes"], arrays["sums"], arrays["products"], strict=True
-            ):
-                out._nodes[int(level), int(index)] = (sums, products)
-            rows = arrays["rows"].reshape(-1, BLOCK, out.channels)
-            for block, part, there in zip(arrays["blocks"], rows, arrays["there"], strict=True):
-                out._loose[int(block)] = _Loose(part.copy(), there.copy())
-        except (KeyError, ValueError) as error:
-            raise DataError(f"{os.fspath(path)} is not a covariance's state: {error}") from error
+        """Read what `save` wrote.
+
+        Raises:
+            DataError: missing, damaged, inconsistent, or of another kind.
+        """
+        arrays = files.expect(files.read(path, "covariance"), _STATE, path)
+        out = cls(len(arrays["shift"]), arrays["shift"])
+        nodes, blocks, there = arrays["nodes"], arrays["blocks"], arrays["there"]
+        shapes = {
+            "samples": (2,),
+            "nodes": (len(nodes), 2),
+            "sums": (len(nodes), out.channels),
+            "products": (len(nodes), out.channels, out.channels),
+            "rows": (len(blocks) * BLOCK, out.channels),
+            "there": (len(blocks), BLOCK),
+        }
+        wrong = [name for name, shape in shapes.items() if arrays[name].shape != shape]
+        if wrong:
+            raise DataError(f"{os.fspath(path)}: {wrong[0]} has shape {arrays[wrong[0]].shape}")
+        for (level, index), *node in zip(nodes, arrays["sums"], arrays["products"], strict=True):
+            out._nodes[int(level), int(index)] = (node[0], node[1])
+        rows = arrays["rows"].reshape(-1, BLOCK, out.channels)
+        for block, part, known in zip(blocks, rows, there, strict=True):
+            out._loose[int(block)] = _Loose(part.copy(), known.copy())
+        out.samples, out._next = (int(n) for n in arrays["samples"])
+        if out.samples != there.sum() + sum(BLOCK << level for level, _ in out._nodes):
+            raise DataError(f"{os.fspath(path)}: its blocks do not add up to {out.samples} samples")
         return out
 
     def _refuse_known(self, start: int, stop: int) -> None:
@@ -214,53 +250,6 @@ class Covariance:
             node = _sum(node, sibling)
             level, index = level + 1, index // 2
         self._nodes[level, index] = node
-
-
-class IntegerCovariance:
-    """Exact sums of INT8 codes and of their products; order, split and merging cannot matter."""
-
-    def __init__(self, channels: int) -> None:
-        self.samples = 0
-        self.sums = np.zeros(channels, np.int64)
-        self.products = np.zeros((channels, channels), np.int64)
-
-    def update(self, codes: Any, *, threads: int = 0) -> IntegerCovariance:
-        """Add codes, int8 or uint8, shape (samples, channels)."""
-        codes = np.asarray(codes)
-        if codes.dtype not in (np.int8, np.uint8) or codes.ndim != 2 or codes.shape[1] != len(self.sums):
-            raise DataError(
-                f"codes have type {codes.dtype} and shape {codes.shape}, "
-                f"wanted int8 or uint8 (samples, {len(self.sums)})"
-            )
-        zero = np.zeros(len(self.sums))
-        for first in range(0, len(codes), 4096):
-            part = np.ascontiguousarray(codes[first : first + 4096], dtype=np.float32)
-            # Products of two bytes and sums of 4096 of them are whole numbers far below 2^53: exact.
-            sums, products = core.block_moments(part, "float32", 0, len(part), zero, threads)
-            self.sums += sums.astype(np.int64)
-            self.products += products.astype(np.int64)
-        self.samples += len(codes)
-        return self
-
-    def merge(self, other: IntegerCovariance) -> IntegerCovariance:
-        """Add another accumulator's sums."""
-        if not isinstance(other, IntegerCovariance) or len(other.sums) != len(self.sums):
-            raise DataError(f"other is not an IntegerCovariance of {len(self.sums)} channels")
-        self.samples += other.samples
-        self.sums += other.sums
-        self.products += other.products
-        return self
-
-    def moments(self, scale: Any = 1.0) -> Moments:
-        """Give mean and covariance of codes times `scale`, a number or float64 (channels,)."""
-        if self.samples == 0:
-            raise DataError("no samples were added")
-        step = np.broadcast_to(np.asarray(scale, np.float64), self.sums.shape)
-        mean = self.sums / self.samples
-        # N * products - sums * sums is exact in integers while N stays below 2^24.
-        numerator = self.samples * self.products - np.outer(self.sums, self.sums)
-        covariance = numerator.astype(np.float64) / self.samples**2
-        return Moments(self.samples, mean * step, covariance * np.outer(step, step))
 
 
 def covariance(x: Any, *, threads: int = 0) -> Moments:

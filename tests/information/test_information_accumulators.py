@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 import tracemalloc
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -240,3 +241,100 @@ def test_integer_covariance_is_exact():
     np.testing.assert_allclose(
         whole.moments(0.5).covariance, np.cov(codes.T.astype(np.float64), bias=True) / 4, rtol=1e-12
     )
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 5])
+def test_integer_covariance_is_bit_equal_over_any_number_of_ranks(ranks: int, tmp_path: Path):
+    """Strided shards, saved, loaded and merged in reverse order give the bytes of a single pass."""
+    codes = np.random.default_rng(1).integers(0, 256, size=(5000, 4)).astype(np.uint8)
+    information.IntegerCovariance(4).update(codes).save(tmp_path / "whole.npz")
+    total = information.IntegerCovariance(4)
+    for rank in reversed(range(ranks)):
+        information.IntegerCovariance(4).update(codes[rank::ranks]).save(tmp_path / "part.npz")
+        total.merge(information.IntegerCovariance.load(tmp_path / "part.npz"))
+    total.save(tmp_path / "total.npz")
+    assert (tmp_path / "total.npz").read_bytes() == (tmp_path / "whole.npz").read_bytes()
+
+
+def doubled(codes: np.ndarray, times: int) -> information.IntegerCovariance:
+    """The state of codes that were seen 2^times times."""
+    out = information.IntegerCovariance(codes.shape[1]).update(codes)
+    for _ in range(times):
+        out.merge(out)
+    return out
+
+
+@pytest.mark.parametrize("times", [0, 10, 21, 22, 24, 30, 46])
+def test_integer_moments_are_right_for_every_number_of_samples(times: int):
+    """Seen 2^times times, up to 2^47 samples: the moments of the few codes, as exact fractions give them."""
+    codes = np.array([[0, 255, 3], [255, 0, 255]], np.uint8)
+    got = doubled(codes, times).moments()
+    wide = [[Fraction(int(c)) for c in row] for row in codes]
+    mean = [(a + b) / 2 for a, b in zip(*wide, strict=True)]
+    truth = [[sum((r[i] - mean[i]) * (r[j] - mean[j]) for r in wide) / 2 for j in range(3)] for i in range(3)]
+    assert got.samples == 2 << times
+    assert got.mean.tolist() == [float(m) for m in mean]
+    assert got.covariance.tolist() == [[float(v) for v in row] for row in truth]  # 16256.25 is the first
+    assert np.array_equal(got.covariance * 4, doubled(codes, times).moments(2.0).covariance)
+
+
+def test_integer_sums_cannot_overflow():
+    """A merge or a batch that 64 bits cannot hold is refused by channel, and nothing is added."""
+    most = doubled(np.array([[1, 255]], np.uint8), 47)  # 2^47 squares of 255; 2^63 is passed by twice that
+    state = most.samples, most.sums.tobytes(), most.products.tobytes()
+    with pytest.raises(DataError, match=r"the squares of channel 1 would pass 2\^63 - 1"):
+        most.merge(most)
+    nearly = information.IntegerCovariance(2).merge(most)
+    nearly.products[1, 1] = 2**63 - 65025
+    with pytest.raises(DataError, match=r"\d+ samples added, 2 would follow: the squares of channel 1"):
+        nearly.update(np.full((2, 2), 255, np.uint8))
+    assert (most.samples, most.sums.tobytes(), most.products.tobytes()) == state
+    zeros = doubled(np.zeros((1, 1), np.int8), 62)
+    assert zeros.moments().covariance.tolist() == [[0.0]]
+    with pytest.raises(DataError, match="the samples would pass"):
+        zeros.merge(zeros)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("samples", np.array(-1)),
+        ("samples", np.array(0)),
+        ("sums", np.array([10**6, 0])),
+        ("sums", np.array([-(2**63), 0])),
+        ("sums", np.zeros(3, np.int64)),
+        ("sums", np.zeros(2)),
+        ("products", np.array([[1, 2], [3, 4]])),
+        ("products", np.array([[1, 10**9], [10**9, 1]])),
+        ("products", -np.eye(2, dtype=np.int64)),
+    ],
+)
+def test_a_damaged_integer_state_is_refused(name: str, value: np.ndarray, tmp_path: Path):
+    """Sums that no codes have, shapes and types that do not fit: a typed error, not a wrong covariance."""
+    path = tmp_path / "state.npz"
+    good = information.IntegerCovariance(2).update(np.array([[3, 4], [5, -6]], np.int8))
+    good.save(path)
+    with np.load(path) as archive:
+        arrays = dict(archive)
+    np.savez(path, **{**arrays, name: value})
+    with pytest.raises(DataError, match=r"state\.npz"):
+        information.IntegerCovariance.load(path)
+
+
+@pytest.mark.parametrize("name", ["shift", "samples", "nodes", "sums", "products", "blocks", "rows", "there"])
+def test_a_damaged_covariance_is_refused(name: str, tmp_path: Path):
+    """Whatever part of the file is short of an entry: a typed error."""
+    path = tmp_path / "state.npz"
+    information.Covariance(2).update(np.zeros((700, 2), np.float32)).save(path)
+    with np.load(path) as archive:
+        arrays = dict(archive)
+    np.savez(path, **{**arrays, name: arrays[name][:-1]})
+    with pytest.raises(DataError):
+        information.Covariance.load(path)
+
+
+def test_a_lone_array_is_no_state(tmp_path: Path):
+    """An npy file, which NumPy reads too, is refused."""
+    np.save(tmp_path / "state.npy", np.zeros(3))
+    with pytest.raises(DataError, match="cannot read"):
+        information.JointCounts.load(tmp_path / "state.npy")
