@@ -47,7 +47,7 @@ void bind_reference(py::module_& module) {
 
     module.def(
         "normal_scores",
-        [](const Array<double>& x, std::size_t threads) {
+        [](const Array<double>& x, double offset, std::size_t threads) {
             if (x.ndim() != 2) throw std::invalid_argument("x must be (channels, samples)");
             const std::size_t channels = static_cast<std::size_t>(x.shape(0));
             const std::size_t samples = static_cast<std::size_t>(x.shape(1));
@@ -56,9 +56,9 @@ void bind_reference(py::module_& module) {
             const double* in = x.data();
             {
                 py::gil_scoped_release release;  // as above
-                normal_scores(in, channels, samples, values, threads);
+                normal_scores(in, channels, samples, offset, values, threads);
             }
             return out;
         },
-        py::arg("x").noconvert(), py::arg("threads"));
+        py::arg("x").noconvert(), py::arg("offset"), py::arg("threads"));
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <stdexcept>
 #include <vector>
 
 #include "edgeprune/parallel.hpp"
@@ -55,10 +56,13 @@ double normal_quantile(double p) {
     return q < 0 ? -value : value;
 }
 
-void normal_scores(const double* x, std::size_t channels, std::size_t samples, double* scores, std::size_t threads) {
+void normal_scores(const double* x, std::size_t channels, std::size_t samples, double offset, double* scores,
+                   std::size_t threads) {
+    if (!(offset >= 0 && offset <= 0.5)) throw std::invalid_argument("offset must be 0..1/2");
     std::vector<double> quantile(2 * samples + 1);  // by twice the mean rank
+    const double whole = static_cast<double>(2 * (samples + 1)) - 4 * offset;
     for (std::size_t twice = 2; twice <= 2 * samples; ++twice)
-        quantile[twice] = normal_quantile(static_cast<double>(twice) / static_cast<double>(2 * (samples + 1)));
+        quantile[twice] = normal_quantile((static_cast<double>(twice) - 2 * offset) / whole);
     parallel_for(channels, 1, resolve_threads(threads), [&](std::size_t begin, std::size_t end, std::size_t) {
         std::vector<std::size_t> order(samples);
         for (std::size_t channel = begin; channel < end; ++channel) {

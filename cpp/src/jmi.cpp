@@ -103,24 +103,35 @@ constexpr std::size_t nobody = std::numeric_limits<std::size_t>::max();
 
 }  // namespace
 
-Selection jmi_selection(const std::uint8_t* codes, std::size_t channels, std::size_t bins, const Labels& labels,
-                        std::size_t choose, double theta, const double* entropy, bool correct, std::size_t threads) {
-    if (choose > channels) throw std::invalid_argument("cannot choose more channels than there are");
-    PairTables tables(codes, channels, bins, labels, correct, resolve_threads(threads));
-    std::vector<char> open(channels, 1);
-    std::vector<double> latest(channels, 0), sum(channels, 0);
+Selection jmi_selection(const std::vector<const std::uint8_t*>& sources, std::size_t channels, std::size_t bins,
+                        const Labels& labels, std::size_t choose, const Goal& goal, const bool* candidates,
+                        bool correct, std::size_t threads) {
+    std::vector<char> open(candidates, candidates + channels);
+    if (choose > static_cast<std::size_t>(std::count(open.begin(), open.end(), 1)))
+        throw std::invalid_argument("cannot choose more channels than there are candidates");
+    if (sources.empty()) throw std::invalid_argument("there are no codes");
+    std::vector<PairTables> tables;
+    tables.reserve(sources.size());
+    for (const std::uint8_t* codes : sources)
+        tables.emplace_back(codes, channels, bins, labels, correct, resolve_threads(threads));
+    std::vector<double> information(channels, 0), latest(channels), sum(channels, 0);
     Selection result;
     std::size_t last = nobody;
     for (std::size_t step = 0; step < choose; ++step) {
-        tables.against(last, open, latest.data());
+        std::fill(latest.begin(), latest.end(), 0);
+        for (PairTables& source : tables) {
+            source.against(last, open, information.data());
+            for (std::size_t c = 0; c < channels; ++c) latest[c] += information[c];
+        }
         std::size_t pick = nobody;
         double best = 0;
         for (std::size_t c = 0; c < channels; ++c) {
             if (!open[c]) continue;
-            double score = latest[c];
+            const double mean = latest[c] / static_cast<double>(tables.size());
+            double score = mean + goal.first[c];
             if (step != 0) {
-                sum[c] += latest[c];
-                score = (1 - theta) * sum[c] / static_cast<double>(step) + theta * entropy[c];
+                sum[c] += mean;
+                score = goal.share * sum[c] / static_cast<double>(step) + goal.later[c];
             }
             if (pick == nobody || score > best) {
                 best = score;

@@ -69,10 +69,14 @@ void normal_quantiles() {
     CHECK_NEAR(normal_quantile(1e-20), -9.262340089798408, 1e-13);
     const double x[] = {3, 1, 1, 2};
     double z[4];
-    normal_scores(x, 1, 4, z, 1);
+    normal_scores(x, 1, 4, 0, z, 1);
     CHECK(z[1] == z[2]);
     CHECK_NEAR(z[1], normal_quantile(0.3), 1e-15);
     CHECK_NEAR(z[0], normal_quantile(0.8), 1e-15);
+    normal_scores(x, 1, 4, 0.5, z, 1);
+    CHECK_NEAR(z[1], normal_quantile(0.25), 1e-15);
+    CHECK_NEAR(z[0], normal_quantile(0.875), 1e-15);
+    CHECK(throws<std::invalid_argument>([&] { normal_scores(x, 1, 4, 0.6, z, 1); }));
 }
 
 void selection_prefers_news_to_a_twin() {
@@ -84,17 +88,34 @@ void selection_prefers_news_to_a_twin() {
         codes[800 + s] = static_cast<std::uint8_t>(s / 2 % 2);
         y[s] = static_cast<std::int32_t>(s % 4);
     }
-    const double entropy[3] = {};
+    const double nothing[3] = {}, first[3] = {0, 0, 1}, later[3] = {0, 3, 0};
+    const bool all[3] = {true, true, true}, two[3] = {true, false, true};
+    const Labels labels{y.data(), 400, 4};
+    const auto select = [&](const std::vector<const std::uint8_t*>& sources, std::size_t bins, std::size_t choose,
+                            const Goal& goal, const bool* candidates, std::size_t threads) {
+        return jmi_selection(sources, 3, bins, labels, choose, goal, candidates, false, threads);
+    };
     for (const std::size_t threads : {std::size_t{1}, std::size_t{3}}) {
-        const Selection got = jmi_selection(codes.data(), 3, 2, {y.data(), 400, 4}, 3, 0, entropy, false, threads);
+        const Selection got = select({codes.data()}, 2, 3, {1, nothing, nothing}, all, threads);
         CHECK(got.order == (std::vector<std::int64_t>{0, 2, 1}));
         CHECK_NEAR(got.score[0], std::log(2.0), 1e-12);
         CHECK_NEAR(got.score[1], std::log(4.0), 1e-12);
+        // What is added at first decides the first choice, what is added later the others.
+        CHECK(select({codes.data()}, 2, 3, {1, first, later}, all, threads).order ==
+              (std::vector<std::int64_t>{2, 1, 0}));
+        CHECK(select({codes.data()}, 2, 2, {1, nothing, later}, two, threads).order ==
+              (std::vector<std::int64_t>{0, 2}));
     }
-    CHECK(throws<std::invalid_argument>(
-        [&] { jmi_selection(codes.data(), 3, 1, {y.data(), 400, 4}, 1, 0, entropy, false, 1); }));
-    CHECK(throws<std::invalid_argument>(
-        [&] { jmi_selection(codes.data(), 3, 17, {y.data(), 400, 4}, 1, 0, entropy, false, 1); }));
+    // At a second source all three say nothing: the mean is half.
+    const std::vector<std::uint8_t> mute(3 * 400, 1);
+    const Selection half = select({codes.data(), mute.data()}, 2, 2, {1, nothing, nothing}, all, 1);
+    CHECK(half.order == (std::vector<std::int64_t>{0, 2}));
+    CHECK_NEAR(half.score[1], std::log(2.0), 1e-12);
+    const Goal plain{1, nothing, nothing};
+    CHECK(throws<std::invalid_argument>([&] { select({codes.data()}, 1, 1, plain, all, 1); }));
+    CHECK(throws<std::invalid_argument>([&] { select({codes.data()}, 17, 1, plain, all, 1); }));
+    CHECK(throws<std::invalid_argument>([&] { select({codes.data()}, 2, 3, plain, two, 1); }));
+    CHECK(throws<std::invalid_argument>([&] { select({}, 2, 1, plain, all, 1); }));
 }
 
 }  // namespace

@@ -32,8 +32,8 @@ def ib_jmi(context: Context) -> Scores:
         dead = silent(values)
         codes = [information.quantize(x, bins=BINS) for x in values]
         spare = context.theta * np.mean([_entropy_given_label(x, labels) for x in values], axis=0)
-        alone = np.mean([information.mutual_information(c, labels) for c in codes], axis=0)
-        component[members] = by_pick(*select(codes, labels, alone, spare, ~dead), dead)
+        picked = information.jmi_selection(codes, labels, int((~dead).sum()), bonus=spare, candidates=~dead)
+        component[members] = by_pick(picked.order.tolist(), picked.score_nats.tolist(), dead)
     component = complete(context, component)
     return Scores(
         "ib-jmi",
@@ -45,28 +45,6 @@ def ib_jmi(context: Context) -> Scores:
         "joint counts of pairs on quantile bins, Miller-Madow, forward selection",
         context.statistics.samples,
     )
-
-
-def select(
-    codes: list[information.Codes],
-    labels: npt.NDArray[np.int64],
-    alone: FloatArray,
-    spare: FloatArray,
-    free: npt.NDArray[np.bool_],
-) -> tuple[list[int], list[float]]:
-    """Picks in order, and the mean joint information (plus `spare`) that each was picked for."""
-    left = free.copy()
-    total = np.zeros(len(alone))
-    picked: list[int] = []
-    worth: list[float] = []
-    while left.any():
-        value = (total / len(picked) if picked else alone) + spare
-        best = int(np.argmax(np.where(left, value, -np.inf)))
-        picked.append(best)
-        worth.append(float(value[best]))
-        left[best] = False
-        total += np.mean([information.joint_information(c, labels, best) for c in codes], axis=0)
-    return picked, worth
 
 
 def _entropy_given_label(values: Values, labels: npt.NDArray[np.int64]) -> FloatArray:

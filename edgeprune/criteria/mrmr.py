@@ -1,20 +1,19 @@
 """mrmr: what a channel says of the label, less what the chosen channels say of it.
 
-Forward selection of I(T_i;Y) − mean_{j∈A} I(T_i;T_j), with I_ij = −½·log(1−ρ_ij²) on ranks
-made normal (Gaussian copula), one product of matrices. Peng, Long & Ding, PAMI 2005.
+Forward selection of I(T_i;Y) − mean_{j∈A} I(T_i;T_j), with I_ij of the Gaussian copula
+(−½·log(1−ρ_ij²) on ranks made normal). Peng, Long & Ding, PAMI 2005.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from scipy.special import ndtri
-from scipy.stats import rankdata
 
+from edgeprune import information
 from edgeprune.criteria.base import Context, FloatArray, Scores, broadcast, complete, rank_in_groups
 from edgeprune.criteria.values import Values, by_pick, group_values, label_nats, silent
 
 BINS = 16
-NEARLY_ONE = 1 - 1e-9  # a correlation of 1 would cost infinity: twins cost ten nats
+TWIN_NATS = -0.5 * np.log1p(-((1 - 1e-9) ** 2))  # a correlation of 1 would cost infinity: twins cost ten nats
 
 
 def mrmr(context: Context) -> Scores:
@@ -28,7 +27,7 @@ def mrmr(context: Context) -> Scores:
             continue
         members = np.flatnonzero(couplings.group == group)
         known = np.mean([label_nats(x, labels, BINS) for x in values], axis=0)
-        shared = np.mean([copula_nats(x) for x in values], axis=0)
+        shared = np.mean([redundancy(x) for x in values], axis=0)
         dead = silent(values)
         component[members] = by_pick(*select(known, shared, ~dead), dead)
         relevance[members] = known
@@ -46,15 +45,11 @@ def mrmr(context: Context) -> Scores:
     )
 
 
-def copula_nats(values: Values) -> FloatArray:
-    """I(T_i;T_j) of a Gaussian copula, shape (members, members); 0 on the diagonal and for constants."""
-    normal = ndtri((rankdata(values, axis=0) - 0.5) / len(values))
-    normal -= normal.mean(0)
-    spread = np.sqrt((normal**2).mean(0))
-    normal /= np.where(spread > 1e-9, spread, np.inf)
-    rho = np.clip(normal.T @ normal / len(normal), -NEARLY_ONE, NEARLY_ONE)
-    np.fill_diagonal(rho, 0.0)
-    return np.asarray(-0.5 * np.log1p(-(rho**2)))
+def redundancy(values: Values) -> FloatArray:
+    """I(T_i;T_j), uncorrected, shape (members, members); 0 on the diagonal, TWIN_NATS at most."""
+    nats = information.copula_information(values, correction="none", offset=0.5)
+    np.fill_diagonal(nats, 0.0)
+    return np.asarray(np.minimum(nats, TWIN_NATS))
 
 
 def select(relevance: FloatArray, shared: FloatArray, free: np.ndarray) -> tuple[list[int], list[float]]:

@@ -6,7 +6,7 @@ A lower bound of the mutual information, exact where ranks are jointly Gaussian
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from scipy.special import digamma
@@ -14,37 +14,56 @@ from scipy.special import digamma
 from edgeprune.errors import DataError
 from edgeprune.information import validate
 from edgeprune.information._native import core
-from edgeprune.information.neighbours import _doubles
+from edgeprune.information.neighbours import doubles
 from edgeprune.information.validate import FloatArray
 
 
-def normal_scores(x: Any, *, threads: int = 0) -> FloatArray:
-    """Replace each value by the normal quantile of rank/(N + 1), ties by their mean rank.
+def normal_scores(x: Any, *, offset: float = 0.0, threads: int = 0) -> FloatArray:
+    """Replace each value by the normal quantile of (rank - offset)/(N + 1 - 2 offset); ties share a rank.
 
     Args:
         x: floats, shape (samples, channels).
+        offset: 0 (van der Waerden, as gcmi) to 1/2 (Hazen).
 
     Returns:
         float64, shape (samples, channels).
+
+    Raises:
+        DataError: wrong type or shape, no samples, NaN or infinity, an offset outside 0..1/2.
     """
-    scores: FloatArray = core.normal_scores(_doubles(x), threads)
-    return scores.T
+    return _scores(x, "x", offset, threads).T
 
 
-def copula_information(x: Any, y: Any = None, *, threads: int = 0) -> FloatArray:
+def copula_information(
+    x: Any,
+    y: Any = None,
+    *,
+    correction: Literal["none", "gcmi"] = "gcmi",
+    offset: float = 0.0,
+    threads: int = 0,
+) -> FloatArray:
     """Estimate I between every pair of channels by -1/2 log(1 - rho^2) of their normal scores.
 
-    Corrected for bias as gcmi does, so independent channels scatter around zero.
+    A constant channel has rho = 0. Where ranks agree entirely I is infinite, or as much as
+    rounding leaves of it.
 
     Args:
         x: floats, shape (samples, channels).
         y: floats, shape (samples, others); x itself if left out (the diagonal is then inf).
+        correction: gcmi subtracts the mean of the estimate under independence, so that
+            independent channels scatter around zero; none does not.
+        offset: as for `normal_scores`.
 
     Returns:
         float64, shape (channels, others), nats.
+
+    Raises:
+        DataError: wrong type or shape, unequal lengths, fewer than four samples, NaN or infinity.
     """
-    a = core.normal_scores(_doubles(x), threads)
-    b = a if y is None else core.normal_scores(_doubles(y, "y"), threads)
+    if correction not in ("none", "gcmi"):
+        raise DataError(f"correction is {correction!r}, wanted none or gcmi")
+    a = _scores(x, "x", offset, threads)
+    b = a if y is None else _scores(y, "y", offset, threads)
     samples = a.shape[1]
     if b.shape[1] != samples:
         raise DataError(f"x has {samples} samples, y has {b.shape[1]}")
@@ -53,6 +72,8 @@ def copula_information(x: Any, y: Any = None, *, threads: int = 0) -> FloatArray
     rho = _unit(a) @ _unit(b).T
     with np.errstate(divide="ignore"):
         plug_in = -0.5 * np.log1p(-np.minimum(rho * rho, 1.0))
+    if correction == "none":
+        return np.asarray(plug_in)
     bias: float = 0.5 * (digamma((samples - 1) / 2) - digamma((samples - 2) / 2))
     return np.asarray(plug_in - bias)
 
@@ -68,8 +89,11 @@ def copula_label_information(
 
     Returns:
         float64, shape (channels,), nats.
+
+    Raises:
+        DataError: wrong type or shape, unequal lengths, NaN or infinity, a class of one sample.
     """
-    z = core.normal_scores(_doubles(x), threads)
+    z = _scores(x, "x", 0.0, threads)
     samples = z.shape[1]
     classes = validate.classes_of(labels) if classes is None else classes
     checked = validate.class_labels(labels, samples, classes)
@@ -89,6 +113,15 @@ def copula_label_information(
         with np.errstate(invalid="ignore"):
             out = out - part.shape[1] / samples * entropy(part)
     return np.where(constant, 0.0, out)
+
+
+def _scores(x: Any, name: str, offset: float, threads: int) -> FloatArray:
+    """Normal scores, shape (channels, samples)."""
+    offset = validate.finite(offset, "offset")
+    if not 0 <= offset <= 0.5:
+        raise DataError(f"offset is {offset}, wanted 0..0.5")
+    scores: FloatArray = core.normal_scores(doubles(x, name), offset, validate.thread_count(threads))
+    return scores
 
 
 def _unit(z: FloatArray) -> FloatArray:

@@ -32,13 +32,15 @@ def ross_information(
 
     Returns:
         float64, shape (channels,), nats.
+
+    Raises:
+        DataError: wrong type or shape, unequal lengths, NaN or infinity, no neighbours.
     """
-    x = _doubles(x)
+    x = doubles(x)
     classes = validate.classes_of(labels) if classes is None else classes
     checked = validate.class_labels(labels, x.shape[1], classes)
-    if neighbours < 1:
-        raise DataError(f"neighbours is {neighbours}, wanted at least 1")
-    out: FloatArray = core.ross_information(x, checked, int(classes), int(neighbours), threads)
+    k = validate.whole(neighbours, "neighbours", 1, validate.MAX_SAMPLES)
+    out: FloatArray = core.ross_information(x, checked, int(classes), k, validate.thread_count(threads))
     return out
 
 
@@ -52,18 +54,24 @@ def mixed_information(x: Any, y: Any, *, neighbours: int = 5, threads: int = 0) 
 
     Returns:
         float64, shape (channels,), nats.
+
+    Raises:
+        DataError: wrong type or shape, unequal shapes, NaN or infinity, neighbours outside 1..samples-1.
     """
-    x, y = _doubles(x), _doubles(y, "y")
+    x, y = doubles(x), doubles(y, "y")
     if x.shape != y.shape:
         raise DataError(f"x has shape {x.shape[::-1]}, y has {y.shape[::-1]}")
-    if not 1 <= neighbours < x.shape[1]:
-        raise DataError(f"neighbours is {neighbours}, wanted 1..{x.shape[1] - 1}")
-    out: FloatArray = core.mixed_information(x, y, int(neighbours), threads)
+    k = validate.whole(neighbours, "neighbours", 1, x.shape[1] - 1)
+    out: FloatArray = core.mixed_information(x, y, k, validate.thread_count(threads))
     return out
 
 
-def _doubles(x: Any, name: str = "x") -> FloatArray:
-    """Return x as float64, shape (channels, samples)."""
+def doubles(x: Any, name: str = "x") -> FloatArray:
+    """Return x as float64, shape (channels, samples).
+
+    Raises:
+        DataError: wrong type or shape, empty, NaN or infinity.
+    """
     x, dtype = validate.activations(x, name)
     validate.not_empty(x, name)
     if core.find_non_finite(x, dtype) is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,7 +12,7 @@ import numpy.typing as npt
 from edgeprune.errors import DataError
 from edgeprune.information import validate
 from edgeprune.information._native import core
-from edgeprune.information.codes import Codes
+from edgeprune.information.codes import Codes, require_codes
 from edgeprune.information.validate import FloatArray
 
 MAX_PAIR_BINS = 16
@@ -26,52 +27,74 @@ class Selection:
 
 
 def jmi_selection(
-    codes: Codes,
+    codes: Codes | Sequence[Codes],
     labels: Any,
     choose: int,
     *,
     classes: int | None = None,
     theta: float = 0.0,
     entropy: Any = None,
+    bonus: Any = None,
+    candidates: Any = None,
     correction: Literal["none", "miller-madow"] = "miller-madow",
     threads: int = 0,
 ) -> Selection:
     """Choose channels greedily, each adding most to those chosen before (JMI; Yang & Moody 1999).
 
-    The first choice A = {i} maximises I(T_i; Y), each further one
-    (1 - theta) mean_{j in A} I(T_i, T_j; Y) + theta H(T_i); ties go to the lowest index.
+    The first choice A = {i} maximises I(T_i; Y) + bonus_i, each further one
+    (1 - theta) mean_{j in A} I(T_i, T_j; Y) + theta H(T_i) + bonus_i; ties go to the lowest index.
+    For one channel I(T;Y) + theta H(T|Y) = (1 - theta) I(T;Y) + theta H(T); for pairs the two differ,
+    and the criterion ib-jmi takes the former: a bonus of theta H(T_i | Y), from the first choice on.
 
     Args:
-        codes: at most 16 codes a channel: quantize(x, bins=7).
+        codes: at most 16 codes a channel: quantize(x, bins=7). Several, of the same channels seen
+            at different places: information is the mean over them.
         labels: integers, shape (samples,).
-        choose: how many, at most the number of channels.
+        choose: how many, at most the number of candidates.
         theta: signed weight of the entropy.
-        entropy: float64, shape (channels,), needed unless theta is 0.
+        entropy: float64, shape (channels,), nats, needed unless theta is 0.
+        bonus: float64, shape (channels,), nats; 0 if left out.
+        candidates: bool, shape (channels,), who may be chosen; everyone if left out.
 
     Raises:
-        DataError: too many bins, mismatched lengths, labels out of range.
+        DataError: too many bins or classes, mismatched lengths, labels out of range, values that
+            are not finite, fewer candidates than are to be chosen.
     """
-    table, checked, classes = _pair_input(codes, labels, classes, correction)
+    sources = [codes] if isinstance(codes, Codes) else codes
+    if not isinstance(sources, Sequence) or not sources:
+        raise DataError(f"codes is {validate.shown(codes)}, wanted Codes or a list of them")
+    first = sources[0]
+    table, checked, classes = _pair_input(first, labels, classes, correction)
+    for index, other in enumerate(sources):
+        if require_codes(other).codes.shape != first.codes.shape or other.bins != first.bins:
+            raise DataError(
+                f"codes[{index}] has shape {other.codes.shape} and {other.bins} bins, "
+                f"codes[0] has {first.codes.shape} and {first.bins}"
+            )
+    tables = [table, *(np.ascontiguousarray(other.codes.T) for other in sources[1:])]
     channels = table.shape[0]
-    if isinstance(choose, bool) or not isinstance(choose, int | np.integer) or not 0 <= choose <= channels:
-        raise DataError(f"choose is {choose!r}, wanted 0..{channels}")
+    free = np.ones(channels, bool) if candidates is None else validate.array_of(candidates, "candidates")
+    if free.shape != (channels,) or free.dtype != np.bool_:
+        raise DataError(f"candidates has type {free.dtype} and shape {free.shape}, wanted bool ({channels},)")
+    choose = validate.whole(choose, "choose", 0, int(free.sum()))
+    theta = validate.finite(theta, "theta")
     if theta != 0 and entropy is None:
         raise DataError(
             f"theta is {theta} and entropy is missing", tip="pass information.entropy of a fixed-width code"
         )
-    h = np.zeros(channels) if entropy is None else np.ascontiguousarray(entropy, dtype=np.float64)
-    if h.shape != (channels,) or not np.isfinite(h).all() or not np.isfinite(theta):
-        raise DataError(f"entropy has shape {h.shape}, wanted finite ({channels},), and theta is {theta}")
+    added = _per_channel(bonus, "bonus", channels)
     order, score = core.jmi_selection(
-        table,
-        codes.bins,
+        tables,
+        first.bins,
         checked,
         classes,
-        int(choose),
-        float(theta),
-        h,
+        choose,
+        1 - theta,
+        added,
+        theta * _per_channel(entropy, "entropy", channels) + added,
+        np.ascontiguousarray(free),
         correction == "miller-madow",
-        threads,
+        validate.thread_count(threads),
     )
     return Selection(order, score)
 
@@ -85,12 +108,16 @@ def joint_information(
     correction: Literal["none", "miller-madow"] = "miller-madow",
     threads: int = 0,
 ) -> FloatArray:
-    """Estimate I(T_i, T_other; Y) for every channel i: float64, shape (channels,)."""
+    """Estimate I(T_i, T_other; Y) for every channel i: float64, shape (channels,), nats.
+
+    Raises:
+        DataError: too many bins or classes, mismatched lengths, labels out of range, no such channel.
+    """
     table, checked, classes = _pair_input(codes, labels, classes, correction)
-    if not 0 <= other < table.shape[0]:
-        raise DataError(f"other is {other}, wanted 0..{table.shape[0] - 1}")
+    other = validate.whole(other, "other", 0, table.shape[0] - 1)
+    threads = validate.thread_count(threads)
     out: FloatArray = core.joint_information(
-        table, codes.bins, checked, classes, int(other), correction == "miller-madow", threads
+        table, codes.bins, checked, classes, other, correction == "miller-madow", threads
     )
     return out
 
@@ -98,11 +125,7 @@ def joint_information(
 def _pair_input(
     codes: Codes, labels: Any, classes: int | None, correction: str
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32], int]:
-    if not isinstance(codes, Codes):
-        raise DataError(
-            f"codes is a {type(codes).__name__}, not Codes", tip="make them with quantize(x, bins=7)"
-        )
-    if codes.bins > MAX_PAIR_BINS:
+    if require_codes(codes).bins > MAX_PAIR_BINS:
         raise DataError(
             f"codes have {codes.bins} bins, at most {MAX_PAIR_BINS} fit a pair table",
             tip="use quantize(x, bins=7)",
@@ -114,4 +137,13 @@ def _pair_input(
         raise DataError(f"codes are empty: shape {codes.codes.shape}")
     classes = validate.classes_of(labels) if classes is None else classes
     checked = validate.class_labels(labels, samples, classes)
+    if classes * codes.bins**3 > validate.MAX_SAMPLES:
+        raise DataError(f"classes is {classes}, too many for a table of pairs of {codes.bins} codes")
     return np.ascontiguousarray(codes.codes.T), checked, int(classes)
+
+
+def _per_channel(value: Any, name: str, channels: int) -> FloatArray:
+    array: FloatArray = np.zeros(channels) if value is None else validate.numbers(value, name)
+    if array.shape != (channels,) or not np.isfinite(array).all():
+        raise DataError(f"{name} has shape {array.shape}, wanted finite ({channels},)")
+    return array

@@ -9,8 +9,7 @@ from scoring import context_of, hidden, mlp
 from edgeprune import information
 from edgeprune.criteria import score
 from edgeprune.criteria.hsic_lasso import entries
-from edgeprune.criteria.ib_jmi import select
-from edgeprune.criteria.mrmr import copula_nats
+from edgeprune.criteria.mrmr import TWIN_NATS, redundancy
 from edgeprune.criteria.values import by_pick, group_values
 
 
@@ -51,16 +50,17 @@ def test_ib_jmi_follows_brute_force_counts():
     labels = context.statistics.labels
     (values,) = group_values(context, 0)
     codes = information.quantize(values, bins=6)
-    n, picked, total = len(labels), [], np.zeros(6)
-    order, worth = select(
-        [codes], labels, information.mutual_information(codes, labels), np.zeros(6), total == 0
-    )
+    n, picked, total, least = len(labels), [], np.zeros(6), np.inf
+    found = score("ib-jmi", context)
+    order = np.argsort(-found.rank[hidden(context)]).tolist()
+    worth = found.component[hidden(context)][order]
     for step in range(6):
         alone = information.mutual_information(codes, labels)
         value = total / len(picked) if picked else alone
         best = max((i for i in range(6) if i not in picked), key=lambda i, v=value: v[i])
         assert order[step] == best
-        assert worth[step] == pytest.approx(value[best], abs=1e-9)
+        least = min(least, value[best])  # what was picked earlier is worth no less
+        assert worth[step] == pytest.approx(least, abs=1e-9)
         picked.append(best)
         for i in range(6):
             pair = codes.codes[:, best].astype(int) * 7 + codes.codes[:, i]
@@ -88,10 +88,13 @@ def test_copula_information_is_that_of_the_ranks_correlation():
     rng = np.random.default_rng(0)
     a = rng.normal(size=20_000)
     b = 0.8 * a + 0.6 * rng.normal(size=20_000)
-    nats = copula_nats(np.stack([np.exp(a), b**3, rng.normal(size=20_000), np.ones(20_000)], 1).astype("f4"))
+    c = rng.normal(size=20_000)
+    nats = redundancy(np.stack([np.exp(a), b**3, c, np.ones(20_000), c + 1], 1).astype("f4"))
     assert nats[0, 1] == pytest.approx(-0.5 * np.log(1 - 0.64), abs=0.02)
     assert nats[0, 2] < 0.001
     assert (nats[3] == 0).all()
+    assert nats[2, 4] == TWIN_NATS
+    assert (np.diag(nats) == 0).all()
 
 
 def test_lasso_entries_follow_the_path():

@@ -49,6 +49,27 @@ def test_selection_equals_brute_force(theta: float, correction: str):
     assert got.order.tolist() == chosen
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+def test_selection_over_several_sources_with_a_bonus_equals_brute_force(threads: int):
+    """Information is the mean over the sources, the bonus counts at every step, others are never chosen."""
+    x, y = data()
+    noisy = x + np.random.default_rng(4).normal(size=x.shape).astype(np.float32)
+    sources = [information.quantize(x, 7), information.quantize(noisy, 7)]
+    bonus = np.random.default_rng(5).normal(size=9) * 0.1
+    candidates = np.arange(9) % 4 != 2
+    got = information.jmi_selection(sources, y, 7, bonus=bonus, candidates=candidates, threads=threads)
+    chosen: list[int] = []
+    for step in range(7):
+        scores = np.full(9, -np.inf)
+        for i in set(np.flatnonzero(candidates).tolist()) - set(chosen):
+            with_ = chosen or [i]
+            pairs = [reference.miller_madow(pair_table(c, y, i, j, 4)) for c in sources for j in with_]
+            scores[i] = np.mean(pairs) + bonus[i]
+        chosen.append(int(np.argmax(scores)))
+        assert got.score_nats[step] == pytest.approx(scores.max(), abs=1e-12)
+    assert got.order.tolist() == chosen
+
+
 def test_joint_information_of_a_channel_with_itself_is_its_own():
     """I(T, T; Y) = I(T; Y), and no pair says less than its better half."""
     x, y = data()

@@ -268,8 +268,24 @@ def test_copula_label_information_of_a_gaussian_mixture():
 
 
 def test_normal_scores_equal_scipy():
-    """Ranks (ties averaged) over N + 1 through scipy's normal quantile, to 1e-14 relative."""
+    """Ranks (ties averaged), less the offset, through scipy's normal quantile, to 1e-13 relative."""
     x = np.random.default_rng(16).normal(size=(3000, 2))
     x[:, 1] = np.round(x[:, 1], 1)
-    expected = stats.norm.ppf(stats.rankdata(x, axis=0) / 3001)
-    np.testing.assert_allclose(information.normal_scores(x), expected, rtol=1e-13, atol=1e-15)
+    ranks = stats.rankdata(x, axis=0)
+    for offset in (0.0, 3 / 8, 0.5):
+        expected = stats.norm.ppf((ranks - offset) / (3001 - 2 * offset))
+        got = information.normal_scores(x, offset=offset)
+        np.testing.assert_allclose(got, expected, rtol=1e-13, atol=1e-15)
+
+
+def test_the_uncorrected_copula_is_that_of_the_correlation():
+    """-1/2 log(1 - rho^2) of the normal scores' correlation, and the correction is one constant below it."""
+    x = np.random.default_rng(17).normal(size=(500, 3))
+    x[:, 1] += x[:, 0]
+    rho = np.corrcoef(information.normal_scores(x).T)
+    plain = information.copula_information(x, correction="none")
+    off = ~np.eye(3, dtype=bool)
+    np.testing.assert_allclose(plain[off], -0.5 * np.log1p(-(rho[off] ** 2)), atol=1e-12)
+    bias = plain[off] - information.copula_information(x)[off]
+    np.testing.assert_allclose(bias, bias[0], atol=1e-15)
+    assert bias[0] == pytest.approx(1 / (2 * 500), rel=0.01)
