@@ -1,5 +1,5 @@
 # The information core's own checks; the top-level Makefile includes this file.
-#   ctest         C++ tests without Python
+#   ctest         C++ tests without Python; `make test` runs them where there is cmake
 #   ctest-arm64   the same for aarch64 under qemu-user, where the NEON loops run
 #                 (Debian: crossbuild-essential-arm64 qemu-user)
 #   sanitize      the same under AddressSanitizer + UndefinedBehaviorSanitizer, then ThreadSanitizer
@@ -11,7 +11,7 @@ PY ?= .venv/bin/python
 ctest:
 	cmake -S . -B build/ctest -DCMAKE_BUILD_TYPE=Release
 	cmake --build build/ctest --parallel 2
-	ctest --test-dir build/ctest --output-on-failure
+	ctest --test-dir build/ctest --output-on-failure --parallel 2
 
 ctest-arm64:
 	cmake -S . -B build/ctest-arm64 -DCMAKE_BUILD_TYPE=Release -DCMAKE_TOOLCHAIN_FILE=cpp/aarch64.cmake
