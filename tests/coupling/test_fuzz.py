@@ -7,7 +7,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from generate import Outcome, check
+import torch
+from blocks import Draw
+from blocks_spelled import SpelledImage
+from generate import Outcome, check, draw_removal
+from torch import nn
+
+from edgeprune.model.trace import run, trace
+from edgeprune.surgery import analyse, cut, masked
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
@@ -130,3 +137,27 @@ def test_shuffles_that_trial_removals_miss_are_pinned_or_told_apart():
 def test_steps_that_trial_removals_miss_are_pinned():
     """Every second of six channels: half of the removals leave a slice with a step, and trials meet those."""
     assert not check([4120], draws=8).failures
+
+
+class Made(nn.Module):
+    """One spelling between two layers."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.inner, self.head = SpelledImage(Draw(0), 6, 4), nn.Conv2d(6, 2, 1)
+        self.inner.kinds = [kind]
+
+    def forward(self, x):
+        return self.head(self.inner(x))
+
+
+@pytest.mark.parametrize("kind", ["copy_empty", "full", "new_full", "new_ones"])
+def test_tensors_made_for_a_free_batch_narrow_with_what_they_meet(kind):
+    """They stay operators only where the batch is free, which few of the fuzz's networks have."""
+    torch.manual_seed(0)
+    traced = trace(Made(kind).double().eval(), (torch.randn(2, 6, 4, 4, dtype=torch.float64),))
+    couplings = analyse(traced)
+    removed = draw_removal(couplings, 1) & couplings.exact
+    assert removed.any()
+    small = run(cut(traced, couplings, removed).graph, traced.inputs)[0]
+    assert torch.allclose(small, masked(traced, couplings, removed)[0], rtol=0, atol=1e-9)
