@@ -11,7 +11,9 @@ crop of 4). Rows, each over the same seeds:
     dense        ten epochs, nothing pruned
     article      as the article: after each epoch the ten connections of fc1 with the smallest
                  L_ij = (1−θ)·I(X_ij;Y) + θ·H(X_ij) are set to zero, and stay so
-    bottleneck   the same, trained with cross-entropy + β·H(T|Y) of noisy hidden units (β = θ)
+    bottleneck   the same, trained with cross-entropy + β·H(T|Y) of noisy hidden units, β = 0.1; the noise
+                 is a tenth of each unit's standard deviation before training
+    bottleneck-minus    the same with θ = −0.1 in the score: what β asks of training, it asks of pruning
     half         half of fc1's connections go, in equal parts after epochs 1 to 9
     half-random, half-magnitude    the same number, chosen at random or by the smallest |w|
 """
@@ -34,15 +36,16 @@ from edgeprune import information
 from edgeprune.recovery.bottleneck import NOISE, conditional_entropy
 
 RESULTS = Path(__file__).parent / "results" / "article.json"
-THETA, RATE, BATCH, EPOCHS = 0.1, 0.01, 64, 10
+THETA, BETA, RATE, BATCH, EPOCHS = 0.1, 0.1, 0.01, 64, 10
 STEP, SCORED = 0.1, 2048
-ROWS = {  # connections of fc1 to prune in all after the last epoch, how, and β
-    "dense": (0, "none", 0.0),
-    "article": (10 * EPOCHS, "score", 0.0),
-    "bottleneck": (10 * EPOCHS, "score", THETA),
-    "half": (5000, "score", 0.0),
-    "half-random": (5000, "random", 0.0),
-    "half-magnitude": (5000, "magnitude", 0.0),
+ROWS = {  # connections of fc1 to prune in all after the last epoch, how, β and θ
+    "dense": (0, "none", 0.0, THETA),
+    "article": (10 * EPOCHS, "score", 0.0, THETA),
+    "bottleneck": (10 * EPOCHS, "score", BETA, THETA),
+    "bottleneck-minus": (10 * EPOCHS, "score", BETA, -THETA),
+    "half": (5000, "score", 0.0, THETA),
+    "half-random": (5000, "random", 0.0, THETA),
+    "half-magnitude": (5000, "magnitude", 0.0, THETA),
 }
 
 
@@ -53,10 +56,10 @@ class Article(nn.Module):
         super().__init__()
         self.fc1, self.fc2 = nn.Linear(100, 100), nn.Linear(100, 10)
 
-    def forward(self, x: Tensor, noise: float = 0.0) -> tuple[Tensor, Tensor]:
-        """Logits, and the hidden activations that they were computed from."""
+    def forward(self, x: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Logits, and the hidden activations that they were computed from; noise by unit, (100,)."""
         hidden = torch.relu(self.fc1(x))
-        if noise:
+        if noise is not None:
             hidden = hidden + noise * torch.randn_like(hidden)
         return self.fc2(hidden), hidden
 
@@ -66,32 +69,33 @@ def small(x: Tensor) -> Tensor:
     return F.avg_pool2d(x[:, :, 4:24, 4:24], 2).flatten(1)
 
 
-def scores(net: Article, x: Tensor, y: Tensor) -> np.ndarray:
+def scores(net: Article, x: Tensor, y: Tensor, theta: float) -> np.ndarray:
     """L_ij of every connection of fc1, (1−θ)·I + θ·H in nats, at each unit's resolution."""
     weight = net.fc1.weight.detach()
     steps = (STEP * (x @ weight.T).std(0)).clamp_min(1e-12)
     return information.edge_information(
-        x.numpy(), y.numpy(), weight.numpy(), steps.numpy(), theta=THETA, classes=10
+        x.numpy(), y.numpy(), weight.numpy(), steps.numpy(), theta=theta, classes=10
     )
 
 
 def train(row: str, seed: int, train_part: Any, test_part: Any) -> dict[str, Any]:
     """One network; losses, accuracies in percent, connections pruned and seconds of training."""
-    total, how, beta = ROWS[row]
+    total, how, beta, theta = ROWS[row]
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     net = Article()
     optimizer = torch.optim.Adam(net.parameters(), lr=RATE)
     alive = torch.ones_like(net.fc1.weight)
     (x, y), losses, scoring, began = train_part, [], 0.0, time.process_time()
+    noise = NOISE * net(x[:SCORED])[1].detach().std(0).clamp_min(1e-6) if beta else None
     for epoch in range(EPOCHS):
         order, loss_sum = torch.from_numpy(rng.permutation(len(y))), 0.0
         for at in order.split(BATCH):
-            out, hidden = net(x[at], NOISE if beta else 0.0)
+            out, hidden = net(x[at], noise)
             loss = F.cross_entropy(out, y[at])
             loss_sum += float(loss.detach()) * len(at)
-            if beta:
-                loss = loss + beta * conditional_entropy(hidden, y[at], torch.full((100,), NOISE))
+            if noise is not None:
+                loss = loss + beta * conditional_entropy(hidden, y[at], noise)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -100,7 +104,7 @@ def train(row: str, seed: int, train_part: Any, test_part: Any) -> dict[str, Any
         losses.append(loss_sum / len(y))
         if total:
             start = time.process_time()
-            _prune(net, alive, epoch, total, how, (x[:SCORED], y[:SCORED]), rng)
+            _prune(net, alive, epoch, total, how, theta, (x[:SCORED], y[:SCORED]), rng)
             scoring += time.process_time() - start
     return {
         "loss": losses,
@@ -113,7 +117,14 @@ def train(row: str, seed: int, train_part: Any, test_part: Any) -> dict[str, Any
 
 
 def _prune(
-    net: Article, alive: Tensor, epoch: int, total: int, how: str, sample: Any, rng: np.random.Generator
+    net: Article,
+    alive: Tensor,
+    epoch: int,
+    total: int,
+    how: str,
+    theta: float,
+    sample: Any,
+    rng: np.random.Generator,
 ) -> None:
     """Bring the pruned connections to this epoch's part of the total; those that are gone stay gone."""
     epochs = EPOCHS if total == 10 * EPOCHS else EPOCHS - 1
@@ -121,7 +132,7 @@ def _prune(
     if wanted <= 0:
         return
     if how == "score":
-        found = scores(net, *sample)
+        found = scores(net, *sample, theta)
     elif how == "magnitude":
         found = net.fc1.weight.detach().abs().numpy()
     else:
@@ -178,7 +189,13 @@ def main(arguments: list[str] | None = None) -> None:
         torch.set_num_threads(1)
         parts = fashion.load(fashion.DATA, options.samples)
         train_part, test_part = ((small(p.x), p.y) for p in (parts.train, parts.test))
-        found["settings"] = {"theta": THETA, "step": STEP, "samples": len(train_part[1]), "threads": 1}
+        found["settings"] = {
+            "theta": THETA,
+            "beta": BETA,
+            "step": STEP,
+            "samples": len(train_part[1]),
+            "threads": 1,
+        }
         for seed in options.seeds:
             for row in options.rows:
                 done = found["rows"].setdefault(row, {})

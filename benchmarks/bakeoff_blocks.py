@@ -50,6 +50,26 @@ def article() -> str:
     return markdown(columns, rows)
 
 
+def plot_article(path: Path) -> None:
+    """Training loss by epoch of every row of the article's experiment, mean over seeds."""
+    try:
+        import matplotlib
+    except ImportError:
+        return
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axis = pyplot.subplots(figsize=(7, 4.5))
+    for name, seeds in read("article")["rows"].items():
+        losses = np.array([cell["loss"] for cell in seeds.values()])
+        axis.plot(range(1, losses.shape[1] + 1), losses.mean(0), label=name, marker="o", markersize=3)
+    axis.set(xlabel="epoch", ylabel="training cross-entropy, nats", title="100-100-10 on Fashion-MNIST")
+    axis.legend(fontsize=8)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+
+
 def shapes(net: str) -> str:
     """Inputs and widths that stay at each size."""
     found = read(f"bakeoff/{net}").get("shapes", {})
@@ -144,6 +164,47 @@ def shares() -> str:
         rows.append([f"`{name}`", *cells])
     head = markdown(["criterion", *(f"{100 * r:.0f}% of the channels" for r in ratios)], rows)
     return f"Dense: {found['dense']:.2f}% [93.0%].\n\n{head}"
+
+
+def scoring() -> str:
+    """What every criterion estimates, and the processor seconds of one scoring per network."""
+    found = read("scoring")
+    nets = list(found["capture_seconds"])
+    rows = []
+    for row in found["rows"]:
+        settings = ", ".join(
+            f"{k} {v:g}" if isinstance(v, float) else f"{k} {v}" for k, v in row["settings"].items()
+        )
+        samples = str(row["samples"]) if row["samples"] else "none"
+        seconds = (f"{row['seconds'][net]:.2f}" for net in nets)
+        rows.append([f"`{row['criterion']}`", row["estimator"], settings, row["unit"], samples, *seconds])
+    rows.append(
+        ["statistics, for all", "", "", "", "", *(f"{v:.2f}" for v in found["capture_seconds"].values())]
+    )
+    machine, versions = found["machine"], found["versions"]
+    where = f"{machine['processor']}, {machine['cores']} cores, torch {versions['torch']}"
+    return f"{where}.\n\n" + markdown(["criterion", "estimator", "settings", "unit", "samples", *nets], rows)
+
+
+def variants() -> str:
+    """Other choices and fine-tunes at a quarter: accuracy, and the paired difference to the default."""
+    found = read("bakeoff/variants")
+    default = found["variants"]["`ib-gauss`"]
+    rows = []
+    for name, recoveries in found["variants"].items():
+        cells = [name]
+        for recovery in ("compensate", "finetune"):
+            mine, base = (_by_seed(of[recovery]) for of in (recoveries, default))
+            cells.append(accurate(mine, 100.0))
+            same = mine is base or name == "`ib-gauss`" or not mine
+            cells.append("" if same else paired(tables.difference(found, mine, base)))
+        rows.append(cells)
+    columns = ["choice", "compensated", "minus `ib-gauss`", "fine-tuned", "minus `ib-gauss`"]
+    return markdown(columns, rows)
+
+
+def _by_seed(cells: dict[str, Any]) -> tables.Cells:
+    return {int(seed): cell for seed, cell in cells.items()}
 
 
 def realtime() -> str:

@@ -166,8 +166,8 @@ TABLES: dict[str, Callable[..., str]] = {
     f.__name__: f
     for f in (
         grid, against, shared_out, seconds, goals,
-        blocks.accuracy, blocks.article, blocks.latency, blocks.realtime, blocks.shapes, blocks.shares,
-        blocks.stability, blocks.theta, blocks.truth,
+        blocks.accuracy, blocks.article, blocks.latency, blocks.realtime, blocks.scoring, blocks.shapes,
+        blocks.shares, blocks.stability, blocks.theta, blocks.truth, blocks.variants,
     )
 }  # fmt: skip
 
@@ -199,6 +199,7 @@ def main() -> None:
         partial.write_text(filled(path.read_text()))
         os.replace(partial, path)
     tables.plot(read("bakeoff/fashion_resnet"), ROOT / "docs" / "criteria.png", skip=("none",))
+    blocks.plot_article(ROOT / "docs" / "article.png")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 CONTROLS = ("random", "l2", "taylor", "fpgm", "tp-l2", "tp-taylor", "tp-bn-scale")
 RESAMPLES = 2000
+MARKERS = "osv^D<>Pp*hXd8"
 Cells = dict[int, dict[str, Any]]  # seed -> cell
 FloatArray = npt.NDArray[np.float32]
 
@@ -120,7 +121,11 @@ def table(found: dict[str, Any], default: str = "ib-gauss") -> str:
 
 
 def plot(found: dict[str, Any], path: Path, skip: tuple[str, ...] = ()) -> None:
-    """Accuracy against the share of MACs, one panel per recovery; nothing without matplotlib."""
+    """Accuracy against the share of MACs, one panel per recovery; nothing without matplotlib.
+
+    Criteria have one colour and marker in all panels, controls broken lines. `scratch` is left to the tables:
+    it would press everybody else into one line.
+    """
     try:
         import matplotlib
     except ImportError:
@@ -128,22 +133,29 @@ def plot(found: dict[str, Any], path: Path, skip: tuple[str, ...] = ()) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    panels = [(k, v) for k, v in sorted(grid(found).items()) if k[0] not in skip]
+    panels = [
+        (k, {c: row for c, row in rows.items() if c != "scratch"})
+        for k, rows in sorted(grid(found).items())
+        if k[0] not in skip and len(rows) > 2
+    ]
     if not panels:
         return
-    names = sorted({c for _, rows in panels for c in rows})  # one colour per criterion in all panels
-    figure, axes = pyplot.subplots(1, len(panels), figsize=(6 * len(panels), 4.5), squeeze=False)
+    names = sorted({c for _, rows in panels for c in rows})
+    figure, axes = pyplot.subplots(1, len(panels), figsize=(7 * len(panels), 5.5), squeeze=False)
     for axis, ((recovery, allocation), rows) in zip(axes[0], panels, strict=True):
-        for criterion, row in sorted(rows.items()):
-            colour = f"C{names.index(criterion) % 10}"
-            ratios = sorted(row)
-            means = [mean(row[r]) for r in ratios]
-            sds = [spread(row[r]) or 0.0 for r in ratios]
-            style = "--" if criterion in CONTROLS else "-"
-            axis.errorbar(ratios, means, sds, label=criterion, linestyle=style, capsize=2, color=colour)
+        ratios = sorted({r for row in rows.values() for r in row})
+        for criterion in order(rows, ratios):
+            row, number = rows[criterion], names.index(criterion)
+            at = sorted(row)
+            axis.errorbar(
+                at, [mean(row[r]) for r in at], [spread(row[r]) or 0.0 for r in at], label=criterion,
+                linestyle="--" if criterion in CONTROLS else "-", marker=MARKERS[number % len(MARKERS)],
+                color=pyplot.get_cmap("tab20")(number % 20), capsize=2, markersize=4,
+                linewidth=2.5 if criterion == "ib-gauss" else 1.2,
+            )  # fmt: skip
         axis.axhline(found["dense"], color="grey", linewidth=0.8)
         axis.set(title=f"{recovery}, {allocation}", xlabel="share of the MACs", ylabel="test accuracy, %")
-        axis.legend(fontsize=8)
+        axis.legend(fontsize=8, title="best first", title_fontsize=8)
     figure.tight_layout()
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
