@@ -37,6 +37,7 @@ FASHION = "/usr/share/datasets/fashion-mnist"
 NETS = {  # data, input shape, factory
     "fashion_resnet": (FASHION, "1,28,28", "examples.nets:fashion_resnet"),
     "fashion_plain": (FASHION, "1,28,28", "examples.nets:fashion_plain"),
+    "fashion_dw": (FASHION, "1,28,28", "examples.nets:fashion_dw"),
     "wearable_cnn": ("examples.wearable:data", "128,6", "examples.sequence_nets:wearable_cnn"),
     "debian_text": ("examples.debian_text:data", "int64:20", "examples.sequence_nets:debian_text"),
 }
