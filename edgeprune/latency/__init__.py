@@ -2,7 +2,8 @@
 
 profile_model(traced, couplings, target=…)   measure, on this machine or a device (measuring)
 read_profile(path), write_profile(path, p)   the file (profiles)
-check(profile, target=…, threads=…, machine=…)  refuse or warn when it is of something else
+check(profile, target=…, threads=…, machine=…)  refuse or warn when it is of another machine
+require_network(profile, traced, couplings)  refuse one of another network (belonging)
 cost_of(profile, traced, couplings)          predicted p50 ms of a removal (costs)
 explained(profile)                           a row per layer shape: its time and its steps
 roofline(target, traced, couplings)          an estimate from the descriptor, marked as one
@@ -14,6 +15,7 @@ A cost is called with a removal, as planning wants it, and says what it is: `uni
 
 from __future__ import annotations
 
+from edgeprune.latency.belonging import require_network
 from edgeprune.latency.costs import LatencyCost, cost_of, explained
 from edgeprune.latency.instructions import Counts, count
 from edgeprune.latency.measuring import profile_model
@@ -30,6 +32,7 @@ __all__ = [
     "explained",
     "profile_model",
     "read_profile",
+    "require_network",
     "roofline",
     "write_profile",
 ]

@@ -30,6 +30,7 @@ from edgeprune.bench.timings import trust_warnings
 from edgeprune.coupling.components import BoolArray, Couplings
 from edgeprune.device.remote import Device
 from edgeprune.errors import BenchError, DeviceError
+from edgeprune.latency.belonging import fingerprint
 from edgeprune.latency.profiles import Layer, Point, Profile, Whole, Width, read_profile, write_profile
 from edgeprune.latency.resizing import BLOB, Follows, Resizable, keep_shares
 from edgeprune.latency.sites import Owners, Site, find_sites
@@ -146,6 +147,7 @@ class _Collected:
     ) -> None:
         self.sites, self.owners = sites, Owners(network, sites)
         self.names = _width_names(couplings, state_tensors(traced.graph))
+        self.network = fingerprint(traced, couplings)
         self.wholes: list[Whole] = list(found.wholes) if found else []
         self.points: list[Point] = list(found.points) if found else []
         self.lots: list[tuple[float, float]] = list(found.lots) if found else []
@@ -235,6 +237,7 @@ class _Collected:
             planned=planned,
             warnings=tuple(sorted(self.warnings)),
             request=request,
+            network=self.network,
         )
 
 

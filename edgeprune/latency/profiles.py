@@ -96,6 +96,7 @@ class Profile:
     lots: tuple[tuple[float, float], ...]
     planned: int  # how many networks were to be run; fewer were when the profile is unfinished
     request: str  # identifies model, target and settings
+    network: str | None = None  # belonging.fingerprint of the network; files from before have none
     warnings: tuple[str, ...] = ()
     schema: int = SCHEMA
 
@@ -283,6 +284,7 @@ def _restore(raw: Mapping[str, Any]) -> Profile:
         lots=lots,
         planned=int(raw["planned"]),
         request=str(raw["request"]),
+        network=None if raw.get("network") is None else str(raw["network"]),
         warnings=tuple(str(w) for w in raw["warnings"]),
     )
 

@@ -117,6 +117,7 @@ def _profile(
         )  # fmt: skip
         return profile, _said(latency.check(profile))
     profile = latency.read_profile(Path(options.profile))
+    latency.require_network(profile, traced, couplings)
     target = None if board.target.local or not board.described else board.target
     notes = latency.check(profile, target=target, threads=board.threads)
     if not board.measures_target:
