@@ -4,9 +4,10 @@
     found.layers["conv2d_1"].covariance        # (inputs, inputs)
 
 For each layer that mixes channels (dense convolutions and linear layers) the pass gives,
-per input channel, moments over positions, the value per sample reduced over positions and
-the first-order Taylor term; per output channel the moments of the loss's slope; for
-kernels with taps, moments of whole input patches. For components that other operators
+per input channel, moments over positions and, where the value follows the samples (see
+statistics.samples), the value per sample reduced over positions and the first-order Taylor
+term; per output channel the moments of the loss's slope; for kernels with taps, moments of
+whole input patches. For components that other operators
 read too (recurrent weights, products of activations) it gives what silencing those
 readings costs. Sums are float64 over fixed batches in index order.
 
@@ -33,6 +34,7 @@ from edgeprune.model.trace import Trace
 from edgeprune.statistics import FULL_COVARIANCE, LayerStatistics, Moments, Statistics, mixing_layers
 from edgeprune.statistics.patches import patch_rows
 from edgeprune.statistics.readings import Readings
+from edgeprune.statistics.samples import SampleAxis, sample_axes
 
 __all__ = ["FULL_COVARIANCE", "LayerStatistics", "Moments", "Statistics", "capture", "mixing_layers"]
 
@@ -57,15 +59,20 @@ def capture(
     for parameter in graph.parameters():
         parameter.requires_grad_(False)
     others = Readings(graph, couplings, layers)
-    sums = {layer.node: _Sums(graph, layer, len(indices)) for layer in layers}
-    labels: list[npt.NDArray[np.int64]] = []
+    sums: dict[str, _Sums] = {}
+    labels: list[npt.NDArray[np.int64] | None] = []
     done = 0
     for inputs, given in batches(dataset, indices, batch_size):
+        if not done:
+            axes = sample_axes(graph, [(layer.source, layer.channel_dim) for layer in layers], inputs)
+            sums = {x.node: _Sums(graph, x, len(indices), axes[x.source, x.channel_dim]) for x in layers}
         watcher = _Watcher(graph, layers)
         out = watcher.run(*inputs, enable_io_processing=False)
         first = torch.utils._pytree.tree_flatten(out)[0][0]
-        target = first.argmax(1).numpy() if given is None and first.dim() == 2 else given
-        labels.append(np.zeros(len(first), np.int64) if target is None else target)
+        scored = first.dim() == 2 and first.shape[1] > 1 and len(first) == len(inputs[0])
+        target = first.argmax(1).numpy() if given is None and scored else given
+        labels.append(target)
+        target = target if scored else None
         fisher_seed, taylor_seed = _cotangents(first.detach(), target, generator)
         watched = [watcher.outputs[layer.node] for layer in layers]
         sources = [watcher.inputs[layer.node] for layer in layers]
@@ -73,14 +80,16 @@ def capture(
         tops = _slopes(first, watched, fisher_seed)
         bottoms = _slopes(first, sources, taylor_seed)
         for layer, top, bottom in zip(layers, tops, bottoms, strict=True):
-            sums[layer.node].add(watcher, top, bottom)
-        done += len(first)
+            sums[layer.node].add(watcher, top, bottom, len(inputs[0]))
+        done += len(inputs[0])
         if progress:
             progress(done, len(indices))
+    classes = [found for found in labels if found is not None]
+    own = "the dense model's own decisions" if classes else "none"
     return Statistics(
         {node: s.result() for node, s in sums.items()},
-        np.concatenate(labels),
-        "labels" if dataset.labels is not None else "the dense model's own decisions",
+        np.concatenate(classes) if classes else None,
+        "labels" if dataset.labels is not None else own,
         len(indices),
         others.result(done),
         (dataset, indices),
@@ -100,11 +109,11 @@ def _cotangents(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """∂L/∂out for labels drawn from the model, and for the labels given.
 
-    Outputs of shape (samples, classes) are logits under cross-entropy; any other output is
-    the mean of a Gaussian with unit variance.
+    Outputs of shape (samples, classes) are logits under cross-entropy; any other output, for
+    which `labels` is None, is the mean of a Gaussian with unit variance.
     """
     fisher = _drawn(out, labels, generator)
-    if out.dim() != 2 or out.shape[1] < 2 or labels is None:
+    if labels is None:
         return fisher, fisher
     taylor = out.softmax(1) - torch.nn.functional.one_hot(torch.from_numpy(labels), out.shape[1])
     return fisher, taylor.to(out.dtype)
@@ -113,7 +122,7 @@ def _cotangents(
 def _drawn(
     out: torch.Tensor, labels: npt.NDArray[np.int64] | None, generator: torch.Generator
 ) -> torch.Tensor:
-    if out.dim() != 2 or out.shape[1] < 2 or labels is None:
+    if labels is None:
         return torch.randn(out.shape, generator=generator, dtype=out.dtype)
     p = out.softmax(1)
     drawn = torch.multinomial(p.float(), 1, generator=generator)[:, 0]
@@ -148,8 +157,9 @@ class _Watcher(fx.Interpreter):  # type: ignore[misc]  # torch is untyped here
 class _Sums:
     """Running sums of one layer, float64."""
 
-    def __init__(self, graph: fx.GraphModule, layer: Layer, samples: int) -> None:
+    def __init__(self, graph: fx.GraphModule, layer: Layer, samples: int, axis: SampleAxis | None) -> None:
         self.layer = layer
+        self.axis = axis
         self.weight = attribute(graph, str(layer.weight))
         self.node = next(n for n in graph.graph.nodes if n.name == layer.node)
         self.samples = max(1, samples)
@@ -160,13 +170,13 @@ class _Sums:
         self.reduced: list[npt.NDArray[np.float32]] = []
         self.parts: dict[str, Any] = {}
 
-    def add(self, watcher: _Watcher, top: Any, bottom: Any) -> None:
+    def add(self, watcher: _Watcher, top: Any, bottom: Any, samples: int) -> None:
         layer = self.layer
         given = watcher.inputs[layer.node].detach()
         x = given.movedim(layer.channel_dim, -1)
         y = watcher.outputs[layer.node].detach().movedim(layer.out_channel_dim, -1)
         rows = x.reshape(-1, x.shape[-1]).double()
-        self.n += len(x)
+        self.n += samples
         self.positions += len(rows)
         full = rows.shape[1] <= FULL_COVARIANCE
         self._sum("mean", rows.sum(0))
@@ -174,21 +184,22 @@ class _Sums:
         outputs = y.reshape(-1, y.shape[-1]).double()
         self._sum("out", outputs.sum(0))
         self._sum("out2", (outputs**2).sum(0))
-        self.reduced.append(x.reshape(len(x), -1, x.shape[-1]).mean(1).float().numpy())
+        if self.axis is not None:
+            self.reduced.append(self.axis.split(given, layer.channel_dim).mean(1).float().numpy())
         if top is not None:
             g = top.movedim(layer.out_channel_dim, -1).reshape(-1, y.shape[-1]).double()
             self._sum("slopes", g.T @ g if y.shape[-1] <= FULL_COVARIANCE else (g**2).sum(0))
-        if bottom is not None:
-            product = bottom.movedim(layer.channel_dim, -1) * x
-            self._sum("taylor", product.reshape(len(x), -1, x.shape[-1]).sum(1).abs().double().sum(0))
-        self._add_patches(given, outputs.shape[0])
+        if bottom is not None and self.axis is not None:
+            product = self.axis.split(bottom * given, layer.channel_dim)
+            self._sum("taylor", product.sum(1).abs().double().sum(0))
+        self._add_patches(given, outputs.shape[0], samples)
 
-    def _add_patches(self, x: torch.Tensor, positions: int) -> None:
+    def _add_patches(self, x: torch.Tensor, positions: int, samples: int) -> None:
         layer, weight = self.layer, self.weight
         features = weight.numel() // weight.shape[layer.out_dim]
         if features == weight.shape[layer.in_dim] or features > PATCH_FEATURES or layer.in_dim == 0:
             return
-        share = min(positions, -(-PATCH_ROWS * len(x) // self.samples))
+        share = min(positions, -(-PATCH_ROWS * samples // self.samples))
         chosen = torch.randperm(positions, generator=self.generator)[:share]
         rows = patch_rows(self.node, layer, x, weight)(chosen).double()
         self.rows += len(rows)
@@ -205,12 +216,14 @@ class _Sums:
         patches = None
         if self.rows:
             patches = Moments(part["patch_mean"] / self.rows, part["patch_second"] / self.rows, self.rows)
+        known = self.axis is not None
         return LayerStatistics(
             mean,
             part["second"] / self.positions,
-            np.concatenate(self.reduced),
-            part.get("taylor", np.zeros_like(mean)) / self.n,
+            np.concatenate(self.reduced) if known else None,
+            part.get("taylor", np.zeros_like(mean)) / self.n if known else None,
             part.get("slopes", np.zeros_like(variance)) / self.n,
             np.sqrt(np.maximum(variance, 0.0)),
             patches,
+            self.axis,
         )

@@ -6,18 +6,21 @@ order of removal within each group, and per connection, from which masks are cut
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from edgeprune.capture import LayerStatistics, Statistics, mixing_layers
 from edgeprune.coupling.components import Couplings, Layer
+from edgeprune.errors import CriterionError
 from edgeprune.model.graph import state_tensors
 from edgeprune.model.trace import Trace
 
 FloatArray = npt.NDArray[np.float64]
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
@@ -37,8 +40,16 @@ class Context:
         return {n: t.detach().float().numpy() for n, t in tensors.items() if n in names}
 
     def readers(self, group: int) -> list[tuple[Layer, LayerStatistics, npt.NDArray[np.int32]]]:
-        """Layers that read a group's components, with their statistics and input components (-1: others)."""
-        assert self.statistics is not None
+        """Layers that read a group's components, with their statistics and input components (-1: others).
+
+        Raises:
+            CriterionError: there is no data.
+        """
+        if self.statistics is None:
+            raise CriterionError(
+                "this criterion asks what layers read, and there is no data",
+                tip="give --data, or use --criterion l2",
+            )
         found = []
         for layer in mixing_layers(self.couplings):
             vector = self.couplings.extents[layer.inputs]
@@ -67,6 +78,41 @@ class Scores:
     estimator: str
     samples: int
     details: dict[str, FloatArray] = field(default_factory=dict)
+
+
+def declares(*, needs_data: bool = True, takes_theta: bool = False) -> Callable[[Function], Function]:
+    """Mark a criterion with what it asks for, as attributes of the function; a third party does the same.
+
+    Args:
+        needs_data: without it the weights alone are enough. takes_theta: `Context.theta` changes its scores.
+    """
+
+    def mark(criterion: Function) -> Function:
+        vars(criterion).update(needs_data=needs_data, takes_theta=takes_theta)
+        return criterion
+
+    return mark
+
+
+def classes(context: Context, criterion: str) -> npt.NDArray[np.int64]:
+    """The class of each sample, for criteria that ask what a channel tells of it.
+
+    Raises:
+        CriterionError: the data have no classes, or all samples are of one: every score would be alike.
+    """
+    assert context.statistics is not None
+    labels, source = context.statistics.labels, context.statistics.label_source
+    found = None
+    if labels is None:
+        found = "the data have no labels and the model's output is not one of class scores"
+    elif len(labels) and (labels == labels[0]).all():
+        found = f"all {len(labels)} samples are of class {labels[0]} ({source})"
+    if labels is None or found:
+        raise CriterionError(
+            f"--criterion {criterion}: ranks by what channels tell of a sample's class, but {found}",
+            tip="use ib-gauss, taylor, vib, l2, fpgm or random, which need no classes, or give labelled data",
+        )
+    return labels
 
 
 def matrices(weight: npt.NDArray[np.float32], layer: Layer) -> FloatArray:
@@ -119,33 +165,62 @@ def broadcast(context: Context, component: FloatArray) -> dict[str, npt.NDArray[
 
 
 def measured(context: Context) -> npt.NDArray[np.bool_]:
-    """Components that a captured layer reads channel by channel, shape (count,)."""
+    """Components with values per sample: a captured layer reads them channel by channel, shape (count,)."""
     assert context.statistics is not None
     found = np.zeros(context.couplings.count, dtype=bool)
     for layer in mixing_layers(context.couplings):
         vector = context.couplings.extents[layer.inputs]
-        if layer.node in context.statistics.layers:
+        statistics = context.statistics.layers.get(layer.node)
+        if statistics is not None and statistics.samples is not None:
             found[vector[vector >= 0]] = True
     return found
 
 
 def complete(context: Context, component: FloatArray) -> FloatArray:
-    """Scores with those of unread components replaced by what silencing their other readers costs.
+    """Scores with those of components without values per sample replaced by what silencing them costs.
 
     Attention widths of queries and keys, units of a lower recurrent layer: no layer's
-    inputs show them, and a 0 would send them away first. A group is read as a whole or not
-    at all, so the two units never meet in one order.
+    inputs show them, and a 0 would send them away first. Channels of a value that no sample
+    enters (a table of positions that a small network turns into biases): there the cost is
+    ½·E[x²]·wᵀSw over the weights that read them. A group is read as a whole or not at all, so
+    the two units never meet in one order.
     """
     assert context.statistics is not None
-    return np.where(measured(context), component, context.statistics.other_readings)
+    return np.where(measured(context), component, context.statistics.other_readings + _constant(context))
 
 
-def filters(couplings: Couplings) -> list[tuple[str, int, npt.NDArray[np.int32]]]:
-    """(weight, dimension, component of each index) of what counts as components' filters, each weight once.
+def _constant(context: Context) -> FloatArray:
+    """Nats per sample that silencing costs at layers whose inputs follow no samples, shape (count,)."""
+    assert context.statistics is not None
+    couplings, total = context.couplings, np.zeros(context.couplings.count)
+    weights: dict[str, npt.NDArray[np.float32]] = {}
+    for layer in mixing_layers(couplings):
+        found = context.statistics.layers.get(layer.node)
+        if found is not None and found.samples is None:
+            weights = weights or context.weights()
+            own = own_energy(matrices(weights[str(layer.weight)], layer), found.slopes)
+            total += per_component(couplings, layer.inputs, 0.5 * found.power * own)
+    return total
 
-    Filters are what writes a component. What no weight writes, a feature of an input, has the
-    weights that read it instead.
+
+def own_energy(taps: FloatArray, slopes: FloatArray) -> FloatArray:
+    """Diagonal of Σ over taps of WᵀSW, shape (inputs,).
+
+    Args:
+        taps: weights (taps, outputs, inputs). slopes: moments S (outputs, outputs), or their diagonal.
     """
+    moved = taps * slopes[:, None] if slopes.ndim == 1 else slopes @ taps
+    return np.asarray((moved * taps).sum((0, 1)))
+
+
+def filters(context: Context) -> list[tuple[FloatArray, npt.NDArray[np.int32]]]:
+    """(weight with a dimension moved first, component of each index there) of the filters, each weight once.
+
+    Filters are what writes a component. What no layer writes, a feature of an input, has the
+    weights that read it instead; what no layer reads either, a unit of a lower recurrent
+    layer, every matrix that has an index for it.
+    """
+    couplings = context.couplings
     written = np.zeros(couplings.count, dtype=bool)
     found: dict[tuple[str, int], npt.NDArray[np.int32]] = {}
     for layer in couplings.layers:
@@ -158,15 +233,29 @@ def filters(couplings: Couplings) -> list[tuple[str, int, npt.NDArray[np.int32]]
         unwritten = np.where((vector >= 0) & ~written[np.maximum(vector, 0)], vector, -1)
         if (unwritten >= 0).any():
             found.setdefault((couplings.aliases[str(layer.weight)], layer.in_dim), unwritten)
-    return [(name, dim, vector) for (name, dim), vector in found.items()]
+    known = np.zeros(couplings.count, dtype=bool)
+    for vector in found.values():
+        known[vector[vector >= 0]] = True
+    tensors = state_tensors(context.trace.graph)
+    for name, dims in couplings.tensors.items():
+        for dim, extent in enumerate(dims):
+            vector = couplings.extents[extent] if extent is not None else np.zeros(0, np.int32)
+            fresh = (
+                np.where((vector >= 0) & ~known[np.maximum(vector, 0)], vector, -1) if known.size else vector
+            )
+            if tensors[name].dim() > 1 and tensors[name].is_floating_point() and (fresh >= 0).any():
+                found.setdefault((name, dim), fresh)
+    return [
+        (np.moveaxis(tensors[name].detach().float().numpy(), dim, 0).astype(np.float64), vector)
+        for (name, dim), vector in found.items()
+    ]
 
 
 def magnitude(context: Context) -> FloatArray:
     """L2 norm of a component's filters, over all of them, shape (count,)."""
-    couplings, weights = context.couplings, context.weights()
+    couplings = context.couplings
     total = np.zeros(couplings.count)
-    for name, dim, vector in filters(couplings):
-        moved = np.moveaxis(weights[name], dim, 0).astype(np.float64)
+    for moved, vector in filters(context):
         squares = (moved.reshape(len(moved), -1) ** 2).sum(1)
         free = vector >= 0
         total += np.bincount(vector[free], squares[free], couplings.count)

@@ -9,21 +9,21 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgeprune.criteria.base import Context, Scores, broadcast, filters, rank_in_groups
+from edgeprune.criteria.base import Context, Scores, broadcast, declares, filters, rank_in_groups
 
 
+@declares(needs_data=False)
 def fpgm(context: Context) -> Scores:
     """Sum of distances within the group."""
-    couplings, weights = context.couplings, context.weights()
+    couplings, known = context.couplings, filters(context)
     component = np.zeros(couplings.count)
     for group in range(len(couplings.group_names)):
         members = np.flatnonzero(couplings.group == group)
         squared = np.zeros((len(members), len(members)))
-        for name, dim, vector in filters(couplings):
+        for weight, vector in known:
             mine = np.flatnonzero((vector >= 0) & np.isin(vector, members))
             if len(mine) % len(members) or not len(mine):
                 continue
-            weight = np.moveaxis(weights[name], dim, 0).astype(np.float64)
             order = mine[np.argsort(vector[mine], kind="stable")]
             rows = weight[order].reshape(len(members), -1)
             norms = (rows**2).sum(1)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from edgeprune.criteria.base import Context, FloatArray, Scores, broadcast, complete, rank_in_groups
+from edgeprune.criteria.base import Context, FloatArray, Scores, broadcast, classes, complete, rank_in_groups
 from edgeprune.criteria.values import Values, group_values, silent
 
 BLOCK = 32
@@ -22,7 +22,7 @@ SWEEPS = 30
 def hsic_lasso(context: Context) -> Scores:
     """The path of the lasso per group; kernels of several sources are added up."""
     assert context.statistics is not None
-    couplings, labels = context.couplings, context.statistics.labels
+    couplings, labels = context.couplings, classes(context, "hsic-lasso")
     order = np.random.default_rng(context.seed).permutation(len(labels))  # blocks should mix classes
     component = np.zeros(couplings.count)
     for group in range(len(couplings.group_names)):

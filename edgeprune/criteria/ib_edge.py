@@ -13,21 +13,34 @@ from scipy.stats import rankdata
 
 from edgeprune import information
 from edgeprune.capture import mixing_layers
-from edgeprune.criteria.base import Context, Scores, complete, matrices, per_component, rank_in_groups
+from edgeprune.criteria.base import (
+    Context,
+    Scores,
+    broadcast,
+    classes,
+    complete,
+    declares,
+    matrices,
+    per_component,
+    rank_in_groups,
+)
 
 STEP = 0.1  # of the output's standard deviation over samples
 
 
+@declares(takes_theta=True)
 def ib_edge(context: Context) -> Scores:
     """Score connections, then components."""
     assert context.statistics is not None
-    couplings, labels = context.couplings, context.statistics.labels
+    couplings, labels = context.couplings, classes(context, "ib-edge")
     weights = context.weights()
     total, reads = np.zeros(couplings.count), np.zeros(couplings.count)
     connections = {}
     for layer in mixing_layers(couplings):
         name = str(layer.weight)
         x = context.statistics.layers[layer.node].reduced
+        if x is None:  # no values per sample: `complete` has a score
+            continue
         taps = matrices(weights[name], layer)
         spread = (x.astype(np.float64) @ taps.sum(0).T).std(0)
         steps = np.maximum(STEP * spread, 1e-12).astype(np.float32)
@@ -38,6 +51,7 @@ def ib_edge(context: Context) -> Scores:
         reads += per_component(couplings, layer.inputs, np.ones(len(x.T)))
         connections[name] = _as_weight(nats, taps.shape, weights[name].shape, layer.in_dim, layer.out_dim)
     component = complete(context, np.divide(total, reads, out=np.zeros_like(total), where=reads > 0))
+    connections = broadcast(context, component) | connections
     return Scores(
         "ib-edge",
         {"theta": context.theta, "step": STEP},

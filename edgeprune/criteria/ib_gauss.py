@@ -6,7 +6,9 @@ at the outputs and P the inverse covariance of what remains. B are the channel's
 all taps of a kernel, when the pass kept moments of whole patches. Backward elimination:
 the remaining weights absorb each removal before the next score, so a redundant pair loses
 one member, not both. To second order the argument is twice the loss that compensation
-cannot repair. What other readers lose (recurrent weights) is added in the same unit.
+cannot repair. What other readers lose (recurrent weights) counts in the same unit at every
+step of the elimination; so does a layer of which only variances were kept, where nothing
+can take over and a removal costs the same at any time.
 Derived in docs/method.md, "What the others cannot say"; kin of OBS (Hassibi & Stork 1993),
 OBC (Frantar 2022) and K-FAC surgery (Wang, EigenDamage 2019).
 """
@@ -19,7 +21,15 @@ import numpy.typing as npt
 from edgeprune import information
 from edgeprune.capture import LayerStatistics, mixing_layers
 from edgeprune.coupling.components import Layer
-from edgeprune.criteria.base import Context, FloatArray, Scores, broadcast, matrices, rank_in_groups
+from edgeprune.criteria.base import (
+    Context,
+    FloatArray,
+    Scores,
+    broadcast,
+    matrices,
+    own_energy,
+    rank_in_groups,
+)
 
 RIDGE = 1e-4  # of the mean variance: keeps the inverse finite where channels are dead or duplicates
 
@@ -31,24 +41,27 @@ def ib_gauss(context: Context) -> Scores:
     weights = context.weights()
     component, initial = np.zeros(couplings.count), np.zeros(couplings.count)
     measured = np.zeros(couplings.count)
+    others = 0.5 * np.log1p(2 * context.statistics.other_readings)
     for group in range(len(couplings.group_names)):
         members = np.flatnonzero(couplings.group == group)
         local = np.full(couplings.count + 1, -1, dtype=np.int32)
         local[members] = np.arange(len(members), dtype=np.int32)
-        consumers = [
-            consumer(weights[str(layer.weight)], layer, found, local[vector])
-            for layer, found, vector in context.readers(group)
-        ]
-        if not consumers:
+        readers = context.readers(group)
+        component[members] = initial[members] = others[members]
+        if not readers:
             continue
-        result = information.backward_elimination(consumers, len(members))
+        consumers, fixed = [], others[members]
+        for layer, found, vector in readers:
+            if found.patches is None and found.second.ndim == 1:
+                fixed = fixed + alone(weights[str(layer.weight)], layer, found, local[vector], len(members))
+            else:
+                consumers.append(consumer(weights[str(layer.weight)], layer, found, local[vector]))
+        result = eliminate(consumers, fixed)
         # What goes later is worth at least what went before it: the score orders as the elimination.
         component[members[result.order]] = np.maximum.accumulate(result.score_nats[result.order])
         component[members[result.order]] += 1e-12 * np.arange(len(members))
         initial[members] = result.initial_nats
         measured[members] = 1.0
-    others = 0.5 * np.log1p(2 * context.statistics.other_readings)
-    component += others
     return Scores(
         "ib-gauss",
         {"ridge": RIDGE, "relevance": "slope moments"},
@@ -58,7 +71,7 @@ def ib_gauss(context: Context) -> Scores:
         "nats",
         "conditional Gaussian, backward elimination",
         context.statistics.samples,
-        {"initial_nats": initial + others, "measured": measured},
+        {"initial_nats": initial, "measured": measured},
     )
 
 
@@ -68,21 +81,61 @@ def consumer(
     """One reading layer for the elimination: whole patches where there are moments of them."""
     taps = matrices(weight, layer)
     if found.patches is None:
-        return information.Consumer(ridged(found.covariance), energy(taps, found.slope_moments), unit)
+        return information.Consumer(ridged(found.covariance), energy(taps, found.slopes), unit)
     rows = taps.transpose(1, 2, 0).reshape(1, taps.shape[1], -1)
     covariance = ridged(found.patches.covariance)
-    return information.Consumer(covariance, energy(rows, found.slope_moments), np.repeat(unit, len(taps)))
+    return information.Consumer(covariance, energy(rows, found.slopes), np.repeat(unit, len(taps)))
+
+
+def alone(
+    weight: npt.NDArray[np.float32],
+    layer: Layer,
+    found: LayerStatistics,
+    unit: npt.NDArray[np.int32],
+    units: int,
+) -> FloatArray:
+    """Nats of each unit at a layer of uncorrelated inputs, shape (units,): ½·log(1 + Σ G_ii·Σ_ii)."""
+    variance = found.second - found.mean**2
+    gain = own_energy(matrices(weight, layer), found.slopes) * (variance + ridge(float(variance.mean())))
+    mine = unit >= 0
+    return np.asarray(0.5 * np.log1p(np.bincount(unit[mine], gain[mine], units)))
+
+
+def eliminate(consumers: list[information.Consumer], fixed: FloatArray) -> information.Elimination:
+    """Backward elimination where unit u costs fixed[u] nats on top whatever else has gone.
+
+    A unit's own input of variance 1 and energy e adds ½·log(1 + e) and touches no other.
+    """
+    if not consumers:
+        return information.Elimination(np.argsort(fixed, kind="stable"), fixed, fixed)
+    if fixed.any():
+        units = np.arange(len(fixed), dtype=np.int32)
+        own = information.Consumer(np.eye(len(fixed)), np.diag(np.expm1(2 * fixed)), units)
+        consumers = [*consumers, own]
+    return information.backward_elimination(consumers, len(fixed))
 
 
 def ridged(covariance: FloatArray) -> FloatArray:
     """Covariance with a ridge of RIDGE times its mean variance, positive definite."""
     level = float(np.trace(covariance)) / len(covariance)
-    return covariance + np.eye(len(covariance)) * max(RIDGE * level, 1e-12)
+    return covariance + np.eye(len(covariance)) * ridge(level)
+
+
+def ridge(variance: float) -> float:
+    """What is added to each variance, given their mean."""
+    return max(RIDGE * variance, 1e-12)
 
 
 def energy(taps: FloatArray, slopes: FloatArray) -> FloatArray:
-    """Σ over taps of WᵀSW, for weights (taps, outputs, inputs) and slope moments (outputs, outputs)."""
-    total = sum(rows.T @ slopes @ rows for rows in taps)
+    """Σ over taps of WᵀSW, for weights (taps, outputs, inputs).
+
+    Args:
+        slopes: moments S (outputs, outputs), or their diagonal.
+    """
+    if slopes.ndim == 1:
+        total = sum((rows * slopes[:, None]).T @ rows for rows in taps)
+    else:
+        total = sum(rows.T @ slopes @ rows for rows in taps)
     return np.asarray((total + total.T) / 2)
 
 
@@ -98,7 +151,11 @@ def _connections(context: Context, component: FloatArray) -> dict[str, npt.NDArr
     for layer in mixing_layers(context.couplings):
         name = str(layer.weight)
         statistics = context.statistics.layers[layer.node]
-        residual = 1.0 / np.diag(np.linalg.inv(ridged(statistics.covariance)))
+        if statistics.second.ndim == 1:
+            residual = statistics.second - statistics.mean**2
+            residual = residual + ridge(float(residual.mean()))
+        else:
+            residual = 1.0 / np.diag(np.linalg.inv(ridged(statistics.covariance)))
         shape = [1] * weights[name].ndim
         into, outof = list(shape), list(shape)
         into[layer.in_dim], outof[layer.out_dim] = -1, -1

@@ -12,17 +12,27 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeprune import information
-from edgeprune.criteria.base import Context, FloatArray, Scores, broadcast, complete, rank_in_groups
+from edgeprune.criteria.base import (
+    Context,
+    FloatArray,
+    Scores,
+    broadcast,
+    classes,
+    complete,
+    declares,
+    rank_in_groups,
+)
 from edgeprune.criteria.values import Values, by_pick, group_values, silent
 
 BINS = 6  # and the atom at zero: 49 cells per pair and class
 WIDTHS = 32
 
 
+@declares(takes_theta=True)
 def ib_jmi(context: Context) -> Scores:
     """Greedy per group; a group with several sources takes the mean over them."""
     assert context.statistics is not None
-    couplings, labels = context.couplings, context.statistics.labels
+    couplings, labels = context.couplings, classes(context, "ib-jmi")
     component = np.zeros(couplings.count)
     for group in range(len(couplings.group_names)):
         values = group_values(context, group)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgeprune.criteria.base import Context, Scores, magnitude, rank_in_groups
+from edgeprune.criteria.base import Context, Scores, declares, magnitude, rank_in_groups
 
 
+@declares(needs_data=False)
 def l2(context: Context) -> Scores:
     """Magnitude: the norm of a component's filters; a connection's absolute weight (Li et al., ICLR 2017)."""
     component = magnitude(context)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from edgeprune import information
-from edgeprune.criteria.base import Context, FloatArray, Scores, broadcast, complete, rank_in_groups
+from edgeprune.criteria.base import Context, FloatArray, Scores, broadcast, classes, complete, rank_in_groups
 from edgeprune.criteria.values import Values, by_pick, group_values, label_nats, silent
 
 BINS = 16
@@ -19,7 +19,7 @@ TWIN_NATS = -0.5 * np.log1p(-((1 - 1e-9) ** 2))  # a correlation of 1 would cost
 def mrmr(context: Context) -> Scores:
     """Greedy per group; relevance and redundancy are means over the sources of the group."""
     assert context.statistics is not None
-    couplings, labels = context.couplings, context.statistics.labels
+    couplings, labels = context.couplings, classes(context, "mrmr")
     component, relevance = np.zeros(couplings.count), np.zeros(couplings.count)
     for group in range(len(couplings.group_names)):
         values = group_values(context, group)

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgeprune.criteria.base import Context, Scores, rank_in_groups
+from edgeprune.criteria.base import Context, Scores, declares, rank_in_groups
 
 
+@declares(needs_data=False)
 def random(context: Context) -> Scores:
     """Uniform numbers from the seed."""
     rng = np.random.default_rng(context.seed)

@@ -22,7 +22,6 @@ BUILT_IN = {
     "taylor": "edgeprune.criteria.taylor:taylor",
     "fpgm": "edgeprune.criteria.fpgm:fpgm",
 }
-NEEDS_NO_DATA = ("l2", "random", "fpgm")
 Criterion = Callable[[Context], Scores]
 
 
@@ -45,13 +44,36 @@ def find(name: str) -> Criterion:
     raise CriterionError(f"--criterion {name}: no such criterion", tip=f"did you mean {' or '.join(near)}?")
 
 
+def needs_data(name: str) -> bool:
+    """Whether a criterion needs data: all do but those that declare otherwise.
+
+    Raises:
+        CriterionError: unknown name.
+    """
+    return bool(getattr(find(name), "needs_data", True))
+
+
+def check_theta(name: str, theta: float) -> None:
+    """Refuse a θ that would be ignored.
+
+    Raises:
+        CriterionError: unknown name, or a criterion of this package, or one that says so, without a θ.
+    """
+    criterion = find(name)
+    if theta and not getattr(criterion, "takes_theta", name not in BUILT_IN):
+        raise CriterionError(
+            f"--theta {theta:g}: --criterion {name} has no θ", tip="drop --theta, or use ib-edge or ib-jmi"
+        )
+
+
 def score(name: str, context: Context) -> Scores:
     """Score every component and connection.
 
     Raises:
-        CriterionError: unknown name, or a criterion that needs data without data.
+        CriterionError: unknown name, a θ that it does not use, or a criterion that needs data without data.
     """
     criterion = find(name)
-    if context.statistics is None and name in BUILT_IN and name not in NEEDS_NO_DATA:
+    check_theta(name, context.theta)
+    if context.statistics is None and needs_data(name):
         raise CriterionError(f"--criterion {name}: needs data", tip="give --data, or use --criterion l2")
     return criterion(context)

@@ -1,4 +1,4 @@
-"""taylor: first order, what the loss feels of a channel's activations (Molchanov et al., CVPR 2019).
+"""taylor: first order, what the loss feels of a channel's activations (Molchanov et al., ICLR 2017).
 
 E|Σ x·∂L/∂x| over the values that layers read of a component, each value once.
 """
@@ -11,7 +11,7 @@ from edgeprune.criteria.base import Context, Scores, broadcast, complete, per_co
 
 
 def taylor(context: Context) -> Scores:
-    """First-order Taylor: E|Σ x·∂L/∂x| of a channel's activations (Molchanov et al., CVPR 2019)."""
+    """First-order Taylor: E|Σ x·∂L/∂x| of a channel's activations (Molchanov et al., ICLR 2017)."""
     assert context.statistics is not None
     couplings = context.couplings
     component = np.zeros(couplings.count)
@@ -19,7 +19,7 @@ def taylor(context: Context) -> Scores:
     for layer in couplings.layers:
         found = context.statistics.layers.get(layer.node)
         # The derivative by a shared source already holds all its readers: count a source once.
-        if found is None or (layer.source, layer.channel_dim) in seen:
+        if found is None or found.taylor is None or (layer.source, layer.channel_dim) in seen:
             continue
         seen.add((layer.source, layer.channel_dim))
         component += per_component(couplings, layer.inputs, found.taylor)

@@ -24,7 +24,7 @@ def group_values(context: Context, group: int) -> list[Values]:
     found: dict[tuple[str, int], Any] = {}
     for layer, statistics, vector in context.readers(group):
         at = (layer.source, layer.channel_dim)
-        if at in found:
+        if at in found or statistics.reduced is None:
             continue
         mine = vector >= 0
         local = np.searchsorted(members, vector[mine])

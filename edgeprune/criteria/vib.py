@@ -57,7 +57,8 @@ def vib(context: Context) -> Scores:
         out = _Gated(graph, context, gates).run(
             *tensors(dataset.batch(indices[at])), enable_io_processing=False
         )
-        loss = _task(pytree.tree_flatten(out)[0][0], statistics.labels[at])
+        known = None if statistics.labels is None else statistics.labels[at]
+        loss = _task(pytree.tree_flatten(out)[0][0], known)
         loss = loss + (share * _nats(mean, spread)).sum()
         optimizer.zero_grad()
         loss.backward()
@@ -79,20 +80,22 @@ def _nats(mean: torch.Tensor, log_variance: torch.Tensor) -> torch.Tensor:
     return 0.5 * torch.log1p(mean**2 * torch.exp(-log_variance))
 
 
-def _task(out: torch.Tensor, labels: np.ndarray) -> torch.Tensor:
+def _task(out: torch.Tensor, labels: np.ndarray | None) -> torch.Tensor:
     """Cross-entropy where there are logits; how far the gates blur the output elsewhere."""
-    if out.dim() == 2 and out.shape[1] > 1:
+    if labels is not None and out.dim() == 2 and out.shape[1] > 1 and len(out) == len(labels):
         return F.cross_entropy(out, torch.from_numpy(labels))
     return out.var(0, correction=0).mean()
 
 
 class _Gated(fx.Interpreter):  # type: ignore[misc]  # torch is untyped here
-    """Runs the graph with every mixing layer's free inputs multiplied by their gates."""
+    """Runs the graph with every mixing layer's free inputs multiplied by their gates, one per sample."""
 
     def __init__(self, graph: fx.GraphModule, context: Context, gates: torch.Tensor) -> None:
         super().__init__(graph, garbage_collect_values=True)
         self.layers = {layer.node: layer for layer in mixing_layers(context.couplings)}
         self.extents = context.couplings.extents
+        assert context.statistics is not None
+        self.axes = {node: found.samples for node, found in context.statistics.layers.items()}
         self.gates = gates
 
     def run_node(self, n: fx.Node) -> Any:
@@ -102,13 +105,10 @@ class _Gated(fx.Interpreter):  # type: ignore[misc]  # torch is untyped here
             return super().run_node(n)
         args, kwargs = self.fetch_args_kwargs_from_env(n)
         at = next(i for i, a in enumerate(n.args) if isinstance(a, fx.Node) and a.name == layer.source)
-        x = args[at]
-        if x.shape[0] == len(self.gates):
-            gate = torch.ones(len(x), len(vector), dtype=x.dtype)
+        x, axis = args[at], self.axes[layer.node]
+        if axis is not None:
+            gate = torch.ones(len(self.gates), len(vector), dtype=x.dtype)
             free = torch.from_numpy(np.flatnonzero(vector >= 0))
             chosen = self.gates[:, torch.from_numpy(vector[vector >= 0]).long()].to(x.dtype)
-            gate = gate.index_copy(1, free, chosen)
-            shape = [len(x)] + [1] * (x.dim() - 1)
-            shape[layer.channel_dim] = len(vector)
-            x = x * gate.reshape(shape)
+            x = x * axis.spread(gate.index_copy(1, free, chosen), x, layer.channel_dim)
         return n.target(*(x if i == at else a for i, a in enumerate(args)), **kwargs)

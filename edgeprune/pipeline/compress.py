@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgeprune.criteria import find
-from edgeprune.criteria.registry import NEEDS_NO_DATA
+from edgeprune.criteria.registry import check_theta, needs_data
 from edgeprune.data import Dataset
 from edgeprune.device.remote import Device
 from edgeprune.errors import BenchError, BudgetError, DataError
@@ -17,12 +16,14 @@ from edgeprune.model.features import without_idle
 from edgeprune.model.load import LoadedModel
 from edgeprune.model.trace import save
 from edgeprune.pipeline.board import board_of
+from edgeprune.pipeline.choosing import choose
 from edgeprune.pipeline.deliver import deliver
 from edgeprune.pipeline.goals import goals_of
 from edgeprune.pipeline.options import Clock, Options, Progress
 from edgeprune.pipeline.prepare import prepare
+from edgeprune.pipeline.removals import removed_channels
 from edgeprune.pipeline.search import search
-from edgeprune.pipeline.summary import removed_channels, report, versions
+from edgeprune.pipeline.summary import report, versions
 from edgeprune.records import to_json
 from edgeprune.report import validate_report, write_html
 from edgeprune.store import RunFolder, sha256_file, write_json
@@ -63,7 +64,7 @@ def compress(
         Other EdgepruneErrors as the stages raise them.
     """
     _need_data(dataset, options)
-    find(options.criterion)
+    check_theta(options.criterion, options.theta)
     board = board_of(options, device)
     request = {
         "model": loaded.sha256,
@@ -91,12 +92,13 @@ def compress(
         folder.abandon()  # a request that was refused leaves no folder that would refuse the next
         raise
     first, final, tried = search(prepared, goals, options, folder, clock)
+    choice = choose(prepared, first, final, tried, options, folder, clock, board)
     with clock.stage("save"):
-        save(without_idle(final.trace), output / "model.pt2")
-        write_json(output / "recipe.json", recipe(prepared.trace, prepared.couplings, final.removed))
-        write_json(output / "removed.json", removed_channels(prepared, final, tried, folder))
-    made = deliver(prepared, final, options, folder, clock, board, first=first, tried=tried)
-    content = to_json(report(loaded, prepared, final, tried, made, options, clock))
+        save(without_idle(choice.final.trace), output / "model.pt2")
+        write_json(output / "recipe.json", recipe(prepared.trace, prepared.couplings, choice.final.removed))
+        write_json(output / "removed.json", removed_channels(prepared, choice.final, choice.tried, folder))
+    made = deliver(prepared, choice, options, folder, clock, board)
+    content = to_json(report(loaded, prepared, choice, made, options, clock))
     validate_report(content)
     write_html(content, output / "report.html")
     folder.save("report", content, files=("model.onnx", "model.pt2", "recipe.json", "removed.json"))
@@ -124,7 +126,7 @@ def _keep_to(report: Mapping[str, Any], output: Path) -> None:
 def _need_data(dataset: Dataset | None, options: Options) -> None:
     if dataset is not None:
         return
-    if options.criterion not in NEEDS_NO_DATA or not options.budget.sized:
+    if needs_data(options.criterion) or not options.budget.sized:
         raise DataError(
             f"no data: --criterion {options.criterion} with {options.budget.asked()} needs some",
             tip="give --data, or prune by weights alone with --criterion l2 --macs 0.5",

@@ -26,7 +26,7 @@ from torch import nn
 from edgeprune.capture import capture
 from edgeprune.coupling.components import Couplings, Pin
 from edgeprune.criteria import Context, score
-from edgeprune.criteria.registry import BUILT_IN, NEEDS_NO_DATA
+from edgeprune.criteria.registry import needs_data
 from edgeprune.data import open_data
 from edgeprune.errors import BudgetError, DataError, ModelError, TraceError
 from edgeprune.model.graph import state_tensors
@@ -208,12 +208,12 @@ def _pruned(
     if share >= 1 or not couplings.count:
         return module, whole
     statistics = None
-    if samples and criterion not in NEEDS_NO_DATA:
+    if samples and needs_data(criterion):
         joined = tuple(torch.cat(column).numpy() for column in zip(*samples, strict=True))
         dataset = open_data((joined if len(joined) > 1 else joined[0], None))
         at = np.arange(len(joined[0]))
         statistics = capture(part.trace, couplings, dataset, at, batch_size=len(samples[0][0]), seed=seed)
-    elif criterion in BUILT_IN and criterion not in NEEDS_NO_DATA:
+    elif needs_data(criterion):
         raise DataError(
             f"criterion={criterion}: no data reached {part.path} in the sizes of the example",
             tip="give data, as a list of what the model is called with, or use criterion='l2'",

@@ -23,7 +23,7 @@ import torch
 
 from edgeprune.coupling.components import BoolArray, Couplings
 from edgeprune.criteria import Context, Scores, score
-from edgeprune.criteria.registry import NEEDS_NO_DATA
+from edgeprune.criteria.registry import check_theta, needs_data
 from edgeprune.data import Dataset, resolve_metric
 from edgeprune.errors import DataError, OutputError
 from edgeprune.masks import Honoured, Mask, evidence, honoured, mask_from_zeros, order
@@ -156,7 +156,8 @@ def _criterion(dataset: Dataset | None, mask: Mask | None, settings: PruneSettin
     if settings.criterion is None and dataset is None and mask is not None:
         return "l2"
     name = settings.criterion or "ib-gauss"
-    if dataset is None and name not in NEEDS_NO_DATA:
+    check_theta(name, settings.theta)
+    if dataset is None and needs_data(name):
         asked = " ".join(
             f"--{k} {v:g}" for k, v in (("macs", settings.macs), ("params", settings.params)) if v
         )

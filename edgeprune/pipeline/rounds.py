@@ -174,7 +174,7 @@ def _mask_report(scores: Scores, state: State, removed: BoolArray, density: floa
 def _explanation(scores: Scores, context: Context) -> dict[str, np.ndarray]:
     """Arrays that `explain` reads: score, rank, and what the channel says of the label alone."""
     arrays = {"score": scores.component, "rank": scores.rank}
-    if context.statistics is not None:
-        nats, p_value = label_information(context)
-        arrays |= {"label_nats": nats, "p_value": p_value}
+    known = label_information(context)
+    if known is not None:
+        arrays |= {"label_nats": known[0], "p_value": known[1]}
     return {**arrays, **{f"detail_{k}": v for k, v in scores.details.items()}}

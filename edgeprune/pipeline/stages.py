@@ -23,6 +23,7 @@ from edgeprune.capture import Statistics, capture
 from edgeprune.coupling.components import Choice, Couplings
 from edgeprune.criteria import Context, Scores, score
 from edgeprune.criteria.label import label_information
+from edgeprune.criteria.registry import check_theta
 from edgeprune.data import Dataset, check_labels, split
 from edgeprune.model.features import SELECTION, is_selection, open_features
 from edgeprune.model.load import LoadedModel
@@ -126,6 +127,7 @@ def score_model(
     clock = clock or Clock(Progress())
     couplings = found.couplings
     refuse_pinned(couplings)
+    check_theta(criterion, theta)
     statistics: Statistics | None = None
     if dataset is not None:
         parts = checked_split(found.trace, dataset, calibration=calibration, validation=validation, seed=seed)
@@ -136,7 +138,7 @@ def score_model(
     with clock.stage("score"):
         context = Context(found.trace, couplings, statistics, seed, theta)
         scores = score(criterion, context)
-        nats, p_value = label_information(context) if statistics is not None else (None, None)
+        nats, p_value = label_information(context) or (None, None)
     source = statistics.label_source if statistics is not None else None
     return Scored(scores, _score_rows(couplings, scores), couplings, source, nats, p_value)
 

@@ -19,6 +19,7 @@ import torch
 from torch import fx
 
 from edgeprune.model.trace import pytree
+from edgeprune.statistics import SampleAxis, sample_axes
 
 aten = torch.ops.aten
 NOISE = 0.1
@@ -27,6 +28,7 @@ CONVOLUTIONS = {
     aten.conv1d.padding, aten.conv2d.padding, aten.conv3d.padding,
 }  # fmt: skip
 READERS = {*CONVOLUTIONS, aten.linear.default}
+Axes = dict[str, SampleAxis]
 
 
 def reading_nodes(graph: fx.GraphModule) -> list[fx.Node]:
@@ -43,16 +45,31 @@ def channel_dim(node: fx.Node) -> int:
     return 1 if node.target in CONVOLUTIONS else -1
 
 
+def reading_axes(graph: fx.GraphModule, inputs: tuple[torch.Tensor, ...]) -> Axes:
+    """Where the samples are in what the reading nodes read, by source; without those where none are.
+
+    Args:
+        graph: in evaluation form. inputs: a batch.
+    """
+    first = {n.args[0].name: channel_dim(n) for n in reversed(reading_nodes(graph))}
+    found = sample_axes(graph, first.items(), inputs)
+    return {source: axis for (source, _), axis in found.items() if axis is not None}
+
+
 class Observed(fx.Interpreter):  # type: ignore[misc]  # torch is untyped here
     """Runs a graph; keeps what the reading nodes read, with noise of `scale` per channel added.
 
     One draw per sample and channel, shared by all positions, so that the reduced value has
-    exactly this noise. `seen` maps a source to its reduced values (samples, channels).
+    exactly this noise. `seen` maps a source to its reduced values (samples, channels); a
+    source without samples (see `reading_axes`, which gives `axes`) has no entry and no noise.
     """
 
-    def __init__(self, graph: fx.GraphModule, scale: dict[str, torch.Tensor] | None = None) -> None:
+    def __init__(
+        self, graph: fx.GraphModule, axes: Axes, scale: dict[str, torch.Tensor] | None = None
+    ) -> None:
         super().__init__(graph, garbage_collect_values=True)
-        self.readers = {n.name for n in reading_nodes(graph)}
+        self.readers = {n.name for n in reading_nodes(graph) if n.args[0].name in axes}
+        self.axes = axes
         self.scale = scale or {}
         self.seen: dict[str, torch.Tensor] = {}
         self._noisy: dict[str, torch.Tensor] = {}
@@ -63,13 +80,13 @@ class Observed(fx.Interpreter):  # type: ignore[misc]  # torch is untyped here
         args, kwargs = self.fetch_args_kwargs_from_env(n)
         source = n.args[0].name
         if source not in self.seen:  # two readers of one source see the same noise
-            x = args[0].movedim(channel_dim(n), -1)
+            x, axis, channels = args[0], self.axes[source], channel_dim(n)
             if source in self.scale:
-                flat = x.reshape(len(x), -1, x.shape[-1])
-                noise = torch.randn(len(x), 1, x.shape[-1], dtype=x.dtype) * self.scale[source]
-                x = (flat + noise).reshape(x.shape)
-            self.seen[source] = x.reshape(len(x), -1, x.shape[-1]).mean(1)
-            self._noisy[source] = x.movedim(-1, channel_dim(n))
+                rows = axis.split(x, channels)
+                noise = torch.randn(len(rows), 1, rows.shape[-1], dtype=x.dtype) * self.scale[source]
+                x = axis.join(rows + noise, x, channels)
+            self.seen[source] = axis.split(x, channels).mean(1)
+            self._noisy[source] = x
         return n.target(self._noisy[source], *args[1:], **kwargs)
 
     def outputs(self, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
@@ -79,13 +96,13 @@ class Observed(fx.Interpreter):  # type: ignore[misc]  # torch is untyped here
 
 
 def noise_scales(
-    graph: fx.GraphModule, batches: Sequence[tuple[torch.Tensor, ...]]
+    graph: fx.GraphModule, axes: Axes, batches: Sequence[tuple[torch.Tensor, ...]]
 ) -> dict[str, torch.Tensor]:
     """τ per source and channel: NOISE times the standard deviation of the reduced values."""
     seen: dict[str, list[torch.Tensor]] = {}
     with torch.no_grad():
         for inputs in batches:
-            watcher = Observed(graph)
+            watcher = Observed(graph, axes)
             watcher.outputs(inputs)
             for source, values in watcher.seen.items():
                 seen.setdefault(source, []).append(values)

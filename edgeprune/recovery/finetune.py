@@ -27,7 +27,15 @@ from edgeprune.errors import CriterionError
 from edgeprune.model.run import swift, tensors
 from edgeprune.model.trace import Trace, run
 from edgeprune.recovery.batchnorm import set_training
-from edgeprune.recovery.bottleneck import Observed, last_features, noise_scales, penalty, similarity_loss
+from edgeprune.recovery.bottleneck import (
+    Axes,
+    Observed,
+    last_features,
+    noise_scales,
+    penalty,
+    reading_axes,
+    similarity_loss,
+)
 
 
 @dataclass(frozen=True)
@@ -105,12 +113,15 @@ def finetune(
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: _cosine(s, steps))
     rng = np.random.default_rng(settings.seed)
     torch.manual_seed(settings.seed)
+    axes: Axes = {}
     scales: dict[str, torch.Tensor] = {}
+    if settings.ib_beta or settings.features:
+        axes = reading_axes(graph, tensors(dataset.batch(train[: settings.batch_size])))
     if settings.ib_beta:
         some = train[: 4 * settings.batch_size]
         parts = range(0, len(some), settings.batch_size)
         scales = noise_scales(
-            graph, [tensors(dataset.batch(some[i : i + settings.batch_size])) for i in parts]
+            graph, axes, [tensors(dataset.batch(some[i : i + settings.batch_size])) for i in parts]
         )
     began, step = time.monotonic(), 0
     for epoch in range(1, settings.epochs + 1):
@@ -124,7 +135,7 @@ def finetune(
             labels = None if dataset.labels is None else torch.from_numpy(dataset.labels[train[part]])
             inputs, wanted = tensors(dataset.batch(train[part])), torch.from_numpy(teacher[part])
             if settings.ib_beta or settings.features:
-                watcher = Observed(graph, scales)
+                watcher = Observed(graph, axes, scales)
                 out = watcher.outputs(inputs)[0]
                 loss = _loss(out, labels, wanted, settings)
                 loss = loss + _extra(graph, watcher, labels, wanted, scales, settings, teacher_features, part)
@@ -157,9 +168,10 @@ def penultimate(
 ) -> npt.NDArray[np.float32]:
     """What the last layer reads, reduced over positions, shape (samples, features)."""
     found = []
+    axes = reading_axes(graph, tensors(dataset.batch(indices[:batch_size])))
     with torch.no_grad():
         for start in range(0, len(indices), batch_size):
-            watcher = Observed(graph)
+            watcher = Observed(graph, axes)
             watcher.outputs(tensors(dataset.batch(indices[start : start + batch_size])))
             features = last_features(graph, watcher.seen)
             if features is None:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from edgeprune.coupling.components import Couplings, Layer
 from edgeprune.data import Dataset
+from edgeprune.statistics.samples import SAMPLES_FIRST, SampleAxis
 
 FULL_COVARIANCE = 4096  # channels; above, a layer keeps diagonals only (8·C² bytes otherwise)
 FloatArray = npt.NDArray[np.float64]
@@ -41,16 +42,19 @@ class LayerStatistics:
     FULL_COVARIANCE inputs; reduced (N, I) float32, mean over positions; taylor (I,) =
     E|Σ x·∂L/∂x|; slopes (O, O) = E[Σ_positions g gᵀ], or its diagonal (O,) above
     FULL_COVARIANCE outputs; output_std (O,) of the layer's output; patches: of whole kernel
-    windows, None for one tap and where they are too large.
+    windows, None for one tap and where they are too large; samples: where they are in what the
+    layer reads. Where that cannot be told (a value that no sample enters) samples, reduced and
+    taylor are None and only moments over positions are known.
     """
 
     mean: FloatArray
     second: FloatArray
-    reduced: npt.NDArray[np.float32]
-    taylor: FloatArray
+    reduced: npt.NDArray[np.float32] | None
+    taylor: FloatArray | None
     slopes: FloatArray
     output_std: FloatArray
     patches: Moments | None = None
+    samples: SampleAxis | None = SAMPLES_FIRST
 
     @property
     def covariance(self) -> FloatArray:
@@ -58,6 +62,11 @@ class LayerStatistics:
         if self.second.ndim == 1:
             return np.diag(self.second - self.mean**2)
         return self.second - np.outer(self.mean, self.mean)
+
+    @property
+    def power(self) -> FloatArray:
+        """E[x²] of each input, shape (I,)."""
+        return self.second if self.second.ndim == 1 else np.ascontiguousarray(np.diag(self.second))
 
     @property
     def fisher(self) -> FloatArray:
@@ -72,7 +81,7 @@ class LayerStatistics:
 
 @dataclass(frozen=True)
 class Statistics:
-    """Per layer (by node name), with the labels that scoring used.
+    """Per layer (by node name), with the labels that scoring used; None where there are no classes.
 
     other_readings: shape (count,), nats per sample that silencing a component costs at what
     reads it besides the mixing layers, ½·E[(Σ w·∂L/∂w)²] over those weights; for a component
@@ -81,7 +90,7 @@ class Statistics:
     """
 
     layers: dict[str, LayerStatistics]
-    labels: npt.NDArray[np.int64]
+    labels: npt.NDArray[np.int64] | None
     label_source: str
     samples: int
     other_readings: FloatArray

@@ -25,7 +25,7 @@ def context_of(net, x, y=None, *, seed=0, theta=0.0, example=None):
 
 
 def pattern(name, *, samples=64, seed=0, theta=0.0):
-    """Context of one of the tiny networks on noise, with random labels where it has logits."""
+    """Context of one of the tiny networks on noise, with random labels; three classes without logits."""
     net, inputs = nets.build(name, seed=seed, dtype=torch.float32)
     rng = np.random.default_rng(seed)
     shape = (samples, *inputs[0].shape[1:])
@@ -34,7 +34,7 @@ def pattern(name, *, samples=64, seed=0, theta=0.0):
     with torch.no_grad():
         out = net(torch.from_numpy(x[:2]))
     logits = isinstance(out, torch.Tensor) and out.dim() == 2 and out.shape[1] > 1
-    y = rng.integers(0, out.shape[1], samples) if logits else None
+    y = rng.integers(0, out.shape[1] if logits else 3, samples)
     return context_of(net, x, y, seed=seed, theta=theta, example=inputs)
 
 

@@ -11,7 +11,14 @@ import torch
 from cutting import prepared
 
 from edgeprune.model.trace import run
-from edgeprune.recovery.bottleneck import NOISE, Observed, conditional_entropy, noise_scales, similarity_loss
+from edgeprune.recovery.bottleneck import (
+    NOISE,
+    Observed,
+    conditional_entropy,
+    noise_scales,
+    reading_axes,
+    similarity_loss,
+)
 
 
 def test_conditional_entropy_of_gaussians_has_its_closed_form():
@@ -60,11 +67,12 @@ def test_noise_reaches_every_reader_with_its_scale():
     net, inputs = nets.build("residual", dtype=torch.float32)
     traced, _, batches = prepared(net, *inputs[0].shape[1:], batches=1, size=400, dtype=torch.float32)
     with torch.no_grad():
-        plain = Observed(traced.graph)
+        axes = reading_axes(traced.graph, batches[0])
+        plain = Observed(traced.graph, axes)
         torch.testing.assert_close(plain.outputs(batches[0])[0], run(traced.graph, batches[0])[0])
-        scales = noise_scales(traced.graph, batches)
+        scales = noise_scales(traced.graph, axes, batches)
         assert set(scales) == set(plain.seen)
-        noisy = Observed(traced.graph, scales)
+        noisy = Observed(traced.graph, axes, scales)
         assert not torch.equal(noisy.outputs(batches[0])[0], plain.outputs(batches[0])[0])
         first = next(iter(scales))  # nothing noisy comes before it
         added = (noisy.seen[first] - plain.seen[first]).std(0) / plain.seen[first].std(0)

@@ -16,7 +16,7 @@ from edgeprune.model.run import outputs
 from edgeprune.model.trace import run, trace
 from edgeprune.recovery import FineTune, finetune, penultimate
 from edgeprune.recovery.batchnorm import TRAINING, batch_norms
-from edgeprune.recovery.bottleneck import Observed, noise_scales, penalty, similarity_loss
+from edgeprune.recovery.bottleneck import Observed, noise_scales, penalty, reading_axes, similarity_loss
 
 N = 96
 
@@ -148,10 +148,12 @@ def test_ib_beta_lowers_the_conditional_entropy_and_not_by_shrinking():
         settings = FineTune(epochs=6, batch_size=48, learning_rate=5e-3, distil=0.0, ib_beta=beta)
         small, history = finetune(traced, data, np.arange(N), teacher, rising(), settings)
         assert all(math.isfinite(e.loss) for e in history[1:])
-        watcher = Observed(small.graph)
+        inputs = (torch.from_numpy(data.batch(np.arange(N))[0]),)
+        axes = reading_axes(traced.graph, inputs)
+        watcher = Observed(small.graph, axes)
         with torch.no_grad():
-            watcher.outputs((torch.from_numpy(data.batch(np.arange(N))[0]),))
-            scales = noise_scales(traced.graph, [(torch.from_numpy(data.batch(np.arange(N))[0]),)])
+            watcher.outputs(inputs)
+            scales = noise_scales(traced.graph, axes, [inputs])
             found[beta] = float(penalty(watcher.seen, torch.from_numpy(data.labels), scales))
     assert found[1.0] < found[0.0] - 0.05
 
