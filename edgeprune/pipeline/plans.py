@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from edgeprune.bench.tails import time_tail
 from edgeprune.capture import Statistics
 from edgeprune.coupling.components import BoolArray
 from edgeprune.criteria import Scores
@@ -32,6 +33,7 @@ from edgeprune.recovery.sensitivity import sensitivity
 from edgeprune.surgery import cut
 
 SENSITIVITY_SAMPLES = 512
+MEDIAN, TAIL = 50, 99  # percentiles
 TIMING_SECONDS = 3.0  # at most, and no longer than the final bench
 
 
@@ -39,7 +41,8 @@ TIMING_SECONDS = 3.0  # at most, and no longer than the final bench
 class Plan:
     """`removed` components of a state, the curves that decided, and what whole models showed.
 
-    timed: per correction the share of the dense latency that was predicted and that was measured.
+    timed: per correction the share of the dense latency that was predicted and that was measured, and
+        of which percentile: 99 for a deadline, and 50 where there were too few inferences for that.
     """
 
     removed: BoolArray
@@ -88,16 +91,22 @@ def plan(
     def aimed(aim: float, held: BoolArray | None) -> BoolArray:
         return choose(tuple(Goal("ms", aim) if g.kind == "ms" else g for g in goals), held)
 
+    percentiles: list[int] = []
+
     def measured(removed: BoolArray, turn: int) -> Tried:
-        found = Tried(timed_share(prepared, state, removed, seconds, tail=tail), predicted(removed), removed)
-        clock.progress.step(turn, TIMINGS, f"{found.measured:.3f} of the dense latency, {asked:.3f} asked")
-        return found
+        share, percentile = timed_share(prepared, state, removed, seconds, clock, tail=tail)
+        percentiles.append(percentile)
+        clock.progress.step(turn, TIMINGS, f"{share:.3f} of the dense latency, {asked:.3f} asked")
+        return Tried(share, predicted(removed), removed)
 
     others = tuple(g for g in goals if g.kind != "ms")
     rest = joint(prepared, state.trace, state.couplings, others) if others else lambda _: 0.0
     group = None if options.allocation == "uniform" else state.couplings.group
     best, tried = land(asked, aimed, measured, group, lambda removed: rest(removed) <= 1)
-    timed = tuple({"asked": asked, "predicted": t.predicted, "measured": t.measured} for t in tried)
+    timed = tuple(
+        {"asked": asked, "predicted": t.predicted, "measured": t.measured, "percentile": percentile}
+        for t, percentile in zip(tried, percentiles, strict=True)
+    )
     return Plan(best.removed, curves, timed)
 
 
@@ -140,27 +149,39 @@ def _choose(
 
 
 def timed_share(
-    prepared: Prepared, state: State, removed: BoolArray, seconds: float, *, tail: bool = False
-) -> float:
-    """Time of the network without `removed` over the dense file's, in paired rounds.
+    prepared: Prepared,
+    state: State,
+    removed: BoolArray,
+    seconds: float,
+    clock: Clock,
+    *,
+    tail: bool = False,
+) -> tuple[float, int]:
+    """Time of the network without `removed` over the dense file's, in paired rounds, and its percentile.
 
     Args:
-        tail: of 99th percentiles, where there were inferences enough for these, and not of medians.
+        tail: of 99th percentiles, as long as there are inferences enough for these, and not of medians.
 
     Raises:
         BenchError, DeviceError: the files cannot be timed.
     """
     assert prepared.latency is not None and prepared.latency.timer is not None and prepared.file is not None
     small = cut(state.trace, state.couplings, removed)
+    time, note = prepared.latency.timer.time, clock.progress.note
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "small.onnx"
         export_onnx(reexport(small.graph, small.inputs, small.dynamic), path)
-        return share_of(prepared.latency.timer.time([prepared.file.path, path], seconds), tail=tail)
+        paths = [prepared.file.path, path]
+        found = time_tail(time, paths, seconds, note) if tail else time(paths, seconds)
+    share, percentile = share_of(found, tail=tail)
+    if tail and percentile != TAIL:
+        note("too few inferences for 99th percentiles: this plan is corrected by its median")
+    return share, percentile
 
 
-def share_of(found: BenchResult, *, tail: bool) -> float:
-    """Time of the second file by that of the first."""
+def share_of(found: BenchResult, *, tail: bool) -> tuple[float, int]:
+    """Time of the second file by that of the first, and the percentile that was compared."""
     dense, shipped = (m.p99_ms for m in found.models)
     if tail and dense is not None and shipped is not None:
-        return shipped.value / dense.value
-    return found.ratios[0].ratio.value
+        return shipped.value / dense.value, TAIL
+    return found.ratios[0].ratio.value, MEDIAN

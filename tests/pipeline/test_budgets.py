@@ -48,9 +48,12 @@ def test_a_board_that_is_not_at_hand_is_planned_for_by_its_roofline(task, tmp_pa
 
 
 def test_a_deadline_is_planned_and_corrected_by_the_99th_percentile(task, tmp_path, monkeypatch):
-    """--deadline-ms: what whole files are timed for is their tail, and the report holds it against it."""
-    monkeypatch.setattr(latencies, "TAIL_SECONDS", 1.0)
-    monkeypatch.setattr(plans, "TAIL_SECONDS", 1.0)
+    """--deadline-ms: what whole files are timed for is their tail, and the report holds it against it.
+
+    The first look is too short for 662 inferences, as ten seconds are for a network of 20 ms.
+    """
+    monkeypatch.setattr(latencies, "TAIL_SECONDS", 0.02)
+    monkeypatch.setattr(plans, "TAIL_SECONDS", 0.02)
     net, data = task
     with contextlib.suppress(BudgetError):  # a busy machine's tail may miss it; then this is said
         edgeprune.compress(net, data, deadline_ms=50.0, output=tmp_path / "wide", **QUICK)
@@ -60,13 +63,15 @@ def test_a_deadline_is_planned_and_corrected_by_the_99th_percentile(task, tmp_pa
     with contextlib.suppress(BudgetError):
         edgeprune.compress(net, data, deadline_ms=0.7 * tail, output=tmp_path / "tight", **QUICK)
     report = json.loads((tmp_path / "tight/report.json").read_text())
-    assert report["rounds"][0]["timed"] and report["macs"]["shipped"] < report["macs"]["dense"]
+    timed = report["rounds"][0]["timed"]
+    assert timed and all(t["percentile"] == 99 for t in timed)
+    assert report["macs"]["shipped"] < report["macs"]["dense"]
     reached = report["bench"]["models"][1]["p99_ms"]
     assert bool(report["missed"]) == (reached["low"] > 0.7 * tail * 1.02)
 
 
 def test_the_tail_is_compared_where_there_are_inferences_enough_for_one():
-    """Files whose medians are alike and whose tails are not; without a percentile the medians stand."""
+    """Files whose medians are alike and whose tails are not; which of the two was compared is told."""
 
     def model(p99):
         return SimpleNamespace(p99_ms=None if p99 is None else Interval(p99, p99, p99))
@@ -77,8 +82,8 @@ def test_the_tail_is_compared_where_there_are_inferences_enough_for_one():
         )
         return plans.share_of(found, tail=tail)
 
-    assert share(True, 4.0, 3.0) == 0.75
-    assert share(False, 4.0, 3.0) == share(True, None, 3.0) == 0.5
+    assert share(True, 4.0, 3.0) == (0.75, 99)
+    assert share(False, 4.0, 3.0) == share(True, None, 3.0) == (0.5, 50)
 
 
 def test_the_training_losses_of_the_article_and_of_features_reach_the_fine_tune(task, tmp_path):
