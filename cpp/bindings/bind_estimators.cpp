@@ -1,6 +1,7 @@
 // Information from joint counts.
 #include "bindings.hpp"
 #include "edgeprune/estimators.hpp"
+#include "edgeprune/shuffle.hpp"
 
 using namespace edgeprune;
 
@@ -19,6 +20,8 @@ Shape shape_of(const Array<std::uint32_t>& counts) {
 }  // namespace
 
 void bind_estimators(py::module_& module) {
+    module.attr("most_permuted") = most_permuted;
+
     // One row per channel: samples, information, entropy, class entropy, bins, classes, cells, smallest expected.
     module.def(
         "table_statistics",
@@ -36,29 +39,32 @@ void bind_estimators(py::module_& module) {
         },
         py::arg("counts").noconvert(), py::arg("threads"));
 
-    // The same rows straight from activations on frozen edges, or None where a value was not finite.
+    // The same rows straight from activations on frozen edges, and the mean of shuffled labels where it is asked
+    // for, else nothing; or None where a value was not finite.
     module.def(
         "label_statistics",
         [](const py::array& x, const std::string& dtype, const Array<float>& thresholds,
-           const Array<std::int32_t>& labels, std::size_t classes, std::size_t threads) -> py::object {
+           const Array<std::int32_t>& labels, std::size_t classes, bool shuffle, std::size_t threads) -> py::object {
             const View view = view_of(x, dtype);
             if (thresholds.ndim() != 2) throw std::invalid_argument("thresholds must have two dimensions");
             const std::size_t count = static_cast<std::size_t>(thresholds.shape(1));
             require_shape(thresholds, {view.channels, count}, "thresholds");
             const Labels checked = labels_of(labels, classes, view.samples);
             Array<double> out({view.channels, std::size_t{8}});
+            Array<double> shuffled(static_cast<py::ssize_t>(shuffle ? view.channels : 0));
             auto* rows = reinterpret_cast<TableStatistics*>(out.mutable_data());
+            double* mean = shuffle ? shuffled.mutable_data() : nullptr;
             const float* edges = thresholds.data();
             bool finite;
             {
-                py::gil_scoped_release release;  // reads buffers of live arguments; writes `out` alone
-                finite = label_statistics(view, edges, count, checked, rows, threads);
+                py::gil_scoped_release release;  // reads buffers of live arguments; writes its own arrays alone
+                finite = label_statistics(view, edges, count, checked, rows, mean, threads);
             }
             if (!finite) return py::none();
-            return out;
+            return py::make_tuple(out, shuffled);
         },
         py::arg("x"), py::arg("dtype"), py::arg("thresholds").noconvert(), py::arg("labels").noconvert(),
-        py::arg("classes"), py::arg("threads"));
+        py::arg("classes"), py::arg("shuffle"), py::arg("threads"));
 
     module.def(
         "shuffled_information",

@@ -45,20 +45,22 @@ void bind_reference(py::module_& module) {
         },
         py::arg("x").noconvert(), py::arg("y").noconvert(), py::arg("neighbours"), py::arg("threads"));
 
+    // Scores, and the spread that ties hide where it is asked for, else nothing.
     module.def(
         "normal_scores",
-        [](const Array<double>& x, double offset, std::size_t threads) {
+        [](const Array<double>& x, double offset, bool with_spread, std::size_t threads) {
             if (x.ndim() != 2) throw std::invalid_argument("x must be (channels, samples)");
             const std::size_t channels = static_cast<std::size_t>(x.shape(0));
             const std::size_t samples = static_cast<std::size_t>(x.shape(1));
-            Array<double> out({channels, samples});
+            Array<double> out({channels, samples}), spread({with_spread ? channels : std::size_t{0}, samples});
             double* values = out.mutable_data();
+            double* hidden = with_spread ? spread.mutable_data() : nullptr;
             const double* in = x.data();
             {
                 py::gil_scoped_release release;  // as above
-                normal_scores(in, channels, samples, offset, values, threads);
+                normal_scores(in, channels, samples, offset, values, hidden, threads);
             }
-            return out;
+            return py::make_tuple(out, spread);
         },
-        py::arg("x").noconvert(), py::arg("offset"), py::arg("threads"));
+        py::arg("x").noconvert(), py::arg("offset"), py::arg("spread"), py::arg("threads"));
 }

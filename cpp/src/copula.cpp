@@ -57,7 +57,7 @@ double normal_quantile(double p) {
 }
 
 void normal_scores(const double* x, std::size_t channels, std::size_t samples, double offset, double* scores,
-                   std::size_t threads) {
+                   double* spread, std::size_t threads) {
     if (!(offset >= 0 && offset <= 0.5)) throw std::invalid_argument("offset must be 0..1/2");
     std::vector<double> quantile(2 * samples + 1);  // by twice the mean rank
     const double whole = static_cast<double>(2 * (samples + 1)) - 4 * offset;
@@ -72,8 +72,15 @@ void normal_scores(const double* x, std::size_t channels, std::size_t samples, d
             for (std::size_t first = 0; first < samples;) {
                 std::size_t last = first;
                 while (last + 1 < samples && own[order[last + 1]] == own[order[first]]) ++last;
-                for (std::size_t i = first; i <= last; ++i)
-                    scores[channel * samples + order[i]] = quantile[first + last + 2];  // ranks count from one
+                const double score = quantile[first + last + 2];  // ranks count from one
+                double squares = 0;
+                for (std::size_t i = first; i <= last; ++i) {
+                    scores[channel * samples + order[i]] = score;
+                    squares += (quantile[2 * i + 2] - score) * (quantile[2 * i + 2] - score);
+                }
+                if (spread != nullptr)
+                    for (std::size_t i = first; i <= last; ++i)
+                        spread[channel * samples + order[i]] = squares / static_cast<double>(last - first + 1);
                 first = last + 1;
             }
         }

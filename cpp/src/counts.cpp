@@ -8,6 +8,7 @@
 #include "edgeprune/edges.hpp"
 #include "edgeprune/estimators.hpp"
 #include "edgeprune/parallel.hpp"
+#include "edgeprune/shuffle.hpp"
 #include "kernels.hpp"
 #include "tally.hpp"
 
@@ -62,6 +63,7 @@ void check_sizes(std::size_t bins, const Labels& labels) {
     if (bins == 0 || bins > 256) throw std::invalid_argument("bins must be 1..256");
     if (labels.classes == 0 || labels.classes * bins > max_samples)
         throw std::invalid_argument("classes times bins must be 1..2^32-1");
+    if (labels.count > max_samples) throw std::invalid_argument("at most 2^32-1 samples can be counted");
 }
 
 }  // namespace
@@ -74,13 +76,14 @@ std::size_t check_labels(const Labels& labels) {
 
 bool encode(const View& view, const float* thresholds, std::size_t threshold_count, std::uint8_t* codes,
             std::size_t threads) {
-    threads = resolve_threads(threads);
+    const std::size_t block = fair_block(view.channels, resolve_threads(threads), block_channels);
+    threads = crew_size(threads, view.channels, block);
     std::vector<Scratch> scratch(threads);
     std::atomic<bool> finite{true};
-    parallel_for(view.channels, block_channels, threads, [&](std::size_t begin, std::size_t end, std::size_t worker) {
+    parallel_for(view.channels, block, threads, [&](std::size_t begin, std::size_t end, std::size_t worker) {
         Scratch& own = scratch[worker];
-        for (std::size_t channel = begin; channel < end; channel += block_channels) {
-            const std::size_t width = std::min(block_channels, end - channel);
+        for (std::size_t channel = begin; channel < end; channel += block) {
+            const std::size_t width = std::min(block, end - channel);
             own.take_edges(thresholds + channel * threshold_count, threshold_count, width);
             for (std::size_t first = 0; first < view.samples; first += block_samples) {
                 const std::size_t count = std::min(block_samples, view.samples - first);
@@ -99,13 +102,11 @@ namespace {
 template <class Sink>
 bool tally(const View& view, const float* thresholds, std::size_t threshold_count, const ClassOrder& order,
            std::size_t threads, Sink& sink) {
-    threads = resolve_threads(threads);
-    const std::size_t block = BlockTally::block_channels(view.channels, threads);
-    threads = std::min(threads, (view.channels + block - 1) / block);
-    std::vector<BlockTally> scratch(std::max<std::size_t>(threads, 1), BlockTally(std::min(block, view.channels)));
+    const std::size_t block = BlockTally::block_channels(view.channels, resolve_threads(threads));
+    threads = crew_size(threads, view.channels, block);
+    std::vector<BlockTally> scratch(threads, BlockTally(std::min(block, view.channels)));
     std::atomic<bool> finite{true};
-    parallel_for(view.channels, block, scratch.size(),
-                 [&](std::size_t begin, std::size_t end, std::size_t worker) {
+    parallel_for(view.channels, block, threads, [&](std::size_t begin, std::size_t end, std::size_t worker) {
         BlockTally& own = scratch[worker];
         for (std::size_t channel = begin; channel < end; channel += block) {
             own.take_edges(thresholds + channel * threshold_count, threshold_count,
@@ -158,48 +159,74 @@ bool add_counts(const View& view, const float* thresholds, std::size_t threshold
 }
 
 bool label_statistics(const View& view, const float* thresholds, std::size_t threshold_count, const Labels& labels,
-                      TableStatistics* out, std::size_t threads) {
+                      TableStatistics* out, double* shuffled, std::size_t threads) {
     const std::size_t bins = threshold_count + 1;
     check_sizes(bins, labels);
     SumClasses sums{std::vector<TableSums>(view.channels, TableSums(bins))};
     const bool finite = tally(view, thresholds, threshold_count, ClassOrder(labels), threads, sums);
     for (std::size_t c = 0; c < view.channels; ++c) out[c] = sums.channels[c].statistics();
+    if (shuffled == nullptr) return finite;
+    Margins margins;
+    margins.samples = labels.count;
+    margins.classes.assign(labels.classes, 0);
+    for (std::size_t i = 0; i < labels.count; ++i) ++margins.classes[static_cast<std::size_t>(labels.data[i])];
+    const EntropyTerm f(labels.count);
+    threads = crew_size(threads, view.channels, 64);
+    std::vector<ShuffledMean> means(threads, ShuffledMean(f));
+    parallel_for(view.channels, 64, threads, [&](std::size_t begin, std::size_t end, std::size_t worker) {
+        Margins own = margins;
+        for (std::size_t c = begin; c < end; ++c) {
+            own.bins = sums.channels[c].per_bin();
+            shuffled[c] = means[worker](own);
+        }
+    });
     return finite;
 }
 
-void add_counts(const std::uint8_t* codes, std::ptrdiff_t sample_stride, std::ptrdiff_t channel_stride,
-                std::size_t samples, std::size_t channels, std::size_t bins, const Labels& labels,
-                std::uint32_t* counts, std::size_t threads) {
-    check_sizes(bins, labels);
-    const std::size_t table_size = labels.classes * bins;
+namespace {
+
+// add(table, sample, code) for every sample of every channel. A caller may write to its codes meanwhile, so each
+// is read once: what was checked is what is used.
+template <class Add>
+void for_each_code(const std::uint8_t* codes, std::ptrdiff_t sample_stride, std::ptrdiff_t channel_stride,
+                   std::size_t samples, std::size_t channels, std::size_t bins, std::size_t table_size,
+                   std::uint32_t* counts, std::size_t threads, Add&& add) {
     std::atomic<bool> in_range{true};
-    parallel_for(channels, 16, resolve_threads(threads), [&](std::size_t begin, std::size_t end, std::size_t) {
+    parallel_for(channels, 16, crew_size(threads, channels, 16), [&](std::size_t begin, std::size_t end, std::size_t) {
         for (std::size_t channel = begin; channel < end; ++channel) {
-            const std::uint8_t* code = codes + static_cast<std::ptrdiff_t>(channel) * channel_stride;
-            std::uint32_t* table = counts + channel * table_size;
-            for (std::size_t i = 0; i < samples; ++i, code += sample_stride) {
-                if (*code >= bins) {
+            const std::uint8_t* at = codes + static_cast<std::ptrdiff_t>(channel) * channel_stride;
+            for (std::size_t i = 0; i < samples; ++i, at += sample_stride) {
+                const std::size_t code = *static_cast<const volatile std::uint8_t*>(at);
+                if (code >= bins) {
                     in_range = false;
                     return;
                 }
-                ++table[static_cast<std::size_t>(labels.data[i]) * bins + *code];
+                add(counts + channel * table_size, i, code);
             }
         }
     });
     if (!in_range) throw std::invalid_argument("a code is not below bins");
 }
 
+}  // namespace
+
+void add_counts(const std::uint8_t* codes, std::ptrdiff_t sample_stride, std::ptrdiff_t channel_stride,
+                std::size_t samples, std::size_t channels, std::size_t bins, const Labels& labels,
+                std::uint32_t* counts, std::size_t threads) {
+    check_sizes(bins, labels);
+    for_each_code(codes, sample_stride, channel_stride, samples, channels, bins, labels.classes * bins, counts, threads,
+                  [&](std::uint32_t* table, std::size_t i, std::size_t code) {
+                      ++table[static_cast<std::size_t>(labels.data[i]) * bins + code];
+                  });
+}
+
 void add_soft_counts(const std::uint8_t* codes, std::ptrdiff_t sample_stride, std::ptrdiff_t channel_stride,
                      std::size_t samples, std::size_t channels, std::size_t bins, const std::uint32_t* weights,
                      std::size_t classes, std::uint32_t* counts, std::size_t threads) {
-    parallel_for(channels, 16, resolve_threads(threads), [&](std::size_t begin, std::size_t end, std::size_t) {
-        for (std::size_t channel = begin; channel < end; ++channel) {
-            const std::uint8_t* code = codes + static_cast<std::ptrdiff_t>(channel) * channel_stride;
-            std::uint32_t* table = counts + channel * classes * bins;
-            for (std::size_t i = 0; i < samples; ++i, code += sample_stride)
-                for (std::size_t k = 0; k < classes; ++k) table[k * bins + *code] += weights[i * classes + k];
-        }
-    });
+    for_each_code(codes, sample_stride, channel_stride, samples, channels, bins, classes * bins, counts, threads,
+                  [&](std::uint32_t* table, std::size_t i, std::size_t code) {
+                      for (std::size_t k = 0; k < classes; ++k) table[k * bins + code] += weights[i * classes + k];
+                  });
 }
 
 }  // namespace edgeprune

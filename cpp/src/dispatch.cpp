@@ -10,7 +10,8 @@ namespace {
 
 const Kernels* best() {
 #if defined(EDGEPRUNE_AVX2)
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"))
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c") &&
+        __builtin_cpu_supports("bmi2"))
         return &avx2_kernels;
 #endif
 #if defined(EDGEPRUNE_NEON)

@@ -8,6 +8,7 @@
 
 #include "edgeprune/estimators.hpp"
 #include "edgeprune/parallel.hpp"
+#include "fine_table.hpp"
 
 namespace edgeprune {
 namespace {
@@ -35,34 +36,25 @@ bool for_each_tile(const View& view, std::size_t begin, std::size_t end, std::ve
 }
 
 struct TableScratch {
-    std::vector<std::uint32_t> cumulative;  // (cells + 1, classes): samples below each cell
-    std::vector<std::uint32_t> columns;
+    FineTable table;
     std::vector<std::size_t> bounds;
 };
 
-void one_table(const std::uint32_t* counts, std::size_t classes, std::size_t cells, const EntropyTerm& f,
-               TableScratch& own, double* information, double* entropy) {
-    own.cumulative.resize((cells + 1) * classes);
-    own.columns.assign(classes, 0);
-    std::fill_n(own.cumulative.begin(), classes, 0);
-    for (std::size_t cell = 0; cell < cells; ++cell)
-        for (std::size_t k = 0; k < classes; ++k) {
-            own.columns[k] += counts[k * cells + cell];
-            own.cumulative[(cell + 1) * classes + k] = own.columns[k];
-        }
-    std::uint64_t total = 0;
-    double columns = 0, used_columns = 0;
-    for (const std::uint32_t n : own.columns) {
-        total += n;
-        columns += f(n);
-        used_columns += n != 0;
-    }
+void one_table(const std::uint32_t* counts, std::size_t classes, std::size_t cells, TableScratch& own,
+               double* information, double* entropy) {
+    own.table.take(counts, classes, cells);
+    const std::uint64_t total = own.table.samples();
     if (total == 0) {
         std::fill_n(information, edge_steps, 0.0);
         std::fill_n(entropy, edge_steps, 0.0);
         return;
     }
     const double samples = static_cast<double>(total);
+    const FixedSum all = FixedTerm::of(total), columns = own.table.class_term();
+    const double used_columns = static_cast<double>(own.table.used_classes());
+    const auto nats = [samples](FixedSum plus, FixedSum minus) {  // a difference may be below zero
+        return static_cast<double>(static_cast<__int128>(plus - minus)) / FixedTerm::units / samples;
+    };
     const double half = static_cast<double>(cells) / 2;
     for (std::size_t s = 0; s < edge_steps; ++s) {
         const double step = half / finest * std::pow(span, static_cast<double>(s) / (edge_steps - 1));
@@ -73,30 +65,25 @@ void one_table(const std::uint32_t* counts, std::size_t classes, std::size_t cel
             if (at > static_cast<double>(own.bounds.back())) own.bounds.push_back(static_cast<std::size_t>(at));
         }
         own.bounds.push_back(cells);
-        double joint = 0, rows = 0, used_rows = 0, used_cells = 0;
+        FixedSum joint = 0, rows = 0;
+        double used_rows = 0, used_cells = 0;
         for (std::size_t b = 0; b + 1 < own.bounds.size(); ++b) {
-            const std::uint32_t* low = own.cumulative.data() + own.bounds[b] * classes;
-            const std::uint32_t* high = own.cumulative.data() + own.bounds[b + 1] * classes;
-            std::uint64_t row = 0;
-            for (std::size_t k = 0; k < classes; ++k) {
-                const std::uint32_t n = high[k] - low[k];
-                row += n;
-                joint += f(n);
-                used_cells += n != 0;
-            }
-            rows += f(row);
-            used_rows += row != 0;
+            const FineTable::Row row = own.table.row(own.bounds[b], own.bounds[b + 1]);
+            joint += row.joint;
+            rows += FixedTerm::of(row.samples);
+            used_rows += row.samples != 0;
+            used_cells += static_cast<double>(row.cells);
         }
-        information[s] = (joint - rows - columns + f(total)) / samples -
+        information[s] = nats(joint + all, rows + columns) -
                          (used_cells - used_rows - used_columns + 1) / (2 * samples);
-        entropy[s] = (f(total) - rows) / samples + (used_rows - 1) / (2 * samples);
+        entropy[s] = nats(all, rows) + (used_rows - 1) / (2 * samples);
     }
 }
 
 }  // namespace
 
 bool find_ranges(const View& view, float* ranges, std::size_t threads) {
-    threads = resolve_threads(threads);
+    threads = crew_size(threads, view.channels, block_channels);
     std::vector<std::vector<float>> tiles(threads);
     std::atomic<bool> finite{true};
     parallel_for(view.channels, block_channels, threads, [&](std::size_t begin, std::size_t end, std::size_t worker) {
@@ -118,7 +105,7 @@ namespace {
 // Adds `step`, modulo 2^32, per sample: 1, or 2^32 - 1 to take the same samples out again.
 bool add_steps(const View& view, const float* ranges, std::size_t cells, const Labels& labels, std::uint32_t step,
                std::uint32_t* counts, std::size_t threads) {
-    threads = resolve_threads(threads);
+    threads = crew_size(threads, view.channels, block_channels);
     std::vector<std::vector<float>> tiles(threads);
     std::atomic<bool> finite{true};
     const double half = static_cast<double>(cells) / 2;
@@ -152,15 +139,12 @@ bool add_fine_counts(const View& view, const float* ranges, std::size_t cells, c
 
 void edge_tables(const std::uint32_t* counts, std::size_t channels, std::size_t classes, std::size_t cells,
                  double* information, double* entropy, std::size_t threads) {
-    std::uint64_t total = 0;
-    for (std::size_t i = 0; channels != 0 && i < classes * cells; ++i) total += counts[i];
-    const EntropyTerm f(total);
-    threads = resolve_threads(threads);
+    threads = crew_size(threads, channels, 1);
     std::vector<TableScratch> scratch(threads);
     parallel_for(channels, 1, threads, [&](std::size_t begin, std::size_t end, std::size_t worker) {
         for (std::size_t c = begin; c < end; ++c)
-            one_table(counts + c * classes * cells, classes, cells, f, scratch[worker],
-                      information + c * edge_steps, entropy + c * edge_steps);
+            one_table(counts + c * classes * cells, classes, cells, scratch[worker], information + c * edge_steps,
+                      entropy + c * edge_steps);
     });
 }
 

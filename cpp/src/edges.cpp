@@ -161,8 +161,8 @@ private:
 bool find_edges(const View& view, const std::uint32_t* rows, std::size_t row_count, std::size_t bins,
                 float* thresholds, std::size_t threads) {
     if (bins < 2 || bins > max_thresholds) throw std::invalid_argument("bins must be 2..255");
-    constexpr std::size_t width = 64;
-    threads = resolve_threads(threads);
+    const std::size_t width = fair_block(view.channels, resolve_threads(threads), 64);
+    threads = crew_size(threads, view.channels, width);
     struct Scratch {
         QuantileEdges edges;
         std::vector<Key> keys;
@@ -185,7 +185,11 @@ bool find_edges(const View& view, const std::uint32_t* rows, std::size_t row_cou
                 const auto values = [&]() -> const float* {
                     if (!have_floats) {
                         own.floats.resize(pitch * width);
-                        load_tile(view, rows, 0, row_count, channel, here, own.floats.data(), pitch);
+                        // Read again, and perhaps rewritten meanwhile: a NaN must not reach the sorting.
+                        if (!load_tile(view, rows, 0, row_count, channel, here, own.floats.data(), pitch)) {
+                            finite = false;
+                            std::fill(own.floats.begin(), own.floats.end(), 0.0f);
+                        }
                         have_floats = true;
                     }
                     return own.floats.data() + c * pitch;

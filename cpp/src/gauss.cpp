@@ -154,6 +154,7 @@ private:
 }  // namespace
 
 Elimination backward_elimination(const std::vector<Consumer>& consumers, std::size_t units, std::size_t threads) {
+    const IeeeFloats ieee;
     threads = resolve_threads(threads);
     std::vector<State> states;
     states.reserve(consumers.size());

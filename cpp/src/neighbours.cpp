@@ -110,6 +110,7 @@ double ross_one(const double* x, std::size_t samples, const std::int32_t* labels
     const std::size_t used = work.sorted.size();
     if (used == 0) return 0;
     sort_samples(work);
+    if (work.sorted.front().value == work.sorted.back().value) return 0;  // of one value, whatever rounding says
     work.values.resize(used);
     for (std::size_t i = 0; i < used; ++i) work.values[i] = work.sorted[i].value;
 
@@ -131,14 +132,19 @@ double ross_one(const double* x, std::size_t samples, const std::int32_t* labels
         const double* own = work.own.data() + start[k];
         const std::size_t near = std::min(neighbours, size - 1);
         double class_sum = 0;
+        std::size_t tied = 0;  // samples of the class that share the value at t
         for (std::size_t t = 0, low = 0; t < size; ++t) {
             // The window low..low+near holds t and its nearest; it only moves up.
             if (t > low + near) low = t - near;
             while (low < t && low + near + 1 < size && own[low + near + 1] - own[t] < own[t] - own[low]) ++low;
             const double radius = std::max(own[t] - own[low], own[low + near] - own[t]);
-            class_sum += psi[count_near(work.values, work.place[start[k] + t], radius)];
+            if (t == 0 || own[t] != own[t - 1])
+                tied = static_cast<std::size_t>(std::upper_bound(own + t, own + size, own[t]) - (own + t));
+            // At an atom the k-th neighbour lies at distance 0, and so do all `tied` (Gao et al. 2017).
+            class_sum += psi[radius > 0 ? near : tied];
+            class_sum -= psi[count_near(work.values, work.place[start[k] + t], radius)];
         }
-        sum += static_cast<double>(size) * (psi[near] - psi[size]) - class_sum;
+        sum += class_sum - static_cast<double>(size) * psi[size];
     }
     return psi[used] + sum / static_cast<double>(used);
 }
@@ -157,6 +163,7 @@ double mixed_one(const double* x, const double* y, std::size_t samples, std::siz
         ys[i] = y[by_y[i]];
         place_y[by_y[i]] = i;
     }
+    if (xs.front() == xs.back() || ys.front() == ys.back()) return 0;  // of one value
     double sum = 0;
     for (std::size_t i = 0; i < samples; ++i) {
         // A heap of the k smallest distances; walk outwards in x until no nearer point can come.
@@ -195,10 +202,10 @@ double mixed_one(const double* x, const double* y, std::size_t samples, std::siz
 
 void ross_information(const double* x, std::size_t channels, std::size_t samples, const std::int32_t* labels,
                       std::size_t classes, std::size_t neighbours, double* information, std::size_t threads) {
-    threads = resolve_threads(threads);
+    threads = crew_size(threads, channels, 1);
     std::vector<std::size_t> per_class(classes, 0);
     for (std::size_t i = 0; i < samples; ++i) ++per_class[static_cast<std::size_t>(labels[i])];
-    const std::vector<double> psi = digamma_table(std::max(samples, neighbours));
+    const std::vector<double> psi = digamma_table(samples);  // no class has more neighbours
     std::vector<RossScratch> scratch(threads);
     parallel_for(channels, 1, threads, [&](std::size_t begin, std::size_t end, std::size_t worker) {
         for (std::size_t c = begin; c < end; ++c)
@@ -208,7 +215,7 @@ void ross_information(const double* x, std::size_t channels, std::size_t samples
 
 void mixed_information(const double* x, const double* y, std::size_t channels, std::size_t samples,
                        std::size_t neighbours, double* information, std::size_t threads) {
-    const std::vector<double> psi = digamma_table(std::max(samples, neighbours));
+    const std::vector<double> psi = digamma_table(samples);
     parallel_for(channels, 1, resolve_threads(threads), [&](std::size_t begin, std::size_t end, std::size_t) {
         for (std::size_t c = begin; c < end; ++c)
             information[c] = mixed_one(x + c * samples, y + c * samples, samples, neighbours, psi);

@@ -4,6 +4,7 @@
 #include <bit>
 #include <cstring>
 
+#include "edgeprune/parallel.hpp"
 #include "kernels.hpp"
 
 namespace edgeprune {
@@ -54,7 +55,7 @@ ClassOrder::ClassOrder(const Labels& labels) : samples(labels.count) {
 }
 
 std::size_t BlockTally::block_channels(std::size_t channels, std::size_t threads) {
-    return std::clamp<std::size_t>(channels / (4 * threads) / 64 * 64, 64, 512);
+    return fair_block(channels, threads, std::clamp<std::size_t>(channels / (4 * threads) / 64 * 64, 64, 512));
 }
 
 BlockTally::BlockTally(std::size_t most_channels)

@@ -1,6 +1,7 @@
 #include "edgeprune/view.hpp"
 
 #include <algorithm>
+#include <vector>
 
 #include "kernels_table.hpp"
 
@@ -98,11 +99,21 @@ template bool load_tile<std::int16_t>(const View&, const std::uint32_t*, std::si
                                       std::size_t, std::int16_t*, std::size_t);
 
 Position find_non_finite(const View& view) {
-    for (std::size_t sample = 0; sample < view.samples; ++sample)
-        for (std::size_t channel = 0; channel < view.channels; ++channel) {
-            const float value = load_value(view, sample, channel);
-            if (!is_finite(value)) return {true, sample, channel, value};
-        }
+    constexpr std::size_t block_samples = 64, block_channels = 64;
+    std::vector<std::int16_t> keys(block_samples * block_channels);
+    for (std::size_t first = 0; first < view.samples; first += block_samples) {
+        const std::size_t count = std::min(block_samples, view.samples - first);
+        bool finite = true;
+        for (std::size_t channel = 0; finite && channel < view.channels; channel += block_channels)
+            finite = load_tile(view, nullptr, first, count, channel, std::min(block_channels, view.channels - channel),
+                               keys.data(), block_samples);
+        if (finite) continue;
+        for (std::size_t sample = first; sample < first + count; ++sample)
+            for (std::size_t channel = 0; channel < view.channels; ++channel) {
+                const float value = load_value(view, sample, channel);
+                if (!is_finite(value)) return {true, sample, channel, value};
+            }
+    }
     return {};
 }
 

@@ -11,6 +11,10 @@
 #include "edgeprune/edges.hpp"
 #include "edgeprune/estimators.hpp"
 
+#if defined(__SSE2__)
+#include <xmmintrin.h>
+#endif
+
 using namespace edgeprune;
 
 namespace {
@@ -44,14 +48,31 @@ void store(char* at, Dtype dtype, float value) {
     if (dtype == Dtype::float64) std::memcpy(at, &wide, 8);
     const std::uint16_t upper = static_cast<std::uint16_t>(std::bit_cast<std::uint32_t>(value) >> 16);
     if (dtype == Dtype::bfloat16) std::memcpy(at, &upper, 2);
+    if (dtype != Dtype::float16) return;
+    const std::uint32_t bits = std::bit_cast<std::uint32_t>(value), sign = bits >> 16 & 0x8000u;
+    const float magnitude = std::abs(value);
+    const std::uint16_t half = static_cast<std::uint16_t>(
+        sign | (magnitude < 0x1p-14f ? static_cast<std::uint32_t>(magnitude * 0x1p24f)
+                                     : ((bits & 0x7fffffffu) >> 13) - (112u << 10)));
+    std::memcpy(at, &half, 2);
+}
+
+// The value of this type below `value` in magnitude; subnormal halves, too.
+float rounded_to(Dtype dtype, float value) {
+    const std::uint32_t bits = std::bit_cast<std::uint32_t>(value);
+    if (dtype == Dtype::bfloat16) return std::bit_cast<float>(bits & 0xffff0000u);
+    if (dtype != Dtype::float16) return value;
+    if (std::abs(value) < 0x1p-14f) return std::trunc(value * 0x1p24f) * 0x1p-24f;
+    return std::bit_cast<float>(bits & 0xffffe000u);
 }
 
 void codes_equal_counting_thresholds() {
     const std::size_t samples = 531, channels = 77;
-    std::vector<float> x = activations(samples, channels);
-    for (const Stored& stored : {Stored{Dtype::float32, 4}, Stored{Dtype::float64, 8}, Stored{Dtype::bfloat16, 2}}) {
-        if (stored.dtype == Dtype::bfloat16)
-            for (float& value : x) value = std::bit_cast<float>(std::bit_cast<std::uint32_t>(value) & 0xffff0000u);
+    for (const Stored& stored : {Stored{Dtype::float32, 4}, Stored{Dtype::float64, 8}, Stored{Dtype::float16, 2},
+                                 Stored{Dtype::bfloat16, 2}}) {
+        std::vector<float> x = activations(samples, channels);
+        for (std::size_t i = 0; i < x.size(); i += 11) x[i] *= 0x1p-15f;  // subnormal halves among them
+        for (float& value : x) value = rounded_to(stored.dtype, value);
         for (const bool by_channel : {false, true}) {
             for (const std::size_t gap : {std::size_t{1}, std::size_t{2}}) {
                 const std::size_t item = stored.item * gap;
@@ -87,7 +108,7 @@ void codes_equal_counting_thresholds() {
                     CHECK(add_counts(view, edges.data(), bins, labels, counts.data(), 3));
                     CHECK(counts == expected);
                     std::vector<TableStatistics> direct(channels), by_table(channels);
-                    CHECK(label_statistics(view, edges.data(), bins, labels, direct.data(), 3));
+                    CHECK(label_statistics(view, edges.data(), bins, labels, direct.data(), nullptr, 3));
                     table_statistics(counts.data(), channels, 5, bins + 1, by_table.data(), 2);
                     CHECK(std::memcmp(direct.data(), by_table.data(), channels * sizeof(TableStatistics)) == 0);
                     add_counts(codes.data(), 1, static_cast<std::ptrdiff_t>(samples), samples, channels, bins + 1,
@@ -122,10 +143,87 @@ void classes_of_every_length_give_the_bits_of_the_table() {
         std::vector<std::uint32_t> counts(channels * labels.classes * (bins + 1));
         CHECK(add_counts(view, edges.data(), bins, labels, counts.data(), 1));
         std::vector<TableStatistics> direct(channels), by_table(channels);
-        CHECK(label_statistics(view, edges.data(), bins, labels, direct.data(), 1));
+        CHECK(label_statistics(view, edges.data(), bins, labels, direct.data(), nullptr, 1));
         table_statistics(counts.data(), channels, labels.classes, bins + 1, by_table.data(), 1);
         CHECK(std::memcmp(direct.data(), by_table.data(), channels * sizeof(TableStatistics)) == 0);
         CHECK(direct[1].information == 0 && direct[1].bins == 1);
+    }
+}
+
+void soft_counts_equal_plain_loops() {
+    const std::size_t samples = 401, channels = 37, bins = 9, classes = 5;
+    Random random;
+    std::vector<std::uint8_t> codes(samples * channels);
+    std::vector<std::uint32_t> weights(samples * classes), expected(channels * classes * bins);
+    for (std::uint8_t& code : codes) code = static_cast<std::uint8_t>(random.next() % bins);
+    for (std::uint32_t& weight : weights) weight = static_cast<std::uint32_t>(random.next() % 256);
+    for (std::size_t s = 0; s < samples; ++s)
+        for (std::size_t c = 0; c < channels; ++c)
+            for (std::size_t k = 0; k < classes; ++k)
+                expected[(c * classes + k) * bins + codes[s * channels + c]] += weights[s * classes + k];
+    for (const std::size_t threads : {std::size_t{1}, std::size_t{3}}) {
+        std::vector<std::uint32_t> counts(expected.size());
+        const auto add = [&] {
+            add_soft_counts(codes.data(), static_cast<std::ptrdiff_t>(channels), 1, samples, channels, bins,
+                            weights.data(), classes, counts.data(), threads);
+        };
+        add();
+        CHECK(counts == expected);
+        const std::uint8_t was = codes[7];
+        codes[7] = bins;
+        CHECK(throws<std::invalid_argument>(add));
+        codes[7] = was;
+    }
+}
+
+// As -ffast-math start-up code and torch.set_flush_denormal leave a thread.
+struct Flushing {
+#if defined(__SSE2__)
+    static constexpr unsigned flush = 0x8040;
+    unsigned before = _mm_getcsr();
+    Flushing() { _mm_setcsr(before | flush); }
+    ~Flushing() { _mm_setcsr(before); }
+    static bool holds() { return (_mm_getcsr() & flush) == flush; }
+#elif defined(__aarch64__)
+    static constexpr std::uint64_t flush = 1 << 24;
+    static std::uint64_t get() {
+        std::uint64_t mode;
+        asm volatile("mrs %0, fpcr" : "=r"(mode));
+        return mode;
+    }
+    static void set(std::uint64_t mode) { asm volatile("msr fpcr, %0" : : "r"(mode)); }
+    std::uint64_t before = get();
+    Flushing() { set(before | flush); }
+    ~Flushing() { set(before); }
+    static bool holds() { return (get() & flush) == flush; }
+#else
+    static bool holds() { return true; }
+#endif
+};
+
+void flushing_subnormal_numbers_changes_no_code() {
+    const std::size_t samples = 600, channels = 40, bins = 12;
+    std::vector<float> x = activations(samples, channels);
+    for (std::size_t i = 0; i < x.size(); i += 5) x[i] = i % 2 ? 1e-40f : -1e-40f;
+    const View view{x.data(), Dtype::float32, samples, channels, static_cast<std::ptrdiff_t>(channels * 4), 4};
+    std::vector<float> edges(channels * bins);
+    std::vector<std::uint32_t> rows(samples);
+    for (std::uint32_t i = 0; i < samples; ++i) rows[i] = i;
+    CHECK(find_edges(view, rows.data(), samples, bins, edges.data(), 1));
+    for (std::size_t c = 1; c < channels; c += 2) {  // thresholds off the grid are compared as floats
+        float* own = edges.data() + c * bins;
+        *std::upper_bound(own, own + bins - 1, 1.0f) = 1.0001f;
+        std::sort(own, own + bins);
+    }
+    std::vector<std::uint8_t> expected(samples * channels), codes(expected.size());
+    CHECK(encode(view, edges.data(), bins, expected.data(), 1));
+    for (const std::size_t threads : {std::size_t{1}, std::size_t{3}}) {
+        const Flushing flushing;
+        std::vector<float> again(edges.size());
+        CHECK(find_edges(view, rows.data(), samples, bins, again.data(), threads));
+        CHECK(encode(view, edges.data(), bins, codes.data(), threads));
+        CHECK(Flushing::holds());
+        CHECK(codes == expected);
     }
 }
 
@@ -195,6 +293,8 @@ void bad_sizes_throw() {
 
 int main() {
     on_every_set(codes_equal_counting_thresholds);
+    on_every_set(flushing_subnormal_numbers_changes_no_code);
+    soft_counts_equal_plain_loops();
     on_every_set(classes_of_every_length_give_the_bits_of_the_table);
     on_every_set(every_depth_and_edge_is_exact);
     on_every_set(values_that_are_not_finite_are_found_and_leave_no_trace);

@@ -8,6 +8,7 @@
 #include "edgeprune/estimators.hpp"
 #include "edgeprune/jmi.hpp"
 #include "edgeprune/neighbours.hpp"
+#include "edgeprune/shuffle.hpp"
 
 using namespace edgeprune;
 
@@ -32,6 +33,95 @@ void large_counts_do_not_overflow() {
     table_statistics(counts, 1, 2, 2, &got, 1);
     CHECK_NEAR(got.information, std::log(2.0), 1e-12);
     CHECK(got.samples == 8e9);
+    // One column beyond 32 bits, whose sum would wrap to 4 and pass for one that the small table holds.
+    const std::uint32_t wide[] = {0x80000002u, 0x80000002u, 5000, 0};
+    table_statistics(wide, 1, 2, 2, &got, 1);
+    CHECK(got.samples == 4294967300.0 + 5000 && got.cells == 3);
+    CHECK(got.information > 0 && got.information < 1e-4);
+}
+
+// Estimates of several channels, each by itself on one thread and all on three.
+template <class Estimate>
+void same_on_every_number_of_threads(std::size_t channels, Estimate&& estimate) {
+    std::vector<double> one(channels), three(channels);
+    estimate(one.data(), 1);
+    estimate(three.data(), 3);
+    CHECK(one == three);
+    CHECK(*std::max_element(one.begin(), one.end()) > *std::min_element(one.begin(), one.end()));
+}
+
+void estimates_do_not_depend_on_threads() {
+    const std::size_t channels = 19, samples = 240, classes = 4, bins = 6;
+    Random random;
+    std::vector<double> x(channels * samples), y(x.size());
+    std::vector<std::int32_t> label(samples);
+    std::vector<std::uint32_t> counts(channels * classes * bins);
+    for (std::size_t s = 0; s < samples; ++s) label[s] = static_cast<std::int32_t>(random.next() % classes);
+    for (std::size_t c = 0; c < channels; ++c)
+        for (std::size_t s = 0; s < samples; ++s) {
+            const double shift = static_cast<double>(label[s]) * static_cast<double>(c) / 20;
+            x[c * samples + s] = std::max(random.normal() + shift, c % 3 == 0 ? 0.0 : -1e9);  // some with an atom
+            y[c * samples + s] = x[c * samples + s] + random.normal();
+            const double code = std::clamp(x[c * samples + s] + 2, 0.0, 5.0);
+            ++counts[(c * classes + static_cast<std::size_t>(label[s])) * bins + static_cast<std::size_t>(code)];
+        }
+    same_on_every_number_of_threads(channels, [&](double* out, std::size_t threads) {
+        ross_information(x.data(), channels, samples, label.data(), classes, 3, out, threads);
+    });
+    same_on_every_number_of_threads(channels, [&](double* out, std::size_t threads) {
+        mixed_information(x.data(), y.data(), channels, samples, 4, out, threads);
+    });
+    same_on_every_number_of_threads(channels, [&](double* out, std::size_t threads) {
+        shuffled_information(counts.data(), channels, classes, bins, out, threads);
+    });
+    same_on_every_number_of_threads(channels, [&](double* out, std::size_t threads) {
+        permutation_p_values(counts.data(), channels, classes, bins, 99, 5, out, threads);
+    });
+    same_on_every_number_of_threads(channels * samples, [&](double* out, std::size_t threads) {
+        std::vector<double> spread(channels * samples);
+        normal_scores(x.data(), channels, samples, 0, out, spread.data(), threads);
+        for (std::size_t i = 0; i < spread.size(); ++i) out[i] += 100 * spread[i];
+    });
+}
+
+void scores_that_tie_know_what_breaking_the_tie_would_give() {
+    const double x[] = {3, 1, 1, 2};
+    double z[4], spread[4];
+    normal_scores(x, 1, 4, 0, z, spread, 1);
+    const double low = normal_quantile(0.2), high = normal_quantile(0.4);
+    CHECK_NEAR(spread[1], ((low - z[1]) * (low - z[1]) + (high - z[1]) * (high - z[1])) / 2, 1e-15);
+    CHECK(spread[2] == spread[1] && spread[0] == 0 && spread[3] == 0);
+}
+
+// Pairs against a table counted cell by cell: classes of few samples and of many are counted in two ways.
+void pairs_equal_their_tables(std::size_t classes, std::size_t bins) {
+    const std::size_t channels = 7, samples = 3000;
+    Random random;
+    std::vector<std::uint8_t> codes(channels * samples);
+    std::vector<std::int32_t> label(samples);
+    for (std::size_t s = 0; s < samples; ++s) {  // class 0 has half of the samples
+        label[s] = static_cast<std::int32_t>(s % 2 ? random.next() % classes : 0);
+        for (std::size_t c = 0; c < channels; ++c)
+            codes[c * samples + s] = static_cast<std::uint8_t>(
+                (random.next() % bins + static_cast<std::size_t>(label[s]) * c) % bins);
+    }
+    const Labels labels{label.data(), samples, classes};
+    for (const bool correct : {false, true})
+        for (const std::size_t threads : {std::size_t{1}, std::size_t{3}})
+            for (const std::size_t other : {std::size_t{0}, std::size_t{5}}) {
+                std::vector<double> got(channels);
+                joint_information(codes.data(), channels, bins, labels, other, correct, got.data(), threads);
+                for (std::size_t c = 0; c < channels; ++c) {
+                    std::vector<std::uint32_t> table(classes * bins * bins);
+                    for (std::size_t s = 0; s < samples; ++s)
+                        ++table[(static_cast<std::size_t>(label[s]) * bins + codes[other * samples + s]) * bins +
+                                codes[c * samples + s]];
+                    TableStatistics expected;
+                    table_statistics(table.data(), 1, classes, bins * bins, &expected, 1);
+                    const double bias = (expected.cells - expected.bins - expected.classes + 1) / (2 * expected.samples);
+                    CHECK_NEAR(got[c], expected.information - (correct ? bias : 0), 1e-13);
+                }
+            }
 }
 
 void shuffled_expectation_of_a_two_by_two_table() {
@@ -69,14 +159,14 @@ void normal_quantiles() {
     CHECK_NEAR(normal_quantile(1e-20), -9.262340089798408, 1e-13);
     const double x[] = {3, 1, 1, 2};
     double z[4];
-    normal_scores(x, 1, 4, 0, z, 1);
+    normal_scores(x, 1, 4, 0, z, nullptr, 1);
     CHECK(z[1] == z[2]);
     CHECK_NEAR(z[1], normal_quantile(0.3), 1e-15);
     CHECK_NEAR(z[0], normal_quantile(0.8), 1e-15);
-    normal_scores(x, 1, 4, 0.5, z, 1);
+    normal_scores(x, 1, 4, 0.5, z, nullptr, 1);
     CHECK_NEAR(z[1], normal_quantile(0.25), 1e-15);
     CHECK_NEAR(z[0], normal_quantile(0.875), 1e-15);
-    CHECK(throws<std::invalid_argument>([&] { normal_scores(x, 1, 4, 0.6, z, 1); }));
+    CHECK(throws<std::invalid_argument>([&] { normal_scores(x, 1, 4, 0.6, z, nullptr, 1); }));
 }
 
 void selection_prefers_news_to_a_twin() {
@@ -123,6 +213,12 @@ void selection_prefers_news_to_a_twin() {
 int main() {
     binary_symmetric_channel();
     large_counts_do_not_overflow();
+    estimates_do_not_depend_on_threads();
+    scores_that_tie_know_what_breaking_the_tie_would_give();
+    for (const std::size_t classes : {1, 4, 900}) {
+        pairs_equal_their_tables(classes, 8);
+        pairs_equal_their_tables(classes, 16);
+    }
     shuffled_expectation_of_a_two_by_two_table();
     ross_and_mixed_by_hand();
     normal_quantiles();

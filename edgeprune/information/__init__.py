@@ -28,10 +28,11 @@ from edgeprune.information.estimators import (
 )
 from edgeprune.information.gauss import Consumer, Elimination, backward_elimination
 from edgeprune.information.integer_covariance import IntegerCovariance
-from edgeprune.information.labels import bin_targets, multilabel_information, soft_joint_counts
+from edgeprune.information.labels import bin_targets, multilabel_information
 from edgeprune.information.neighbours import mixed_information, ross_information
 from edgeprune.information.selection import Selection, jmi_selection, joint_information
 from edgeprune.information.significance import false_discovery, p_values
+from edgeprune.information.soft import SoftCounts, soft_joint_counts
 
 __all__ = [
     "Codes",
@@ -45,6 +46,7 @@ __all__ = [
     "JointCounts",
     "Moments",
     "Selection",
+    "SoftCounts",
     "TableStatistics",
     "backward_elimination",
     "bin_targets",

@@ -8,14 +8,13 @@
 Guarantee: the state is integer counts on frozen edges, so it is bit-identical
 for any order and split of the samples and any number of ranks and threads; its
 memory does not depend on the number of samples; an update that fails changes
-nothing. No channel counts more than 2^32 - 1 samples: one more is an error.
-An empty batch changes nothing.
+nothing; any thread may call any method at any time. No channel counts more than
+2^32 - 1 samples: one more is an error. An empty batch changes nothing.
 """
 
 from __future__ import annotations
 
 import os
-import threading
 from typing import Any
 
 import numpy as np
@@ -25,58 +24,12 @@ from edgeprune.errors import DataError
 from edgeprune.information import files, validate
 from edgeprune.information._native import core
 from edgeprune.information.codes import Edges, require_edges
+from edgeprune.information.counts_state import STATE, CountsState
 from edgeprune.information.edge import fine_cells, scores_from_tables
 from edgeprune.information.validate import FloatArray
 
-_STATE: dict[str, tuple[type, int]] = {"table": (np.uint32, 3), "samples": (np.uint64, 0)}
 
-
-class _Counts:
-    """What both accumulators share: a table, its total, and a lock for calls that release the GIL."""
-
-    def __init__(self, channels: int, classes: int, cells: int) -> None:
-        self.classes = classes
-        self.samples = 0
-        self._table = np.zeros((channels, self.classes, cells), np.uint32)
-        self._lock = threading.Lock()
-
-    @property
-    def counts(self) -> npt.NDArray[np.uint32]:
-        """A copy of the counts, uint32, shape (channels, bins, classes)."""
-        with self._lock:
-            return self._table.copy().transpose(0, 2, 1)
-
-    def _room_for(self, more: int) -> None:
-        if self.samples + more > validate.MAX_SAMPLES:
-            raise DataError(
-                f"{self.samples} samples counted, {more} would follow; at most {validate.MAX_SAMPLES} fit",
-                tip="start a second accumulator",
-            )
-
-    def _batch(self, x: Any, labels: Any) -> tuple[npt.NDArray[Any], str, npt.NDArray[np.int32]]:
-        x, dtype = validate.activations(x)
-        channels = self._table.shape[0]
-        if x.shape[1] != channels:
-            raise DataError(f"x has {x.shape[1]} channels, the accumulator has {channels}")
-        return x, dtype, validate.class_labels(labels, x.shape[0], self.classes)
-
-    def _add(self, table: npt.NDArray[np.uint32], samples: int) -> None:
-        with self._lock:
-            self._room_for(samples)
-            self._table += table
-            self.samples += samples
-
-    def _restore(self, arrays: files.Arrays, path: str | os.PathLike[str]) -> None:
-        table, samples = arrays["table"], int(arrays["samples"])
-        if table.shape != self._table.shape:
-            raise DataError(f"{os.fspath(path)}: table is {table.shape}, wanted {self._table.shape}")
-        if (table.sum(axis=(1, 2), dtype=np.uint64) != samples).any():
-            raise DataError(f"{os.fspath(path)}: the counts do not add up to {samples} samples")
-        self._table = np.ascontiguousarray(table)
-        self.samples = samples
-
-
-class JointCounts(_Counts):
+class JointCounts(CountsState):
     """Joint counts of codes and labels on frozen edges.
 
     Raises:
@@ -96,7 +49,7 @@ class JointCounts(_Counts):
                 2^32 - 1 samples in all; the counts are then as they were.
         """
         threads = validate.thread_count(threads)
-        x, dtype, checked = self._batch(x, labels)
+        x, dtype, checked = _batch(x, labels, self._table.shape[0], self.classes)
         with self._lock:
             self._room_for(len(checked))
             good = core.add_counts(
@@ -120,9 +73,9 @@ class JointCounts(_Counts):
             raise DataError(f"other has {other.classes} classes, this one has {self.classes}")
         if other.edges != self.edges:
             raise DataError(
-                _first_difference(self.edges, other.edges), tip="freeze the edges once and share them"
+                first_difference(self.edges, other.edges), tip="freeze the edges once and share them"
             )
-        self._add(other.counts.transpose(0, 2, 1), other.samples)
+        self._add(*other._snapshot())
         return self
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -146,14 +99,14 @@ class JointCounts(_Counts):
         Raises:
             DataError: missing, damaged, inconsistent, or of another kind.
         """
-        wanted = {"thresholds": (np.float32, 2), **_STATE}
+        wanted = {"thresholds": (np.float32, 2), **STATE}
         arrays = files.expect(files.read(path, "joint-counts"), wanted, path)
         out = cls(Edges(arrays["thresholds"]), int(arrays["table"].shape[1]))
         out._restore(arrays, path)
         return out
 
 
-class EdgeCounts(_Counts):
+class EdgeCounts(CountsState):
     """Fine counts of inputs against labels, from which any connection's information is a re-binning.
 
     ranges: float32, shape (channels,), the largest magnitude of each input, frozen beforehand (for
@@ -183,7 +136,7 @@ class EdgeCounts(_Counts):
             DataError: as there.
         """
         threads = validate.thread_count(threads)
-        x, dtype, checked = self._batch(x, labels)
+        x, dtype, checked = _batch(x, labels, self._table.shape[0], self.classes)
         with self._lock:
             self._room_for(len(checked))
             good = core.add_fine_counts(x, dtype, self.ranges, checked, self.classes, self._table, threads)
@@ -205,7 +158,7 @@ class EdgeCounts(_Counts):
             raise DataError(f"other has {other.classes} classes, this one has {self.classes}")
         if not np.array_equal(other.ranges, self.ranges):
             raise DataError("other has other ranges", tip="freeze the ranges once and share them")
-        self._add(other.counts.transpose(0, 2, 1), other.samples)
+        self._add(*other._snapshot())
         return self
 
     def scores(self, weights: Any, steps: Any, *, theta: float = 0.0, threads: int = 0) -> FloatArray:
@@ -240,17 +193,27 @@ class EdgeCounts(_Counts):
         Raises:
             DataError: missing, damaged, inconsistent, or of another kind.
         """
-        wanted = {"ranges": (np.float32, 1), **_STATE}
+        wanted = {"ranges": (np.float32, 1), **STATE}
         arrays = files.expect(files.read(path, "edge-counts"), wanted, path)
         out = cls(arrays["ranges"], int(arrays["table"].shape[1]))
         out._restore(arrays, path)
         return out
 
 
-def _first_difference(mine: Edges, other: Edges) -> str:
+def _batch(
+    x: Any, labels: Any, channels: int, classes: int
+) -> tuple[npt.NDArray[Any], str, npt.NDArray[np.int32]]:
+    x, dtype = validate.activations(x)
+    if x.shape[1] != channels:
+        raise DataError(f"x has {x.shape[1]} channels, the accumulator has {channels}")
+    return x, dtype, validate.class_labels(labels, x.shape[0], classes)
+
+
+def first_difference(mine: Edges, other: Edges) -> str:
+    """Say where the edges of two accumulators differ."""
     if mine.thresholds.shape != other.thresholds.shape:
         return f"other has edges of shape {other.thresholds.shape}, this one {mine.thresholds.shape}"
-    channel, at = np.argwhere(mine.thresholds != other.thresholds)[0]
+    channel, at = np.argwhere(mine.thresholds.view(np.uint32) != other.thresholds.view(np.uint32))[0]
     return (
         f"other has other edges: thresholds[{channel}, {at}] is {other.thresholds[channel, at]}, "
         f"here {mine.thresholds[channel, at]}"

@@ -24,7 +24,13 @@ class Intervals:
 
 
 def bootstrap_intervals(
-    counts: Any, *, level: float = 0.95, resamples: int = 200, seed: int = 0, threads: int = 0
+    counts: Any,
+    *,
+    level: float = 0.95,
+    resamples: int = 200,
+    seed: int = 0,
+    unit: int = 1,
+    threads: int = 0,
 ) -> Intervals:
     """Give the Miller-Madow estimate of I with a basic bootstrap interval.
 
@@ -36,16 +42,23 @@ def bootstrap_intervals(
 
     Args:
         counts: uint32, shape (channels, bins, classes).
+        unit: counts per sample, which must be one: how the samples of soft labels scatter cannot be
+            told from their counts.
 
     Raises:
         DataError: counts of the wrong type, fewer than two samples, a level outside (0, 1), fewer
-            than 20 resamples, a seed outside 0..2^63-1.
+            than 20 resamples, a seed outside 0..2^63-1, or soft labels.
     """
     level = validate.finite(level, "level")
     if not 0 < level < 1:
         raise DataError(f"level is {level}, wanted between 0 and 1")
     resamples = validate.whole(resamples, "resamples", 20, validate.MAX_SAMPLES)
     seed, threads = validate.whole(seed, "seed", 0, validate.MAX_INT64), validate.thread_count(threads)
+    if validate.whole(unit, "unit", 1, validate.MAX_SAMPLES) > 1:
+        raise DataError(
+            f"unit is {unit}: counts of soft labels do not tell how their samples scatter",
+            tip="resample the samples, and count each time",
+        )
     table = validate.joint_table(counts)
     channels, classes, bins = table.shape
     stats = statistics_of(table, threads)

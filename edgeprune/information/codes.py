@@ -7,7 +7,8 @@ number of thresholds that are not above it, compared exactly. Zero (|x| < 2^-133
 has a code of its own, because ReLU puts an atom there.
 
 Guarantee: the edges depend on the set of sketched values alone, not on their
-order, threads, or instruction set; the same edges give the same codes anywhere.
+order, threads, instruction set, or on whether the caller's thread flushes
+subnormal numbers; the same edges give the same codes anywhere.
 Values of other types are compared as float32 (float64 rounds to nearest).
 Elsewhere: counting codes against labels (counts).
 """
@@ -50,8 +51,9 @@ class Edges:
             raise DataError(
                 f"thresholds[{channel}, {at}] is {thresholds[channel, at]}, below the one before it"
             )
-        if thresholds.base is not None or thresholds is self.thresholds:
-            thresholds = thresholds.copy()
+        thresholds = thresholds.copy()
+        bits = thresholds.view(np.uint32)
+        bits[bits == 0x80000000] = 0  # -0 is the same threshold as 0, and must be the same bytes
         thresholds.flags.writeable = False
         object.__setattr__(self, "thresholds", thresholds)
 
@@ -66,7 +68,12 @@ class Edges:
         return int(self.thresholds.shape[1]) + 1
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Edges) and np.array_equal(self.thresholds, other.thresholds)
+        # By bits: a thread that takes subnormal numbers for zero would find zero's thresholds equal.
+        return (
+            isinstance(other, Edges)
+            and self.thresholds.shape == other.thresholds.shape
+            and self.thresholds.tobytes() == other.thresholds.tobytes()
+        )
 
     def __hash__(self) -> int:
         return hash(self.thresholds.tobytes())
@@ -96,6 +103,10 @@ class Codes:
                 f"codes have type {self.codes.dtype} and shape {self.codes.shape}, "
                 "wanted uint8 (samples, channels)"
             )
+        if self.codes.shape[0] > validate.MAX_SAMPLES:
+            raise DataError(
+                f"codes have {self.codes.shape[0]} samples, at most {validate.MAX_SAMPLES} can be counted"
+            )
         object.__setattr__(self, "bins", validate.whole(self.bins, "bins", 1, 256))
         if self.edges is not None:
             require_edges(self.edges)
@@ -108,7 +119,11 @@ class Codes:
 
 
 def sketch_rows(samples: int, sketch: int = SKETCH) -> npt.NDArray[np.uint32]:
-    """Return the fixed, evenly spread sample indices that edges are taken from; all of them if few.
+    """Return the sample indices that edges are taken from: fixed, ascending; all of them if few.
+
+    `samples` is cut into `sketch` runs of equal length and one sample is taken from each, at a place
+    that a hash of the run's number decides (splitmix64). Even steps would follow any period in the
+    order of the samples, such as labels that come in turn, and see few of the classes.
 
     Raises:
         DataError: samples is negative or too large, sketch is below 2.
@@ -117,9 +132,13 @@ def sketch_rows(samples: int, sketch: int = SKETCH) -> npt.NDArray[np.uint32]:
     sketch = validate.whole(sketch, "sketch", 2)
     if samples <= sketch:
         return np.arange(samples, dtype=np.uint32)
-    return (
-        (2 * np.arange(sketch, dtype=np.uint64) + 1) * np.uint64(samples) // np.uint64(2 * sketch)
-    ).astype(np.uint32)
+    run = np.arange(sketch + 1, dtype=np.uint64)
+    bounds = run * np.uint64(samples) // np.uint64(sketch)
+    z = run[:-1] * np.uint64(0x9E3779B97F4A7C15)  # modulo 2^64, as all that follows
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    z ^= z >> np.uint64(31)
+    return (bounds[:-1] + z % np.diff(bounds)).astype(np.uint32)
 
 
 def find_edges(x: Any, bins: int = 32, *, sketch: int = SKETCH, threads: int = 0) -> Edges:
@@ -127,7 +146,7 @@ def find_edges(x: Any, bins: int = 32, *, sketch: int = SKETCH, threads: int = 0
 
     Negative and positive values share the cells by their mass, at least one
     each, so `bins` + 1 codes result. Quantiles are taken over at most `sketch`
-    evenly spread samples, on the grid of float32's sign, exponent and leading
+    samples (`sketch_rows`), on the grid of float32's sign, exponent and leading
     seven mantissa bits, or exactly where one cell of that grid holds more than a
     bin.
 
@@ -141,7 +160,15 @@ def find_edges(x: Any, bins: int = 32, *, sketch: int = SKETCH, threads: int = 0
         DataError: wrong type or shape, no samples, NaN or infinity in a sketched sample,
             bins or sketch out of range.
     """
-    x, dtype = validate.activations(x)
+    return edges_of(*validate.activations(x), bins, sketch, threads)
+
+
+def edges_of(x: npt.NDArray[Any], dtype: str, bins: int, sketch: int, threads: int) -> Edges:
+    """Find the edges of activations that are validated already.
+
+    Raises:
+        DataError: as `find_edges`.
+    """
     validate.not_empty(x)
     bins, threads = validate.whole(bins, "bins", 2, MAX_BINS), validate.thread_count(threads)
     thresholds = core.find_edges(x, dtype, sketch_rows(x.shape[0], sketch), bins, threads)
@@ -176,7 +203,10 @@ def fixed_edges(low: Any, high: Any, bins: int = 32, *, zero_atom: bool = True) 
     if zero_atom:
         atom = np.array([0x8000FFFF, 0x00010000], np.uint32).view(np.float32)  # as the core's quantile edges
         thresholds = np.hstack([thresholds, np.broadcast_to(atom, (len(low), 2))])
-    return Edges(np.sort(thresholds + np.float32(0), axis=1))
+    # As ordered integers: a thread that takes subnormal numbers for zero cannot tell the atom's from it.
+    bits = thresholds.view(np.int32)
+    ordered = np.sort(np.where(bits < 0, bits ^ np.int32(0x7FFFFFFF), bits), axis=1)
+    return Edges(np.where(ordered < 0, ordered ^ np.int32(0x7FFFFFFF), ordered).view(np.float32))
 
 
 def encode(x: Any, edges: Edges, *, threads: int = 0) -> Codes:
@@ -189,7 +219,11 @@ def encode(x: Any, edges: Edges, *, threads: int = 0) -> Codes:
         DataError: wrong type or shape, other channels than the edges, NaN or infinity.
     """
     x, dtype = validate.activations(x)
-    edges, threads = require_edges(edges), validate.thread_count(threads)
+    return _encode(x, dtype, require_edges(edges), threads)
+
+
+def _encode(x: npt.NDArray[Any], dtype: str, edges: Edges, threads: int) -> Codes:
+    threads = validate.thread_count(threads)
     if x.shape[1] != edges.channels:
         raise DataError(f"x has {x.shape[1]} channels, the edges have {edges.channels}")
     codes = core.encode(x, dtype, edges.thresholds, threads)
@@ -206,9 +240,10 @@ def quantize(
     Raises:
         DataError: as `find_edges` and `encode`.
     """
+    x, dtype = validate.activations(x)
     if edges is None:
-        edges = find_edges(x, bins, sketch=sketch, threads=threads)
-    return encode(x, edges, threads=threads)
+        edges = edges_of(x, dtype, bins, sketch, threads)
+    return _encode(x, dtype, require_edges(edges), threads)
 
 
 def require_edges(edges: Any) -> Edges:

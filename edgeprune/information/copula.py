@@ -31,7 +31,7 @@ def normal_scores(x: Any, *, offset: float = 0.0, threads: int = 0) -> FloatArra
     Raises:
         DataError: wrong type or shape, no samples, NaN or infinity, an offset outside 0..1/2.
     """
-    return _scores(x, "x", offset, threads).T
+    return _scores(x, "x", offset, threads)[0].T
 
 
 def copula_information(
@@ -44,8 +44,8 @@ def copula_information(
 ) -> FloatArray:
     """Estimate I between every pair of channels by -1/2 log(1 - rho^2) of their normal scores.
 
-    A constant channel has rho = 0. Where ranks agree entirely I is infinite, or as much as
-    rounding leaves of it.
+    A constant channel has information 0. Where ranks agree entirely I is infinite, or as much
+    as rounding leaves of it.
 
     Args:
         x: floats, shape (samples, channels).
@@ -62,8 +62,8 @@ def copula_information(
     """
     if correction not in ("none", "gcmi"):
         raise DataError(f"correction is {correction!r}, wanted none or gcmi")
-    a = _scores(x, "x", offset, threads)
-    b = a if y is None else _scores(y, "y", offset, threads)
+    a, _ = _scores(x, "x", offset, threads)
+    b = a if y is None else _scores(y, "y", offset, threads)[0]
     samples = a.shape[1]
     if b.shape[1] != samples:
         raise DataError(f"x has {samples} samples, y has {b.shape[1]}")
@@ -75,13 +75,18 @@ def copula_information(
     if correction == "none":
         return np.asarray(plug_in)
     bias: float = 0.5 * (digamma((samples - 1) / 2) - digamma((samples - 2) / 2))
-    return np.asarray(plug_in - bias)
+    constant = (a == a[:, :1]).all(axis=1)[:, None] | (b == b[:, :1]).all(axis=1)
+    return np.where(constant, 0.0, plug_in - bias)
 
 
 def copula_label_information(
     x: Any, labels: Any, *, classes: int | None = None, threads: int = 0
 ) -> FloatArray:
     """Estimate I(x_c; Y) by 1/2 [log var(z) - <log var(z|Y)>] of normal scores z, bias corrected.
+
+    Tied values count with the variance that breaking their ties would give them, on average: a
+    channel that is constant within a class (a dead one) has a finite spread there, that of the ranks
+    it shares, and a constant channel has information 0.
 
     Args:
         x: floats, shape (samples, channels).
@@ -93,35 +98,37 @@ def copula_label_information(
     Raises:
         DataError: wrong type or shape, unequal lengths, NaN or infinity, a class of one sample.
     """
-    z = _scores(x, "x", 0.0, threads)
+    z, spread = _scores(x, "x", 0.0, threads, spread=True)
     samples = z.shape[1]
-    classes = validate.classes_of(labels) if classes is None else classes
-    checked = validate.class_labels(labels, samples, classes)
+    checked, _ = validate.labels_and_classes(labels, samples, classes)
 
-    def entropy(part: FloatArray) -> FloatArray:  # up to log(2 pi e)/2, which cancels
-        n = part.shape[1]
+    def entropy(of: Any) -> FloatArray:  # up to log(2 pi e)/2, which cancels
+        part, n = z[:, of], np.count_nonzero(of)
+        squares = ((part - part.mean(axis=1, keepdims=True)) ** 2 + spread[:, of]).sum(axis=1)
         bias: float = 0.5 * (np.log(2 / (n - 1)) + digamma((n - 1) / 2))
         with np.errstate(divide="ignore"):
-            return np.asarray(0.5 * np.log(part.var(axis=1, ddof=1)) - bias)
+            return np.asarray(0.5 * np.log(squares / (n - 1)) - bias)
 
-    out = entropy(z)
-    constant = z.std(axis=1) == 0
-    for k in np.unique(checked):
-        part = z[:, checked == k]
-        if part.shape[1] < 2:
-            raise DataError(f"class {k} has one sample, wanted at least two")
-        with np.errstate(invalid="ignore"):
-            out = out - part.shape[1] / samples * entropy(part)
+    present, often = np.unique(checked, return_counts=True)
+    if often.min() < 2:
+        raise DataError(f"class {present[np.argmin(often)]} has one sample, wanted at least two")
+    constant = (z == z[:, :1]).all(axis=1)
+    out = entropy(np.ones(samples, bool))
+    for k, n in zip(present, often, strict=True):
+        out = out - n / samples * entropy(checked == k)
     return np.where(constant, 0.0, out)
 
 
-def _scores(x: Any, name: str, offset: float, threads: int) -> FloatArray:
-    """Normal scores, shape (channels, samples)."""
+def _scores(
+    x: Any, name: str, offset: float, threads: int, *, spread: bool = False
+) -> tuple[FloatArray, FloatArray]:
+    """Normal scores, shape (channels, samples), and the variance that ties hide, if it is wanted."""
     offset = validate.finite(offset, "offset")
     if not 0 <= offset <= 0.5:
         raise DataError(f"offset is {offset}, wanted 0..0.5")
-    scores: FloatArray = core.normal_scores(doubles(x, name), offset, validate.thread_count(threads))
-    return scores
+    threads = validate.thread_count(threads)
+    scores, hidden = core.normal_scores(doubles(x, name), offset, spread, threads)
+    return scores, hidden
 
 
 def _unit(z: FloatArray) -> FloatArray:

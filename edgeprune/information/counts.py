@@ -28,10 +28,21 @@ def joint_counts(codes: Codes, labels: Any, classes: int, *, threads: int = 0) -
         uint32, shape (channels, bins, classes).
 
     Raises:
-        DataError: no Codes, unequal lengths, labels of the wrong type or out of range.
+        DataError: no Codes, unequal lengths, labels of the wrong type or out of range, or a table that
+            does not fit into memory.
     """
-    samples, channels = require_codes(codes).codes.shape
-    checked, threads = validate.class_labels(labels, samples, classes), validate.thread_count(threads)
-    counts = np.zeros((channels, int(classes), codes.bins), np.uint32)
-    core.add_code_counts(codes.codes, codes.bins, checked, int(classes), counts, threads)
-    return counts.transpose(0, 2, 1)
+    checked = validate.class_labels(labels, require_codes(codes).codes.shape[0], classes)
+    return count_table(codes, checked, int(classes), threads).transpose(0, 2, 1)
+
+
+def count_table(
+    codes: Codes, labels: npt.NDArray[np.int32], classes: int, threads: int
+) -> npt.NDArray[np.uint32]:
+    """Count against labels that are validated already: uint32, shape (channels, classes, bins).
+
+    Raises:
+        DataError: the table does not fit into memory.
+    """
+    counts = validate.zero_counts(codes.codes.shape[1], classes, codes.bins)
+    core.add_code_counts(codes.codes, codes.bins, labels, classes, counts, validate.thread_count(threads))
+    return counts

@@ -1,38 +1,29 @@
 """Covariance, deterministic and mergeable.
 
-Floating-point sums depend on their order, so the order is fixed: samples are
-numbered, blocks of 256 consecutive numbers are summed in sequence, and blocks are
-added pairwise up a binary tree over block numbers.
+Floating-point sums depend on their order, so the order is fixed (moment_tree): samples are
+numbered, and what is added to what follows from the numbers alone.
 
 Guarantee: the same numbered samples give the same bits however they were split,
-ordered or merged, on any number of threads and any instruction set. Memory is
-O(log N) matrices while a part's blocks are consecutive; scattered blocks wait for
-their siblings. Elsewhere: INT8 codes, whose covariance needs no order at all (integer_covariance).
+ordered or merged, on any number of threads and any instruction set; any thread may call any
+method at any time. Memory is O(log N) matrices while a part's blocks are consecutive; scattered
+blocks wait for their siblings. float64 is taken as it is, other types exactly.
+Elsewhere: INT8 codes, whose covariance needs no order at all (integer_covariance).
 """
 
 from __future__ import annotations
 
 import os
+import threading
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from edgeprune.errors import DataError
 from edgeprune.information import files, validate
-from edgeprune.information._native import core
+from edgeprune.information.codes import LARGEST
+from edgeprune.information.moment_tree import BLOCK, Loose, MomentTree, as_float64
 from edgeprune.information.validate import FloatArray
-
-BLOCK = 256
-
-
-@dataclass
-class _Loose:
-    """Samples of one block that is not yet whole."""
-
-    rows: npt.NDArray[np.float32]  # (BLOCK, channels)
-    there: npt.NDArray[np.bool_]  # (BLOCK,)
 
 
 @dataclass(frozen=True)
@@ -44,7 +35,6 @@ class Moments:
     covariance: FloatArray
 
 
-_Node = tuple[FloatArray, FloatArray]  # sums and sums of products about the shift
 _STATE: dict[str, tuple[type, int]] = {
     "shift": (np.float64, 1),
     "samples": (np.int64, 1),
@@ -52,63 +42,56 @@ _STATE: dict[str, tuple[type, int]] = {
     "sums": (np.float64, 2),
     "products": (np.float64, 3),
     "blocks": (np.int64, 1),
-    "rows": (np.float32, 2),
+    "rows": (np.float64, 2),
     "there": (np.bool_, 2),
 }
+_HIGHEST = 54  # level of a node whose samples are numbered in 63 bits
 
 
 class Covariance:
     """Means and covariances of numbered samples.
 
-    shift: float64, shape (channels,), subtracted first; near the mean it avoids
-    cancellation. Frozen, and the same on every rank. Zero if left out.
+    shift: float64, shape (channels,), subtracted first, in double precision; near the
+    mean it avoids cancellation. Frozen, and the same on every rank. Zero if left out.
 
     Raises:
-        DataError: no channels, or a shift that is not finite or of another shape.
+        DataError: no channels, or a shift of another shape or beyond float32.
     """
 
     def __init__(self, channels: int, shift: Any = None) -> None:
         channels = validate.whole(channels, "channels", 1, validate.MAX_CHANNELS)
         shift = np.zeros(channels) if shift is None else validate.numbers(shift, "shift").copy()
-        if shift.shape != (channels,) or not np.isfinite(shift).all():
-            raise DataError(f"shift has shape {shift.shape}, wanted finite ({channels},)")
+        if shift.shape != (channels,) or not (np.abs(shift) <= LARGEST).all():
+            raise DataError(f"shift has shape {shift.shape}, wanted ({channels},) of what float32 can hold")
         self.channels = channels
-        self.shift = shift
+        self.shift: FloatArray = shift
         self.samples = 0
         self._next = 0
-        self._nodes: dict[tuple[int, int], _Node] = {}  # (level, index): blocks index*2^level and on
-        self._loose: dict[int, _Loose] = {}
+        self._tree = MomentTree(shift)
+        self._lock = threading.Lock()
 
     def update(self, x: Any, start: int | None = None, *, threads: int = 0) -> Covariance:
         """Add samples numbered start, start + 1, ...; they follow the last batch if `start` is left out.
 
         Raises:
-            DataError: wrong type or shape, NaN or infinity, or a number that was there already; nothing
-                is then added.
+            DataError: wrong type or shape, NaN or infinity (also as float32), or a number that was there
+                already; nothing is then added.
         """
         x, dtype = validate.activations(x)
         if x.shape[1] != self.channels:
             raise DataError(f"x has {x.shape[1]} channels, the accumulator has {self.channels}")
         threads = validate.thread_count(threads)
-        start = validate.whole(
-            self._next if start is None else start, "start", 0, validate.MAX_INT64 - x.shape[0]
-        )
-        stop = start + x.shape[0]
-        self._refuse_known(start, stop)
-        if core.find_non_finite(x, dtype) is not None:
+        with self._lock:
+            start = validate.whole(
+                self._next if start is None else start, "start", 0, validate.MAX_INT64 - x.shape[0]
+            )
+            self._tree.refuse_known(start, start + x.shape[0])
+            batch = MomentTree(self.shift)
+            good = batch.add(x, dtype, start, threads)
+            if good:
+                self._absorb(batch, x.shape[0], start + x.shape[0], threads)
+        if not good:
             validate.refuse_non_finite(x, dtype)
-        at = start
-        while at < stop:
-            block = at // BLOCK
-            end = min(stop, (block + 1) * BLOCK)
-            part = x[at - start : end - start]
-            if end - at == BLOCK:
-                self._push(0, block, core.block_moments(part, dtype, 0, BLOCK, self.shift, threads))
-            else:
-                self._keep(block, at % BLOCK, _as_float32(part, dtype), threads)
-            at = end
-        self.samples += x.shape[0]
-        self._next = stop
         return self
 
     def merge(self, other: Covariance, *, threads: int = 0) -> Covariance:
@@ -125,19 +108,17 @@ class Covariance:
             raise DataError(
                 "other has other channels or another shift", tip="freeze the shift once and share it"
             )
-        for level, index in other._nodes:
-            self._refuse_known(index * BLOCK << level, (index + 1) * BLOCK << level)
-        for block, loose in other._loose.items():
-            for place in np.flatnonzero(loose.there):
-                self._refuse_known(block * BLOCK + int(place), block * BLOCK + int(place) + 1)
-        for (level, index), node in other._nodes.items():
-            self._push(level, index, node)
-        for block, loose in other._loose.items():
-            for place in np.flatnonzero(loose.there):
-                self._keep(block, int(place), loose.rows[place : place + 1], threads)
-        self.samples += other.samples
-        self._next = max(self._next, other._next)
+        with other._lock:  # never held together with this one's: two may be merged into each other
+            tree, samples, after = other._tree.copy(), other.samples, other._next
+        with self._lock:
+            self._tree.refuse_shared(tree)
+            self._absorb(tree, samples, max(self._next, after), threads)
         return self
+
+    def _absorb(self, tree: MomentTree, samples: int, after: int, threads: int) -> None:
+        self._tree.absorb(tree, threads)
+        self.samples += samples
+        self._next = after
 
     def moments(self, *, threads: int = 0) -> Moments:
         """Give mean and covariance (divided by the number of samples) of everything added so far.
@@ -146,25 +127,14 @@ class Covariance:
             DataError: no samples.
         """
         threads = validate.thread_count(threads)
-        if self.samples == 0:
+        with self._lock:
+            tree, samples = self._tree.copy(), self.samples
+        if samples == 0:
             raise DataError("no samples were added")
-        level_nodes = {(level, index): node for (level, index), node in self._nodes.items()}
-        for block, loose in self._loose.items():
-            part = np.ascontiguousarray(loose.rows[loose.there])
-            level_nodes[0, block] = core.block_moments(part, "float32", 0, len(part), self.shift, threads)
-        level = 0
-        while len(level_nodes) > 1 or level < max(key[0] for key in level_nodes):
-            for index in sorted(index for at, index in level_nodes if at == level):
-                if (level, index) not in level_nodes:
-                    continue  # went up with its sibling
-                node = level_nodes.pop((level, index))
-                sibling = level_nodes.pop((level, index ^ 1), None)
-                level_nodes[level + 1, index // 2] = node if sibling is None else _sum(node, sibling)
-            level += 1
-        ((sums, products),) = level_nodes.values()
-        centre = sums / self.samples
-        covariance = products / self.samples - np.outer(centre, centre)
-        return Moments(self.samples, self.shift + centre, (covariance + covariance.T) / 2)
+        sums, products = tree.total(threads)
+        centre = sums / samples
+        covariance = products / samples - np.outer(centre, centre)
+        return Moments(samples, self.shift + centre, (covariance + covariance.T) / 2)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the state to one npz file.
@@ -172,22 +142,19 @@ class Covariance:
         Raises:
             OutputError: the file cannot be written.
         """
-        nodes = sorted(self._nodes)
-        loose = sorted(self._loose)
-        empty = (0, self.channels)
+        with self._lock:
+            tree, samples, after = self._tree.copy(), self.samples, self._next
+        nodes, loose = sorted(tree.nodes), sorted(tree.loose)
+        size = self.channels
         arrays: files.Arrays = {
             "shift": self.shift,
-            "samples": np.array([self.samples, self._next], np.int64),
+            "samples": np.array([samples, after], np.int64),
             "nodes": np.array(nodes, np.int64).reshape(-1, 2),
-            "sums": np.array([self._nodes[n][0] for n in nodes]).reshape(-1, self.channels),
-            "products": np.array([self._nodes[n][1] for n in nodes]).reshape(
-                -1, self.channels, self.channels
-            ),
+            "sums": np.array([tree.nodes[n][0] for n in nodes]).reshape(-1, size),
+            "products": np.array([tree.nodes[n][1] for n in nodes]).reshape(-1, size, size),
             "blocks": np.array(loose, np.int64),
-            "rows": np.concatenate([self._loose[b].rows for b in loose])
-            if loose
-            else np.zeros(empty, np.float32),
-            "there": np.array([self._loose[b].there for b in loose], bool).reshape(-1, BLOCK),
+            "rows": np.array([tree.loose[b].rows for b in loose]).reshape(-1, size),
+            "there": np.array([tree.loose[b].there for b in loose], bool).reshape(-1, BLOCK),
         }
         files.write(path, "covariance", arrays)
 
@@ -212,67 +179,63 @@ class Covariance:
         wrong = [name for name, shape in shapes.items() if arrays[name].shape != shape]
         if wrong:
             raise DataError(f"{os.fspath(path)}: {wrong[0]} has shape {arrays[wrong[0]].shape}")
-        for (level, index), *node in zip(nodes, arrays["sums"], arrays["products"], strict=True):
-            out._nodes[int(level), int(index)] = (node[0], node[1])
+        _refuse_impossible(arrays, path)
+        tree = out._tree
+        for (level, index), *node in zip(nodes.tolist(), arrays["sums"], arrays["products"], strict=True):
+            tree.refuse_known(index * BLOCK << level, (index + 1) * BLOCK << level)
+            tree.nodes[level, index] = (node[0], node[1])
         rows = arrays["rows"].reshape(-1, BLOCK, out.channels)
-        for block, part, known in zip(blocks, rows, there, strict=True):
-            out._loose[int(block)] = _Loose(part.copy(), known.copy())
+        for block, part, known in zip(blocks.tolist(), rows, there, strict=True):
+            tree.refuse_known(block * BLOCK, (block + 1) * BLOCK)
+            tree.loose[block] = Loose(part.copy(), known.copy())
         out.samples, out._next = (int(n) for n in arrays["samples"])
-        if out.samples != there.sum() + sum(BLOCK << level for level, _ in out._nodes):
+        if out.samples != there.sum() + sum(BLOCK << level for level, _ in tree.nodes):
             raise DataError(f"{os.fspath(path)}: its blocks do not add up to {out.samples} samples")
         return out
 
-    def _refuse_known(self, start: int, stop: int) -> None:
-        for level, index in self._nodes:
-            low = max(start, index * BLOCK << level)
-            if low < min(stop, (index + 1) * BLOCK << level):
-                raise DataError(f"sample {low} was added before")
-        for block, loose in self._loose.items():
-            low, high = max(start, block * BLOCK), min(stop, (block + 1) * BLOCK)
-            if low < high:
-                known = np.flatnonzero(loose.there[low - block * BLOCK : high - block * BLOCK])
-                if known.size:
-                    raise DataError(f"sample {low + int(known[0])} was added before")
 
-    def _keep(self, block: int, place: int, part: npt.NDArray[np.float32], threads: int) -> None:
-        loose = self._loose.get(block)
-        if loose is None:
-            loose = _Loose(np.zeros((BLOCK, self.channels), np.float32), np.zeros(BLOCK, bool))
-            self._loose[block] = loose
-        loose.rows[place : place + len(part)] = part
-        loose.there[place : place + len(part)] = True
-        if loose.there.all():
-            del self._loose[block]
-            self._push(0, block, core.block_moments(loose.rows, "float32", 0, BLOCK, self.shift, threads))
-
-    def _push(self, level: int, index: int, node: _Node) -> None:
-        while (sibling := self._nodes.pop((level, index ^ 1), None)) is not None:
-            node = _sum(node, sibling)
-            level, index = level + 1, index // 2
-        self._nodes[level, index] = node
+def _refuse_impossible(arrays: files.Arrays, path: str | os.PathLike[str]) -> None:
+    """Refuse numbers that no samples have."""
+    level, index = arrays["nodes"].T
+    numbered = (level >= 0) & (level <= _HIGHEST) & (index >= 0) & (index < 1 << (_HIGHEST + 1))
+    products = arrays["products"]
+    there = arrays["there"]
+    good = {
+        "samples": bool((arrays["samples"] >= 0).all()),
+        "nodes": bool((numbered & (index >> np.clip(_HIGHEST + 1 - level, 0, 63) == 0)).all()),
+        "blocks": bool(((arrays["blocks"] >= 0) & (arrays["blocks"] < 1 << (_HIGHEST + 1))).all()),
+        "sums": bool(np.isfinite(arrays["sums"]).all()),
+        "products": bool(
+            np.isfinite(products).all()
+            and (products == products.transpose(0, 2, 1)).all()
+            and (np.diagonal(products, axis1=1, axis2=2) >= 0).all()
+        ),
+        "rows": bool(np.isfinite(arrays["rows"]).all()),
+        "there": not bool(there.all(axis=1).any()) if len(there) else True,
+    }
+    for name, fine in good.items():
+        if not fine:
+            raise DataError(f"{os.fspath(path)}: {name} are those of no samples")
 
 
 def covariance(x: Any, *, threads: int = 0) -> Moments:
     """Give mean and covariance of x, floats of shape (samples, channels), divided by the number of samples.
 
-    The shift is the mean of the first block, so offsets cost no precision.
+    The shift is the mean of the first block, taken off in double precision, so offsets cost no
+    precision: not even that of float64, of which 1e8 + 1 is as good as 1.
 
     Raises:
         DataError: wrong type or shape, no samples, NaN or infinity.
     """
     x, dtype = validate.activations(x)
     validate.not_empty(x)
-    if core.find_non_finite(x, dtype) is not None:
+    threads = validate.thread_count(threads)
+    with np.errstate(invalid="ignore", over="ignore"):
+        shift = as_float64(x[:BLOCK], dtype).mean(axis=0)
+    if not np.isfinite(shift).all():
         validate.refuse_non_finite(x, dtype)
-    shift = _as_float32(x[:BLOCK], dtype).astype(np.float64).mean(axis=0)
-    return Covariance(x.shape[1], shift).update(x, threads=threads).moments(threads=threads)
-
-
-def _as_float32(x: npt.NDArray[Any], dtype: str) -> npt.NDArray[np.float32]:
-    if dtype == "bfloat16":
-        return (np.ascontiguousarray(x).view(np.uint16).astype(np.uint32) << 16).view(np.float32)
-    return np.asarray(x, dtype=np.float32)
-
-
-def _sum(a: _Node, b: _Node) -> _Node:
-    return a[0] + b[0], a[1] + b[1]
+    total = Covariance(x.shape[1], shift)
+    if not total._tree.add(x, dtype, 0, threads):
+        validate.refuse_non_finite(x, dtype)
+    total.samples = x.shape[0]
+    return total.moments(threads=threads)

@@ -62,9 +62,7 @@ def edge_information(
     x, dtype = validate.activations(x)
     validate.not_empty(x)
     samples, channels = x.shape
-    if classes is None:
-        classes = validate.classes_of(labels)
-    checked = validate.class_labels(labels, samples, classes)
+    checked, classes = validate.labels_and_classes(labels, samples, classes)
     ranges = core.find_ranges(x, dtype, threads)
     if ranges is None:
         validate.refuse_non_finite(x, dtype)
@@ -74,8 +72,9 @@ def edge_information(
     entropy = np.empty((channels, core.edge_steps))
     for first in range(0, channels, width):
         part = slice(first, min(first + width, channels))
-        counts = np.zeros((part.stop - part.start, classes, cells), np.uint32)
-        core.add_fine_counts(x[:, part], dtype, ranges[part], checked, classes, counts, threads)
+        counts = validate.zero_counts(part.stop - part.start, classes, cells)
+        if not core.add_fine_counts(x[:, part], dtype, ranges[part], checked, classes, counts, threads):
+            validate.refuse_non_finite(x, dtype)
         information[part], entropy[part] = core.edge_tables(counts, threads)
     return scores_from_tables(ranges, information, entropy, weights, steps, theta, threads)
 

@@ -15,8 +15,8 @@ import numpy.typing as npt
 from edgeprune.errors import DataError
 from edgeprune.information import validate
 from edgeprune.information._native import core
-from edgeprune.information.codes import Codes, find_edges
-from edgeprune.information.counts import joint_counts
+from edgeprune.information.codes import Codes, edges_of
+from edgeprune.information.counts import count_table
 from edgeprune.information.validate import FloatArray
 
 Correction = Literal["none", "miller-madow", "full", "shuffle"]
@@ -48,13 +48,28 @@ def table_statistics(counts: Any, *, threads: int = 0) -> TableStatistics:
     return statistics_of(validate.joint_table(counts), threads)
 
 
-def statistics_of(table: npt.NDArray[np.uint32], threads: int) -> TableStatistics:
-    """Do the same for a validated table (channels, classes, bins).
+def statistics_of(table: npt.NDArray[np.uint32], threads: int, unit: int = 1) -> TableStatistics:
+    """Do the same for a table (channels, classes, bins) whose type and shape are validated.
 
     Raises:
-        DataError: no number of threads.
+        DataError: no number of threads, more counts than can have been counted, or no multiple of `unit`.
     """
-    return _named(core.table_statistics(table, validate.thread_count(threads)))
+    stats = _named(core.table_statistics(table, validate.thread_count(threads)))
+    over = stats.samples > validate.MAX_SAMPLES
+    if over.any():
+        at = int(np.argmax(over))
+        raise DataError(
+            f"counts of channel {at} add up to {int(stats.samples[at])}, at most {validate.MAX_SAMPLES}",
+            tip="arrays of counts wrap when they are added; merge accumulators instead",
+        )
+    uneven = stats.samples % unit != 0
+    if uneven.any():
+        at = int(np.argmax(uneven))
+        raise DataError(
+            f"counts of channel {at} add up to {int(stats.samples[at])}, no multiple of unit={unit}",
+            tip="pass the resolution that the counts were made with",
+        )
+    return stats
 
 
 def _named(rows: FloatArray) -> TableStatistics:
@@ -86,7 +101,9 @@ def mutual_information(
         counts_or_codes: uint32 counts, shape (channels, bins, classes), or Codes.
         labels: with Codes: integers, shape (samples,).
         classes: with Codes: number of classes; the largest label plus one if left out.
-        unit: counts per sample; more than one for soft labels, which have no `shuffle`.
+        unit: counts per sample; more than one for soft labels (soft_joint_counts), which have no
+            `shuffle` and whose bias the other corrections exceed: they take a label for certain.
+            `SoftCounts.information` knows better.
 
     Returns:
         float64, shape (channels,).
@@ -101,7 +118,7 @@ def mutual_information(
             f"unit is {unit} with correction {correction}", tip="soft labels cannot be shuffled by counts"
         )
     table = _table(counts_or_codes, labels, classes, threads)
-    stats = _enough(statistics_of(table, threads), unit)
+    stats = _enough(statistics_of(table, threads, unit), unit)
     if correction == "shuffle":
         expected: FloatArray = core.shuffled_information(table, threads)
         return stats.information - expected
@@ -124,22 +141,29 @@ def _check_correction(correction: str) -> None:
 
 
 def entropy(
-    counts_or_codes: Any, *, correction: Literal["none", "miller-madow"] = "miller-madow", threads: int = 0
+    counts_or_codes: Any,
+    *,
+    correction: Literal["none", "miller-madow"] = "miller-madow",
+    unit: int = 1,
+    threads: int = 0,
 ) -> FloatArray:
     """Estimate H(T_c) for every channel, in nats: plug-in, plus (R-1)/2N for Miller-Madow.
 
     Args:
         counts_or_codes: uint32 counts, shape (channels, bins, classes), or Codes.
+        unit: counts per sample; as many as a soft label's resolution, and then as right as with one.
 
     Raises:
         DataError: counts of the wrong type, fewer than two samples, an unknown correction.
     """
     if correction not in ("none", "miller-madow"):
         raise DataError(f"correction is {correction!r}, wanted none or miller-madow")
-    stats = _enough(statistics_of(_table(counts_or_codes, None, 1, threads), threads))
+    unit = validate.whole(unit, "unit", 1, validate.MAX_SAMPLES)
+    table = _table(counts_or_codes, None, 1, threads)
+    stats = _enough(statistics_of(table, threads, unit), unit)
     if correction == "none":
         return stats.entropy
-    return stats.entropy + (stats.bins - 1) / (2 * stats.samples)
+    return stats.entropy + (stats.bins - 1) * unit / (2 * stats.samples)
 
 
 def conditional_entropy(
@@ -148,6 +172,7 @@ def conditional_entropy(
     *,
     classes: int | None = None,
     correction: Literal["none", "miller-madow"] = "miller-madow",
+    unit: int = 1,
     threads: int = 0,
 ) -> FloatArray:
     """Estimate H(T_c | Y) = H(T_c, Y) - H(Y), in nats; Miller-Madow adds (cells - K)/2N.
@@ -155,16 +180,23 @@ def conditional_entropy(
     Both terms of the bottleneck score, I and H(T|Y), must come from one code:
     H(T) of one code less I of another can be negative.
 
+    Args:
+        counts_or_codes, labels, classes: as for `mutual_information`.
+        unit: counts per sample. Soft labels (more than one) scatter less than Miller-Madow assumes:
+            the truth lies between the two corrections.
+
     Raises:
         DataError: unequal lengths, labels or counts of the wrong type, fewer than two samples.
     """
     if correction not in ("none", "miller-madow"):
         raise DataError(f"correction is {correction!r}, wanted none or miller-madow")
-    stats = _enough(statistics_of(_table(counts_or_codes, labels, classes, threads), threads))
+    unit = validate.whole(unit, "unit", 1, validate.MAX_SAMPLES)
+    table = _table(counts_or_codes, labels, classes, threads)
+    stats = _enough(statistics_of(table, threads, unit), unit)
     conditional = stats.entropy - stats.information
     if correction == "none":
         return conditional
-    return conditional + (stats.cells - stats.classes) / (2 * stats.samples)
+    return conditional + (stats.cells - stats.classes) * unit / (2 * stats.samples)
 
 
 def _table(source: Any, labels: Any, classes: int | None, threads: int) -> npt.NDArray[np.uint32]:
@@ -178,9 +210,8 @@ def _table(source: Any, labels: Any, classes: int | None, threads: int) -> npt.N
         if classes != 1:
             raise DataError("labels are missing", tip="pass labels, or counts made with joint_counts")
         labels = np.zeros(source.codes.shape[0], np.int64)
-    classes = validate.classes_of(labels) if classes is None else classes
-    counts = joint_counts(source, labels, classes, threads=threads)
-    return np.ascontiguousarray(counts.transpose(0, 2, 1))
+    checked, classes = validate.labels_and_classes(labels, source.codes.shape[0], classes)
+    return count_table(source, checked, classes, threads)
 
 
 def _enough(stats: TableStatistics, unit: int = 1) -> TableStatistics:
@@ -203,10 +234,10 @@ def label_information(
 ) -> FloatArray:
     """Estimate I(x_c; Y) from activations in one call: find edges, count, reduce.
 
-    Codes are counted as they arise and never stored, nor are counts (but for `shuffle`):
-    samples are visited class by class and each class is reduced at once, so neither time
-    nor memory grows with the number of classes. x is read once, and once more at the
-    sketched samples. The same bits as by way of `joint_counts`.
+    Codes are counted as they arise and never stored, nor are counts: samples are visited
+    class by class and each class is reduced at once, so memory does not grow with the number
+    of classes, and time hardly. x is read once, and once more at the sketched samples. The
+    same bits as by way of `joint_counts`. x must not be written to meanwhile.
 
     Args:
         x: floats, shape (samples, channels), any strides.
@@ -222,15 +253,12 @@ def label_information(
     _check_correction(correction)
     threads = validate.thread_count(threads)
     x, dtype = validate.activations(x)
-    classes = validate.classes_of(labels) if classes is None else classes
-    checked = validate.class_labels(labels, x.shape[0], classes)
-    edges = find_edges(x, bins, sketch=sketch, threads=threads)
-    if correction != "shuffle":
-        rows = core.label_statistics(x, dtype, edges.thresholds, checked, int(classes), threads)
-        if rows is None:
-            validate.refuse_non_finite(x, dtype)
-        return _corrected(_enough(_named(rows)), correction)
-    table = np.zeros((edges.channels, int(classes), edges.bins), np.uint32)
-    if not core.add_counts(x, dtype, edges.thresholds, checked, int(classes), table, threads):
+    checked, classes = validate.labels_and_classes(labels, x.shape[0], classes)
+    edges = edges_of(x, dtype, bins, sketch, threads)
+    shuffle = correction == "shuffle"
+    found = core.label_statistics(x, dtype, edges.thresholds, checked, classes, shuffle, threads)
+    if found is None:
         validate.refuse_non_finite(x, dtype)
-    return mutual_information(table.transpose(0, 2, 1), correction=correction, threads=threads)
+    rows, shuffled = found
+    stats = _enough(_named(rows))
+    return stats.information - shuffled if shuffle else _corrected(stats, correction)

@@ -6,12 +6,14 @@
 
 Guarantee: sums and sums of products are int64 and exact, so the state is
 bit-identical for any order and split of the samples and any number of ranks and
-threads; a sum that 64 bits cannot hold is an error before anything is added.
+threads; a sum that 64 bits cannot hold is an error before anything is added; any
+thread may call any method at any time.
 """
 
 from __future__ import annotations
 
 import os
+import threading
 from typing import Any
 
 import numpy as np
@@ -29,14 +31,15 @@ class IntegerCovariance:
     sums: int64, shape (channels,). products: int64, shape (channels, channels).
 
     Raises:
-        DataError: no channels.
+        DataError: no channels, or more than memory holds.
     """
 
     def __init__(self, channels: int) -> None:
         self.channels = validate.whole(channels, "channels", 1, validate.MAX_CHANNELS)
         self.samples = 0
         self.sums = np.zeros(channels, np.int64)
-        self.products = np.zeros((channels, channels), np.int64)
+        self.products = validate.zeros((channels, channels), np.int64, "channels", channels)
+        self._lock = threading.Lock()
 
     def update(self, codes: Any, *, threads: int = 0) -> IntegerCovariance:
         """Add codes, int8 or uint8, shape (samples, channels).
@@ -69,18 +72,25 @@ class IntegerCovariance:
         """
         if not isinstance(other, IntegerCovariance) or other.channels != self.channels:
             raise DataError(f"other is not an IntegerCovariance of {self.channels} channels")
-        # Of whole numbers the sums of squares are the largest: |sum x| and |sum x y| stay below one of them.
-        full = validate.MAX_INT64 - self.products.diagonal() < other.products.diagonal()
-        if full.any() or self.samples + other.samples > validate.MAX_INT64:
-            where = f"the squares of channel {int(np.argmax(full))}" if full.any() else "the samples"
-            raise DataError(
-                f"{self.samples} samples added, {other.samples} would follow: {where} would pass 2^63 - 1",
-                tip="start a second accumulator",
-            )
-        self.samples += other.samples
-        self.sums += other.sums
-        self.products += other.products
+        samples, sums, products = other._snapshot()  # no two locks are ever held together
+        with self._lock:
+            # Of whole numbers the sums of squares are the largest: |sum x|, |sum x y| stay below one of them.
+            full = validate.MAX_INT64 - self.products.diagonal() < products.diagonal()
+            if full.any() or self.samples + samples > validate.MAX_INT64:
+                where = f"the squares of channel {int(np.argmax(full))}" if full.any() else "the samples"
+                raise DataError(
+                    f"{self.samples} samples added, {samples} would follow: {where} would pass 2^63 - 1",
+                    tip="start a second accumulator",
+                )
+            self.samples += samples
+            self.sums += sums
+            self.products += products
         return self
+
+    def _snapshot(self) -> tuple[int, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Samples and copies of the sums, of one moment."""
+        with self._lock:
+            return self.samples, self.sums.copy(), self.products.copy()
 
     def moments(self, scale: Any = 1.0) -> Moments:
         """Give mean and covariance of codes times `scale`, a number or float64 (channels,).
@@ -88,22 +98,23 @@ class IntegerCovariance:
         Raises:
             DataError: no samples, or a scale that is not finite or of another shape.
         """
-        if self.samples == 0:
+        samples, totals, squares = self._snapshot()
+        if samples == 0:
             raise DataError("no samples were added")
         step = validate.numbers(scale, "scale")
         if step.shape not in ((), (self.channels,)) or not np.isfinite(step).all():
             raise DataError(f"scale has shape {step.shape}, wanted a finite number or ({self.channels},)")
-        step = np.broadcast_to(step, self.sums.shape)
-        mean = self.sums / self.samples
+        step = np.broadcast_to(step, totals.shape)
+        mean = totals / samples
         # samples * products - sums * sums may take 126 bits: Python's integers, a row at a time, where
         # 64 do not hold its largest term. Both are rounded once, so they agree to the last bit.
-        fits = self.samples * int(self.products.diagonal().max()) <= validate.MAX_INT64
-        sums = self.sums.astype(np.int64 if fits else object)
-        covariance = np.empty(self.products.shape)
-        for row, total, products in zip(covariance, sums, self.products, strict=True):
-            numerator = self.samples * products.astype(sums.dtype) - total * sums
-            row[:] = numerator.astype(np.float64) / float(self.samples) ** 2
-        return Moments(self.samples, mean * step, covariance * np.outer(step, step))
+        fits = samples * int(squares.diagonal().max()) <= validate.MAX_INT64
+        sums = totals.astype(np.int64 if fits else object)
+        covariance = np.empty(squares.shape)
+        for row, total, products in zip(covariance, sums, squares, strict=True):
+            numerator = samples * products.astype(sums.dtype) - total * sums
+            row[:] = numerator.astype(np.float64) / float(samples) ** 2
+        return Moments(samples, mean * step, covariance * np.outer(step, step))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the state to one npz file; the same state gives the same bytes.
@@ -111,11 +122,8 @@ class IntegerCovariance:
         Raises:
             OutputError: the file cannot be written.
         """
-        arrays: files.Arrays = {
-            "samples": np.array(self.samples, np.int64),
-            "sums": self.sums,
-            "products": self.products,
-        }
+        samples, sums, products = self._snapshot()
+        arrays: files.Arrays = {"samples": np.array(samples, np.int64), "sums": sums, "products": products}
         files.write(path, "integer-covariance", arrays)
 
     @classmethod

@@ -1,11 +1,10 @@
 """Labels that are not one class per sample, brought to counts in a documented way.
 
 - Regression targets: cut into bins of equal mass (`bin_targets`), then labels as any.
-- Soft labels: each sample hands out a fixed number of units in proportion to its
-  class probabilities, by largest remainder, so counts stay integers and merge
-  exactly (`soft_joint_counts`). Information follows with `unit=resolution`.
 - Several labels per sample: the information on each label separately
   (`multilabel_information`); how to combine them is the caller's decision.
+
+Elsewhere: class probabilities (soft).
 """
 
 from __future__ import annotations
@@ -17,8 +16,7 @@ import numpy.typing as npt
 
 from edgeprune.errors import DataError
 from edgeprune.information import validate
-from edgeprune.information._native import core
-from edgeprune.information.codes import Codes, require_codes
+from edgeprune.information.codes import Codes
 from edgeprune.information.counts import joint_counts
 from edgeprune.information.estimators import Correction, mutual_information
 from edgeprune.information.validate import FloatArray
@@ -51,43 +49,6 @@ def bin_targets(targets: Any, bins: int = 16) -> npt.NDArray[np.int64]:
     edges = np.unique(ordered[np.arange(1, bins) * len(ordered) // bins])
     edges = edges[edges > ordered[0]]
     return np.searchsorted(edges, array, side="right").astype(np.int64)
-
-
-def soft_joint_counts(
-    codes: Codes, probabilities: Any, *, resolution: int = 256, threads: int = 0
-) -> npt.NDArray[np.uint32]:
-    """Count codes against class probabilities, in units of 1/resolution of a sample.
-
-    Args:
-        codes: of shape (samples, channels).
-        probabilities: floats, shape (samples, classes), each row not negative and of sum one (to 1e-3).
-        resolution: units per sample; samples * resolution is at most 2^32 - 1.
-
-    Returns:
-        uint32, shape (channels, bins, classes); pass it on with unit=resolution.
-
-    Raises:
-        DataError: no Codes, mismatched lengths, a row that is no distribution, too many units.
-    """
-    p, threads = validate.numbers(probabilities, "probabilities"), validate.thread_count(threads)
-    samples, channels = require_codes(codes).codes.shape
-    if p.ndim != 2 or p.shape[0] != samples or p.shape[1] == 0:
-        raise DataError(f"probabilities have shape {p.shape}, wanted ({samples}, classes)")
-    wrong = ~np.isfinite(p).all(axis=1) | (p < 0).any(axis=1) | ~(np.abs(p.sum(axis=1) - 1) <= 1e-3)
-    if wrong.any():
-        at = int(np.argmax(wrong))
-        raise DataError(f"probabilities[{at}] is no distribution: least {p[at].min():g}, sum {p[at].sum():g}")
-    resolution = validate.whole(resolution, "resolution", 1)
-    if samples * resolution > validate.MAX_SAMPLES:
-        raise DataError(f"resolution is {resolution}: {samples} samples would need more than 2^32 - 1 units")
-    share = p * (resolution / p.sum(axis=1, keepdims=True))
-    units = np.floor(share)
-    missing = (resolution - units.sum(axis=1)).astype(np.int64)
-    rank = np.argsort(np.argsort(units - share, axis=1, kind="stable"), axis=1, kind="stable")
-    weights = np.ascontiguousarray(units + (rank < missing[:, None]), dtype=np.uint32)
-    counts = np.zeros((channels, p.shape[1], codes.bins), np.uint32)
-    core.add_soft_counts(codes.codes, codes.bins, weights, counts, threads)
-    return counts.transpose(0, 2, 1)
 
 
 def multilabel_information(

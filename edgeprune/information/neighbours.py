@@ -23,7 +23,9 @@ def ross_information(
 
     psi(N) + <psi(k)> - <psi(N_y)> - <psi(m)>, as sklearn's mutual_info_classif
     without its noise and without clipping at 0. Classes of one sample are left
-    out. Assumes continuous values: an atom makes it too low.
+    out. Where the k-th neighbour has the sample's own value (an atom, as ReLU makes
+    one at zero), k and m count all samples of that value, as Gao et al. (2017) do. A
+    constant channel gives 0.
 
     Args:
         x: floats, shape (samples, channels).
@@ -37,17 +39,17 @@ def ross_information(
         DataError: wrong type or shape, unequal lengths, NaN or infinity, no neighbours.
     """
     x = doubles(x)
-    classes = validate.classes_of(labels) if classes is None else classes
-    checked = validate.class_labels(labels, x.shape[1], classes)
+    checked, classes = validate.labels_and_classes(labels, x.shape[1], classes)
     k = validate.whole(neighbours, "neighbours", 1, validate.MAX_SAMPLES)
-    out: FloatArray = core.ross_information(x, checked, int(classes), k, validate.thread_count(threads))
+    out: FloatArray = core.ross_information(x, checked, classes, k, validate.thread_count(threads))
     return out
 
 
 def mixed_information(x: Any, y: Any, *, neighbours: int = 5, threads: int = 0) -> FloatArray:
     """Estimate I(x_c; y_c) between real variables that may mix continuous parts and atoms.
 
-    Gao, Kannan, Oh & Viswanath (NeurIPS 2017): <psi(k_i) + log N - psi(n_x) - psi(n_y)>.
+    Gao, Kannan, Oh & Viswanath (NeurIPS 2017): <psi(k_i) + log N - psi(n_x) - psi(n_y)>. A
+    constant x or y gives 0.
 
     Args:
         x, y: floats, shape (samples, channels).
@@ -67,15 +69,18 @@ def mixed_information(x: Any, y: Any, *, neighbours: int = 5, threads: int = 0) 
 
 
 def doubles(x: Any, name: str = "x") -> FloatArray:
-    """Return x as float64, shape (channels, samples).
+    """Return a copy of x as float64, shape (channels, samples).
+
+    Always a copy, checked after it was made: sorting must not meet a NaN that a caller writes meanwhile.
 
     Raises:
         DataError: wrong type or shape, empty, NaN or infinity.
     """
     x, dtype = validate.activations(x, name)
     validate.not_empty(x, name)
-    if core.find_non_finite(x, dtype) is not None:
-        validate.refuse_non_finite(x, dtype, name)
     if dtype == "bfloat16":
         x = (np.ascontiguousarray(x).view(np.uint16).astype(np.uint32) << 16).view(np.float32)
-    return np.ascontiguousarray(x.T, dtype=np.float64)
+    out: FloatArray = np.array(x.T, dtype=np.float64, order="C")
+    if core.find_non_finite(out.T, "float64") is not None:
+        validate.refuse_non_finite(out.T, "float64", name)
+    return out

@@ -57,7 +57,7 @@ def jmi_selection(
         candidates: bool, shape (channels,), who may be chosen; everyone if left out.
 
     Raises:
-        DataError: too many bins or classes, mismatched lengths, labels out of range, values that
+        DataError: too many bins, mismatched lengths, labels out of range, values that
             are not finite, fewer candidates than are to be chosen.
     """
     sources = [codes] if isinstance(codes, Codes) else codes
@@ -111,7 +111,7 @@ def joint_information(
     """Estimate I(T_i, T_other; Y) for every channel i: float64, shape (channels,), nats.
 
     Raises:
-        DataError: too many bins or classes, mismatched lengths, labels out of range, no such channel.
+        DataError: too many bins, mismatched lengths, labels out of range, no such channel.
     """
     table, checked, classes = _pair_input(codes, labels, classes, correction)
     other = validate.whole(other, "other", 0, table.shape[0] - 1)
@@ -135,11 +135,8 @@ def _pair_input(
     samples, channels = codes.codes.shape
     if samples == 0 or channels == 0:
         raise DataError(f"codes are empty: shape {codes.codes.shape}")
-    classes = validate.classes_of(labels) if classes is None else classes
-    checked = validate.class_labels(labels, samples, classes)
-    if classes * codes.bins**3 > validate.MAX_SAMPLES:
-        raise DataError(f"classes is {classes}, too many for a table of pairs of {codes.bins} codes")
-    return np.ascontiguousarray(codes.codes.T), checked, int(classes)
+    checked, classes = validate.labels_and_classes(labels, samples, classes)
+    return np.ascontiguousarray(codes.codes.T), checked, classes
 
 
 def _per_channel(value: Any, name: str, channels: int) -> FloatArray:

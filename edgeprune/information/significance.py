@@ -22,42 +22,60 @@ def p_values(
     method: Literal["auto", "chi2", "permutation"] = "auto",
     rounds: int = PERMUTATION_ROUNDS,
     seed: int = 0,
+    unit: int = 1,
     threads: int = 0,
 ) -> FloatArray:
     """Give the chance of at least this much plug-in information if T and Y were independent.
 
     chi2: 2N times the uncorrected estimate against (R-1)(K-1) degrees over the
     occupied rows and columns; valid while every expected cell is at least 5.
-    permutation: `rounds` shuffles of the labels, (1 + hits)/(1 + rounds).
+    permutation: `rounds` shuffles of the labels, (1 + hits)/(1 + rounds). All channels meet the same
+    shuffles, so equal tables have equal p-values and none depends on which others there are.
     auto: chi2 where it is valid, else permutation. A constant channel or label gives 1.
 
     Args:
         counts: uint32, shape (channels, bins, classes).
+        unit: counts per sample. Soft labels (more than one) scatter less than classes do, so that chi2
+            gives too large a p-value, never too small a one; they cannot be permuted by counts.
+            `SoftCounts.p_values` knows how much they scatter.
 
     Returns:
         float64, shape (channels,), each in [0, 1].
 
     Raises:
-        DataError: counts of the wrong type, an unknown method, no rounds, a seed outside 0..2^63-1.
+        DataError: counts of the wrong type, an unknown method, no rounds, a seed outside 0..2^63-1, or
+            a channel that wants a permutation with soft labels or with more than 2^26 samples.
     """
     if method not in ("auto", "chi2", "permutation"):
         raise DataError(f"method is {method!r}, wanted auto, chi2 or permutation")
     rounds = validate.whole(rounds, "rounds", 1, validate.MAX_SAMPLES)
     seed, threads = validate.whole(seed, "seed", 0, validate.MAX_INT64), validate.thread_count(threads)
+    unit = validate.whole(unit, "unit", 1, validate.MAX_SAMPLES)
     table = validate.joint_table(counts)
-    stats = statistics_of(table, threads)
+    stats = statistics_of(table, threads, unit)
     degrees = (stats.bins - 1) * (stats.classes - 1)
     varies = degrees > 0
     out = np.ones(len(degrees))
-    by_chi2 = varies if method == "chi2" else varies & (stats.smallest_expected >= 5)
+    by_chi2 = varies if method == "chi2" else varies & (stats.smallest_expected >= 5 * unit)
     if method == "permutation":
         by_chi2 = np.zeros_like(varies)
-    statistic = 2 * stats.samples * np.maximum(stats.information, 0)
+    statistic = 2 * stats.samples / unit * np.maximum(stats.information, 0)
     out[by_chi2] = chdtrc(degrees[by_chi2], statistic[by_chi2])
-    for channel in np.flatnonzero(varies & ~by_chi2):
-        # One channel a call: its stream depends on its own index, whatever the others need.
-        part = np.ascontiguousarray(table[channel : channel + 1])
-        out[channel] = core.permutation_p_values(part, rounds, seed + int(channel), 1)[0]
+    rest = np.flatnonzero(varies & ~by_chi2)
+    if rest.size and unit > 1:
+        raise DataError(
+            f"unit is {unit}, channel {rest[0]} wants a permutation: soft labels have none from counts alone",
+            tip="use fewer bins, or method='chi2' all the same",
+        )
+    large = rest[stats.samples[rest] > core.most_permuted]
+    if large.size:
+        raise DataError(
+            f"counts of channel {large[0]} add up to {int(stats.samples[large[0]])}, "
+            f"at most {core.most_permuted} samples can be permuted",
+            tip="method='chi2'",
+        )
+    if rest.size:
+        out[rest] = core.permutation_p_values(table[rest], rounds, seed, threads)
     return out
 
 

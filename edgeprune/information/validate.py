@@ -6,8 +6,9 @@ refusal is a DataError that names the argument and the first offending index.
 
 from __future__ import annotations
 
+import math
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -76,14 +77,32 @@ def array_of(value: Any, name: str) -> npt.NDArray[Any]:
     """Return what NumPy makes of a value, a list of values or a torch tensor.
 
     Raises:
-        DataError: NumPy makes nothing of it, as of rows of unequal lengths.
+        DataError: NumPy makes nothing of it, as of rows of unequal lengths; or an entry is masked.
     """
     try:
-        if type(value).__module__.partition(".")[0] == "torch":
-            value = value.detach().cpu().numpy()
+        if is_tensor(value):
+            value = value.detach().cpu().resolve_neg().numpy()
+        refuse_masked(value, name)
         return np.asarray(value)
     except (TypeError, ValueError, RuntimeError) as error:
         raise DataError(f"{name} is {shown(value)} that makes no array: {error}") from error
+
+
+def is_tensor(value: Any) -> bool:
+    """Return whether a value is torch's, without importing torch."""
+    return type(value).__module__.partition(".")[0] == "torch"
+
+
+def refuse_masked(value: Any, name: str) -> None:
+    """Refuse a masked array that hides anything: a mask is no number, and dropping it would make one of it.
+
+    Raises:
+        DataError: an entry is masked.
+    """
+    if isinstance(value, np.ma.MaskedArray) and np.ma.getmaskarray(value).any():
+        mask = np.ma.getmaskarray(value)
+        at = np.unravel_index(int(np.argmax(mask)), mask.shape)
+        raise DataError(f"{name}[{', '.join(map(str, at))}] is masked", tip="fill it, or remove its sample")
 
 
 def shown(value: Any) -> str:
@@ -98,23 +117,29 @@ def shown(value: Any) -> str:
 def activations(x: Any, name: str = "x") -> tuple[npt.NDArray[Any], str]:
     """Return `x` as a two-dimensional array with the name of its element type; never a copy of a CPU array.
 
-    Takes NumPy arrays of any strides and torch tensors. bfloat16 travels as its 16 bits.
+    Takes NumPy arrays of any strides and torch tensors. bfloat16 travels as its 16 bits, so what this
+    returns is not to be validated again.
 
     Raises:
-        DataError: no array, not floats, not two-dimensional, or more samples than can be counted.
+        DataError: no array, not floats, not two-dimensional, an entry that is masked, or more samples
+            than can be counted.
     """
     dtype = str(getattr(x, "dtype", "")).removeprefix("torch.")
-    if type(x).__module__.partition(".")[0] == "torch":
-        x = x.detach().cpu()
-        x = x.view(sys.modules["torch"].int16).numpy() if dtype == "bfloat16" else x.numpy()
-    if not isinstance(x, np.ndarray):
+    if is_tensor(x) and dtype in _FLOATS:
+        try:
+            x = x.detach().cpu().resolve_neg()
+            x = (x.view(sys.modules["torch"].int16) if dtype == "bfloat16" else x).numpy()
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise DataError(f"{name} is a torch tensor that makes no array: {error}") from error
+    refuse_masked(x, name)
+    if not isinstance(x, np.ndarray) and not is_tensor(x):
         raise DataError(
             f"{name} is a {type(x).__name__}, not an array",
             tip="pass a NumPy array or a torch tensor of floats",
         )
     if dtype not in _FLOATS or not x.dtype.isnative:
         raise DataError(
-            f"{name} has type {x.dtype}, wanted float16, bfloat16, float32 or float64",
+            f"{name} has type {dtype}, wanted float16, bfloat16, float32 or float64",
             tip=f"convert it: {name}.astype('float32')",
         )
     if x.ndim != 2:
@@ -137,29 +162,33 @@ def not_empty(x: npt.NDArray[Any], name: str = "x") -> None:
         raise DataError(f"{name} is empty: shape {x.shape}", tip="pass at least one sample and one channel")
 
 
-def refuse_non_finite(x: npt.NDArray[Any], dtype: str, name: str = "x") -> None:
+def refuse_non_finite(x: npt.NDArray[Any], dtype: str, name: str = "x") -> NoReturn:
     """Raise for the first NaN or infinity of `x`; called once the core has met one.
 
     Raises:
-        DataError: there is one.
+        DataError: always.
     """
     at = core.find_non_finite(x, dtype)
-    if at is not None:
-        sample, channel, value = at
-        raise DataError(
-            f"{name}[{sample}, {channel}] is {value} as float32",
-            tip="remove the sample, or clip the activations before scoring",
-        )
+    if at is None:
+        raise DataError(f"{name} was written to while it was read", tip="hand over a copy")
+    sample, channel, value = at
+    raise DataError(
+        f"{name}[{sample}, {channel}] is {value} as float32",
+        tip="remove the sample, or clip the activations before scoring",
+    )
 
 
 def class_labels(labels: Any, samples: int, classes: int, name: str = "labels") -> npt.NDArray[np.int32]:
-    """Return labels as int32 of shape (samples,), each in 0..classes-1.
+    """Return labels as int32 of shape (samples,), each in 0..classes-1; always a copy.
+
+    The core indexes memory by labels without holding the interpreter's lock: what was checked must be
+    what is used, whoever writes to the caller's array meanwhile.
 
     Raises:
         DataError: wrong type, shape or length, or a label out of range.
     """
     classes = whole(classes, "classes", 1, MAX_CLASSES)
-    array = array_of(labels, name)
+    array = array_of(labels, name).copy()
     if array.ndim != 1:
         raise DataError(
             f"{name} has shape {array.shape}, wanted ({samples},)",
@@ -172,24 +201,54 @@ def class_labels(labels: Any, samples: int, classes: int, name: str = "labels") 
         )
     if array.shape[0] != samples:
         raise DataError(f"{name} has {array.shape[0]} entries for {samples} samples")
-    if array.size:
-        wrong = (array < 0) | (array >= classes)
-        if wrong.any():
-            at = int(np.argmax(wrong))
-            raise DataError(f"{name}[{at}] is {array[at]}, outside 0..{classes - 1}")
-    return np.ascontiguousarray(array, dtype=np.int32)
+    if array.size and (array.min() < 0 or array.max() >= classes):
+        at = int(np.argmax((array < 0) | (array >= classes)))
+        raise DataError(f"{name}[{at}] is {array[at]}, outside 0..{classes - 1}")
+    return array.astype(np.int32, copy=False)
 
 
-def classes_of(labels: Any) -> int:
-    """Return the largest label plus one, and at least one; `class_labels` checks the rest.
+def labels_and_classes(labels: Any, samples: int, classes: int | None) -> tuple[npt.NDArray[np.int32], int]:
+    """Return labels as `class_labels` does and how many classes they have: the largest plus one if left out.
+
+    Where that is far more than there are samples, the labels that occur are numbered anew: information
+    does not depend on their names, and one stray label must not cost a table of millions of classes.
 
     Raises:
-        DataError: NumPy makes no array of them.
+        DataError: as `class_labels`.
     """
-    array = array_of(labels, "labels")
-    if array.size == 0 or array.dtype.kind not in "iub":
-        return 1
-    return max(int(array.max()) + 1, 1)
+    if classes is not None:
+        return class_labels(labels, samples, classes), int(classes)
+    found = class_labels(labels, samples, MAX_CLASSES)
+    most = int(found.max()) + 1 if found.size else 1
+    if most <= max(samples, 2**16):
+        return found, most
+    used, numbers = np.unique(found, return_inverse=True)
+    return numbers.astype(np.int32), len(used)
+
+
+def zeros(shape: tuple[int, ...], dtype: type, name: str, value: int) -> npt.NDArray[Any]:
+    """Return zeros whose number the argument `name` decides.
+
+    Raises:
+        DataError: they do not fit into memory.
+    """
+    try:
+        return np.zeros(shape, dtype)
+    except (MemoryError, ValueError) as error:
+        size = math.prod(shape) * np.dtype(dtype).itemsize / 1e9
+        raise DataError(
+            f"{name} is {value}: an array of shape {shape} takes {size:.1f} GB",
+            tip="take fewer channels at a time",
+        ) from error
+
+
+def zero_counts(channels: int, classes: int, bins: int) -> npt.NDArray[np.uint32]:
+    """Return a table of counts, shape (channels, classes, bins).
+
+    Raises:
+        DataError: it does not fit into memory.
+    """
+    return zeros((channels, classes, bins), np.uint32, "classes", classes)
 
 
 def joint_table(counts: Any, name: str = "counts") -> npt.NDArray[np.uint32]:

@@ -211,6 +211,26 @@ def test_covariance_keeps_precision_beside_a_large_offset():
     )
 
 
+@pytest.mark.parametrize("offset", [1e4, 1e8, -1e12])
+def test_covariance_takes_float64_as_it_is(offset: float):
+    """An offset that float32 cannot hold beside the spread: the variance was 0, and is right to rounding."""
+    x = np.random.default_rng(1).normal(size=(5000, 3)) @ np.array([[1, 0.5, 0], [0, 1, 0], [0, 0, 3]])
+    x += offset  # from here on, x is what it is
+    centred = x - x[0]
+    truth = np.cov(centred.T, bias=True)
+    np.testing.assert_allclose(information.covariance(x).covariance, truth, rtol=1e-9, atol=1e-9)
+    parts = information.Covariance(3, x[0]).update(x[:1000]).update(x[1000:1003]).update(x[1003:])
+    np.testing.assert_allclose(parts.moments().covariance, truth, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(parts.moments().mean, x.mean(axis=0), rtol=1e-14)
+
+
+def test_a_covariance_in_either_float_type_has_the_same_bits():
+    """float32 values in float64, whole blocks and loose samples: nothing is rounded on the way."""
+    x = np.random.default_rng(2).normal(size=(700, 5)).astype(np.float32)
+    one, other = (information.Covariance(5).update(x.astype(t)).moments() for t in (np.float32, np.float64))
+    assert one.covariance.tobytes() == other.covariance.tobytes()
+
+
 def test_covariance_refuses_a_sample_twice():
     """A number that was there already is an error that names it, in update and in merge."""
     x = np.zeros((600, 2), np.float32)
@@ -329,6 +349,42 @@ def test_a_damaged_covariance_is_refused(name: str, tmp_path: Path):
     with np.load(path) as archive:
         arrays = dict(archive)
     np.savez(path, **{**arrays, name: arrays[name][:-1]})
+    with pytest.raises(DataError):
+        information.Covariance.load(path)
+
+
+def spoiled_states() -> list[tuple[str, str, object]]:
+    """States of the right shapes that no samples have: name, what is changed, and how."""
+    return [
+        ("a level below 0", "nodes", lambda a: a * 0 - 1),
+        ("a level beyond 63 bits", "nodes", lambda a: a * 0 + 60),
+        ("an index beyond 63 bits", "nodes", lambda a: a * 0 + [1, 2**54]),
+        ("one block twice", "nodes", lambda a: a[:1].repeat(len(a), 0)),
+        ("NaN", "products", lambda a: a * np.nan),
+        ("no symmetry", "products", np.triu),
+        ("a square below 0", "products", lambda a: a - 1e9),
+        ("infinity", "sums", lambda a: a + np.inf),
+        ("NaN", "rows", lambda a: a + np.nan),
+        ("a block that is whole", "there", np.ones_like),
+        ("a negative block", "blocks", lambda a: a * 0 - 1),
+        ("a block that is in a node", "blocks", lambda a: a * 0),
+        ("negative samples", "samples", lambda a: -a),
+        ("another number of samples", "samples", lambda a: a + 1),
+        ("an infinite shift", "shift", lambda a: a + np.inf),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("what", "name", "change"), spoiled_states(), ids=lambda v: v if isinstance(v, str) else ""
+)
+def test_a_state_of_no_samples_is_refused(what: str, name: str, change, tmp_path: Path):
+    """A negative level was a bare ValueError, NaN was taken; a file is no more trusted than a batch."""
+    path = tmp_path / "state.npz"
+    x = np.random.default_rng(3).normal(size=(900, 2))  # three blocks and a loose part
+    information.Covariance(2).update(x).save(path)
+    with np.load(path) as archive:
+        arrays = dict(archive)
+    np.savez(path, **{**arrays, name: change(arrays[name])})
     with pytest.raises(DataError):
         information.Covariance.load(path)
 

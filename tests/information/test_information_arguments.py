@@ -27,6 +27,7 @@ STATES: dict[str, Any] = {
     "EdgeCounts": information.EdgeCounts([1, 1, 1], 4),
     "IntegerCovariance": information.IntegerCovariance(3).update(np.ones((5, 3), np.int8)),
     "JointCounts": information.JointCounts(CODES.edges, 4),
+    "SoftCounts": information.SoftCounts(CODES.edges, 4).update(X, np.eye(4)[Y]),
 }
 RESULTS = {"Consumer", "Elimination", "Intervals", "Moments", "Selection", "TableStatistics"}
 
@@ -100,6 +101,8 @@ ELSEWHERE: dict[tuple[str, str], Any] = {
     ("EdgeCounts.merge", "other"): information.EdgeCounts([1, 1, 1], 4),
     ("IntegerCovariance.merge", "other"): information.IntegerCovariance(3),
     ("JointCounts.merge", "other"): information.JointCounts(CODES.edges, 4),
+    ("SoftCounts.merge", "other"): information.SoftCounts(CODES.edges, 4),
+    ("SoftCounts.information", "correction"): "full",
 }
 
 WHOLE_NUMBERS = ["a", 2.5, -5, True, [1]]
@@ -174,10 +177,6 @@ def test_an_absurd_number_of_threads_is_refused():
         (lambda: information.mutual_information(CODES, Y, classes=0), "classes is 0"),
         (lambda: information.fixed_edges([-1e300], [1e300]), r"the range of channel 0 is \[-1e\+300"),
         (lambda: information.joint_counts(CODES, Y, 2**24), "classes is 16777216, wanted 1..16777215"),
-        (
-            lambda: information.jmi_selection(CODES, Y, 1, classes=2**23),
-            "classes is 8388608, too many for a table of pairs of 8 codes",
-        ),
         (
             lambda: information.jmi_selection([CODES, information.quantize(X, 5)], Y, 1),
             r"codes\[1\] has shape \(40, 3\) and 6 bins, codes\[0\] has \(40, 3\) and 8",

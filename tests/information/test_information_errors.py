@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from edgeprune import information
 from edgeprune.errors import DataError
@@ -204,6 +205,49 @@ def test_bad_consumers_are_named(consumer, units: int, text: str):
         information.backward_elimination([information.Consumer(covariance, energy, np.array(unit))], units)
 
 
+TENSOR = torch.from_numpy(X)
+
+
+@pytest.mark.parametrize(
+    ("x", "text"),
+    [
+        (TENSOR.to_sparse(), "x is a torch tensor that makes no array: can't convert Sparse"),
+        (torch.empty(40, 3, device="meta"), "x is a torch tensor that makes no array"),
+        (TENSOR.to(torch.float8_e4m3fn), "x has type float8_e4m3fn, wanted"),
+        (TENSOR.to(torch.int64), "x has type int64, wanted"),
+        (np.ma.masked_array(X, mask=X > 1), r"x\[\d+, \d\] is masked"),
+        (np.ma.masked_array(X, mask=np.arange(120).reshape(40, 3) == 7), r"x\[2, 1\] is masked"),
+    ],
+)
+def test_tensors_and_masks_that_hold_no_numbers_are_refused(x: object, text: str):
+    """Sparse, meta, 8-bit tensors were bare errors; a mask was dropped and what it hid was counted."""
+    for call in (
+        information.quantize,
+        information.covariance,
+        information.normal_scores,
+        lambda x: information.label_information(x, Y),
+        lambda x: information.JointCounts(CODES.edges, 4).update(x, Y),
+    ):
+        with pytest.raises(DataError, match=text):
+            call(x)
+
+
+def test_masked_and_meta_labels_are_refused():
+    """The first masked label is named; a mask that hides nothing is none."""
+    with pytest.raises(DataError, match=r"labels\[3\] is masked"):
+        information.label_information(X, np.ma.masked_array(Y, mask=Y == 3))
+    with pytest.raises(DataError, match="labels is a Tensor that makes no array"):
+        information.label_information(X, torch.empty(40, dtype=torch.long, device="meta"))
+    plain = np.ma.masked_array(X, mask=np.zeros_like(X, bool))
+    assert np.array_equal(information.quantize(plain, 8).codes, CODES.codes)
+
+
+def test_a_tensor_that_is_negated_lazily_is_read_as_negated():
+    """The imaginary part of a conjugate carries a sign that is not in memory yet."""
+    lazily = torch.complex(TENSOR, TENSOR).conj().imag
+    assert np.array_equal(information.quantize(lazily, 8).codes, information.quantize(-X, 8).codes)
+
+
 def test_documented_limits():
     """Constant and all-zero channels, and a single class, carry no information and p-value 1."""
     x = np.zeros((50, 3), np.float32)
@@ -225,3 +269,48 @@ def test_documented_limits():
     assert none.order.tolist() == [0, 1, 2]
     assert none.score_nats.tolist() == [0, 0, 0]
     assert information.backward_elimination([], 0).order.size == 0
+
+
+def test_a_constant_channel_has_no_information_by_any_estimator():
+    """Exactly 0 of the nearest-neighbour and copula estimators too, which gave -2.99, 0.0025 and -0.0025."""
+    x = np.random.default_rng(1).normal(size=(200, 3))
+    x[:, 0] = 1
+    y = np.arange(200) % 4
+    assert information.ross_information(x, y)[0] == 0
+    assert information.ross_information(x, y * 0).tolist() == [0, 0, 0]
+    assert information.mixed_information(x, x[:, ::-1])[[0, 2]].tolist() == [0, 0]
+    assert information.copula_label_information(x, y)[0] == 0
+    for correction in ("none", "gcmi"):
+        nats = information.copula_information(x, correction=correction)
+        assert nats[0].tolist() == nats[:, 0].tolist() == [0, 0, 0]
+        assert information.copula_information(x[:, 1:], x[:, :1], correction=correction).tolist() == [
+            [0],
+            [0],
+        ]
+
+
+def test_a_channel_that_is_dead_within_a_class_has_finite_copula_information():
+    """It cannot exceed log 4 and is what breaking the ties at random gives; rounding gave 10.9 nats."""
+    rng = np.random.default_rng(2)
+    y = np.arange(2000) % 4
+    x = rng.normal(size=(2000, 2))
+    x[y == 1] = [0.0, 0.3]
+    got = information.copula_label_information(x, y)
+    broken = [information.copula_label_information(x + 1e-9 * rng.normal(size=x.shape), y) for _ in range(40)]
+    assert (got > 0.3).all()
+    assert (got < np.log(4)).all()
+    np.testing.assert_allclose(got, np.mean(broken, axis=0), atol=4e-3)
+
+
+def test_ross_is_right_for_atoms():
+    """A channel of three values: its plug-in information to 0.01, where k at an atom gave far below 0."""
+    rng = np.random.default_rng(3)
+    y = rng.integers(0, 3, 5000)
+    x = np.where(rng.random(5000) < 0.6, y, rng.integers(0, 3, 5000)).astype(float)[:, None]
+    counts = np.zeros((1, 3, 3), np.uint32)
+    np.add.at(counts[0], (x[:, 0].astype(int), y), 1)
+    truth = information.mutual_information(counts, correction="none")[0]
+    assert information.ross_information(x, y)[0] == pytest.approx(truth, abs=0.01)
+    relu = np.maximum(rng.normal(size=(5000, 1)) + y[:, None] - 1, 0)
+    near = information.ross_information(relu, y)[0]
+    assert near == pytest.approx(information.label_information(relu, y)[0], abs=0.03)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tracemalloc
+from collections.abc import Iterator
 
 import edgeprune._core as core
 import numpy as np
@@ -126,7 +127,7 @@ def test_dense_results_are_bit_equal_on_every_set():
 
 
 def test_activations_are_never_copied_whole():
-    """Counting a strided 32 MB array allocates less than 2 MB beside its counts."""
+    """Counting a strided 32 MB array copies its labels, 4 MB, and allocates less than 1 MB besides."""
     x = np.zeros((1_000_000, 16), np.float16)[:, ::2]
     x[:] = np.random.default_rng(4).normal(size=(1000, 8)).astype(np.float16).repeat(1000, axis=0)
     y = np.zeros(len(x), np.int32)
@@ -136,7 +137,7 @@ def test_activations_are_never_copied_whole():
     counts.update(x, y)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert peak < 2 << 20
+    assert peak < 5 << 20
 
 
 def test_the_face_works_without_torch_and_names_a_missing_core():
@@ -155,3 +156,122 @@ def test_the_face_works_without_torch_and_names_a_missing_core():
         "    raise SystemExit('no error')\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+TAKES_ACTIVATIONS = {
+    "covariance": information.covariance,
+    "Covariance": lambda x: information.Covariance(3).update(x).moments(),
+    "copula_information": lambda x: information.copula_information(x),
+    "copula_label_information": lambda x: information.copula_label_information(x, LABELS),
+    "edge_information": lambda x: information.edge_information(x, LABELS, np.ones((2, 3)), np.ones(2)),
+    "EdgeCounts": lambda x: information.EdgeCounts([9, 9, 9], 4).update(x, LABELS).counts,
+    "find_edges": lambda x: information.find_edges(x, 8).thresholds,
+    "JointCounts": lambda x: information.JointCounts(FIXED, 4).update(x, LABELS).counts,
+    "label_information": lambda x: information.label_information(x, LABELS),
+    "label_information, shuffle": lambda x: information.label_information(x, LABELS, correction="shuffle"),
+    "mixed_information": lambda x: information.mixed_information(x, x),
+    "normal_scores": information.normal_scores,
+    "quantize": lambda x: information.quantize(x, 8).codes,
+    "ross_information": lambda x: information.ross_information(x, LABELS),
+    "SoftCounts": lambda x: information.SoftCounts(FIXED, 4).update(x, np.eye(4)[LABELS]).counts,
+}
+LABELS = np.arange(300) % 4
+FIXED = information.fixed_edges([-1] * 3, [1] * 3, 8)
+
+
+@pytest.mark.parametrize("name", TAKES_ACTIVATIONS)
+def test_every_function_takes_bfloat16_of_torch(name: str):
+    """The same as its values in float32, strided or not; the 16 bits were validated twice and refused."""
+    call = TAKES_ACTIVATIONS[name]
+    x = torch.from_numpy(np.random.default_rng(5).normal(size=(600, 6)).astype(np.float32)).bfloat16()
+    for half in (x[:300, :3].contiguous(), x[::2, ::2], x[:300, :3].clone().requires_grad_()):
+        got, same = call(half), call(half.detach().float().numpy())
+        pairs = [(got, same)]
+        if isinstance(got, information.Moments):
+            pairs = [(got.mean, same.mean), (got.covariance, same.covariance)]
+        for a, b in pairs:
+            assert np.array_equal(a, b)
+
+
+@pytest.fixture
+def flushing() -> Iterator[None]:
+    """Have this thread take subnormal numbers for zero, as torch's setting does."""
+    assert torch.set_flush_denormal(True)
+    assert np.float32(1e-40) * np.float32(1) == 0
+    yield
+    torch.set_flush_denormal(False)
+
+
+@pytest.fixture
+def unflushed() -> tuple[np.ndarray, np.ndarray, np.ndarray, list[np.ndarray]]:
+    """Activations with zeros and subnormal numbers in both types, labels, and what they give unflushed."""
+    rng = np.random.default_rng(6)
+    x = np.maximum(rng.normal(size=(4000, 20)), 0).astype(np.float32)
+    x[:, 1::2] += np.float32(50)
+    x[:7, 0] = [1e-40, -1e-40, 1e-45, -1e-45, 2e-38, 0.0, -0.0]
+    y = rng.integers(0, 4, 4000)
+    wide = x.astype(np.float64)  # NumPy flushes, too
+    return x, wide, y, everything(x, wide, y)
+
+
+def everything(x: np.ndarray, wide: np.ndarray, y: np.ndarray) -> list[np.ndarray]:
+    """Edges, codes, counts and covariances on one and on two threads."""
+    out = []
+    fixed = information.fixed_edges([-3.1] * 20, [3.1] * 20, 16)
+    for threads in (1, 2):
+        edges = information.find_edges(x, 16, threads=threads)
+        out += [edges.thresholds, fixed.thresholds]
+        for use in (edges, fixed):
+            out.append(information.encode(x, use, threads=threads).codes)
+            out.append(information.encode(wide, use, threads=threads).codes)
+            out.append(information.JointCounts(use, 4).update(x, y, threads=threads).counts)
+        out.append(information.covariance(x, threads=threads).covariance)
+    return out
+
+
+def test_flushing_subnormal_numbers_changes_no_bit(
+    simd: str, unflushed: tuple[np.ndarray, np.ndarray, np.ndarray, list[np.ndarray]], flushing: None
+):
+    """The thresholds around zero are subnormal: with them taken for zero, ReLU's zeros got another code."""
+    x, wide, y, expected = unflushed
+    for got, want in zip(everything(x, wide, y), expected, strict=True):
+        assert got.tobytes() == want.tobytes()
+    assert np.float32(1e-40) * np.float32(1) == 0  # and the thread is as it was
+    atoms = information.fixed_edges([-1], [1], 4)
+    moved = information.Edges(np.where(np.abs(atoms.thresholds) < 1e-30, 0, atoms.thresholds))
+    assert atoms != moved
+
+
+def test_edges_that_are_equal_hash_alike():
+    """-0 is the same threshold as 0: one value, one hash, one file."""
+    plus, minus = (information.Edges(np.array([[zero, 1.0]])) for zero in (0.0, -0.0))
+    assert plus == minus
+    assert hash(plus) == hash(minus)
+    assert plus.thresholds.tobytes() == minus.thresholds.tobytes()
+
+
+@pytest.mark.parametrize("period", [2, 10, 20, 64, 1000])
+def test_a_period_in_the_order_of_samples_does_not_matter(period: int):
+    """Labels that come in turn: 1.99 nats for ten classes in any order, where even steps gave 0.34."""
+    rng = np.random.default_rng(7)
+    y = np.arange(40_960) % period * 10 // period
+    x = (rng.normal(size=(y.size, 4)) + 3 * y[:, None]).astype(np.float32)
+    shuffle = rng.permutation(y.size)
+    if period >= 10:
+        in_turn, mixed = (information.label_information(x[o], y[o]) for o in (slice(None), shuffle))
+        np.testing.assert_allclose(in_turn, mixed, atol=0.01)
+    for samples, sketch in ((40_960, 2048), (40_960, 4096), (4097, 4096), (10_001, 5000)):
+        rows = information.sketch_rows(samples, sketch)
+        assert len(rows) == sketch
+        assert (np.diff(rows.astype(np.int64)) > 0).all()
+        assert rows[-1] < samples
+        assert np.array_equal(rows, information.sketch_rows(samples, sketch))
+    places = np.bincount(information.sketch_rows(40_960, 4096) % period, minlength=period)
+    expected = 4096 / period
+    assert ((places - expected) ** 2 / expected).sum() < period - 1 + 5 * np.sqrt(2 * period)
+
+
+def test_the_rows_of_a_sketch_are_those_of_every_release():
+    """Ranks with different releases must take the same samples: the first rows of two sketches, by heart."""
+    assert information.sketch_rows(40_960, 2048)[:6].tolist() == [0, 35, 40, 79, 84, 107]
+    assert information.sketch_rows(2**32 - 1, 4096)[[0, 1, -1]].tolist() == [0, 1953198, 4294549965]

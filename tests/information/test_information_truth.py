@@ -138,7 +138,9 @@ def test_ross_is_mutual_info_classif_to_its_noise():
 
 
 def test_ross_equals_brute_force_where_values_tie():
-    """Atoms, duplicates and small classes: the sorted search counts what a full distance matrix counts."""
+    """Atoms, duplicates and small classes: the sorted search counts what a full distance matrix counts.
+
+    At an atom, where the k-th neighbour is at distance 0, k and m count all samples of that value."""
     rng = np.random.default_rng(8)
     y = np.r_[rng.integers(0, 4, 150), [4, 4, 5]]
     x = np.maximum(np.round(rng.normal(size=(y.size, 3)), 1), 0)
@@ -152,8 +154,9 @@ def test_ross_equals_brute_force_where_values_tie():
             own = np.sort(np.delete(distance[i], i)[np.delete(label, i) == k])
             near = min(3, own.size)
             radius = np.nextafter(own[near - 1], 0)
+            shared = 1 + int((own == 0).sum())
             terms.append(
-                special.digamma(near)
+                special.digamma(near if own[near - 1] > 0 else shared)
                 - special.digamma(own.size + 1)
                 - special.digamma((distance[i] <= radius).sum())
             )
@@ -213,7 +216,8 @@ def test_many_classes_need_the_shuffle():
     assert at["none"] == pytest.approx(0.36, abs=0.02)
     assert at["miller-madow"] == pytest.approx(0.115, abs=0.02)
     assert at["full"] == pytest.approx(0.050, abs=0.02)
-    assert np.abs(information.mutual_information(counts, correction="shuffle")).max() < 0.004
+    spread = np.sqrt(2 * 31 * 999) / (2 * N)  # of half a chi-square over N
+    assert np.abs(information.mutual_information(counts, correction="shuffle")).max() < 4 * spread
 
 
 def test_p_values_are_uniform_under_independence():
@@ -231,6 +235,53 @@ def test_p_values_are_uniform_under_independence():
     q = information.false_discovery(tiny)
     assert np.flatnonzero(q < 0.05)[0] == 0
     assert (q < 0.05).sum() <= 3
+
+
+def test_permutation_p_values_are_those_of_a_table_and_a_seed():
+    """Alone, among others, on any number of threads: the same; another seed draws another stream."""
+    rng = np.random.default_rng(18)
+    y = rng.integers(0, 4, 60)
+    counts = information.joint_counts(
+        information.quantize(rng.normal(size=(60, 40)).astype(np.float32), 8), y, 4
+    )
+    counts[20] = counts[3]
+
+    def test(of: np.ndarray, seed: int, threads: int = 1) -> np.ndarray:
+        return information.p_values(of, method="permutation", rounds=199, seed=seed, threads=threads)
+
+    p = test(counts, 0)
+    assert np.array_equal(p, test(counts, 0, threads=3))
+    assert test(counts[7:8], 0)[0] == p[7]
+    assert p[20] == p[3]
+    other = test(counts, 5)
+    assert (other[:-5] != p[5:]).mean() > 0.5  # seed 5 of channel i was seed 0 of channel i + 5
+    assert (other != p).mean() > 0.5
+    assert np.abs(other - p).max() < 6 * np.sqrt(0.5 / 199)
+
+
+def test_permutations_agree_with_the_exact_test_of_a_two_by_two_table():
+    """Fisher's: tables at least as informative as [[5, 1], [2, 6]], by their hypergeometric weights."""
+    observed = np.array([[[5, 1], [2, 6]]], np.uint32)
+    reach = information.mutual_information(observed, correction="none")[0]
+    truth = 0.0
+    for n in range(7):
+        table = np.array([[[n, 6 - n], [7 - n, 1 + n]]], np.uint32)
+        if information.mutual_information(table, correction="none")[0] >= reach - 1e-12:
+            truth += stats.hypergeom.pmf(n, 14, 6, 7)
+    got = information.p_values(observed, method="permutation", rounds=20_000)[0]
+    assert got == pytest.approx(truth, abs=4 * np.sqrt(truth / 20_000))
+
+
+def test_the_shuffle_from_activations_is_that_of_the_counts():
+    """No table is made: margins are enough, and give what the table gives; many classes and few."""
+    rng = np.random.default_rng(19)
+    x = np.maximum(rng.normal(size=(3000, 70)), 0).astype(np.float32)
+    for k in (3, 700):
+        y = rng.integers(0, k, 3000)
+        codes = information.quantize(x, 16, sketch=2048)
+        by_counts = information.mutual_information(codes, y, correction="shuffle")
+        direct = information.label_information(x, y, bins=16, correction="shuffle")
+        np.testing.assert_allclose(direct, by_counts, atol=1e-12)
 
 
 def test_false_discovery_equals_scipy():

@@ -9,8 +9,9 @@ namespace edgeprune {
 double normal_quantile(double p);
 
 // scores[c, s] = normal_quantile((rank - offset) / (samples + 1 - 2 * offset)), ties sharing their mean rank.
-// x and scores (channels, samples); 0 <= offset <= 1/2.
+// spread[c, s], unless it is null: the mean square of the scores that breaking the ties would give, about theirs; 0
+// without ties. x, scores and spread (channels, samples); 0 <= offset <= 1/2.
 void normal_scores(const double* x, std::size_t channels, std::size_t samples, double offset, double* scores,
-                   std::size_t threads);
+                   double* spread, std::size_t threads);
 
 }  // namespace edgeprune

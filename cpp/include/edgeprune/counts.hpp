@@ -37,7 +37,8 @@ void add_counts(const std::uint8_t* codes, std::ptrdiff_t sample_stride, std::pt
                 std::size_t samples, std::size_t channels, std::size_t bins, const Labels& labels,
                 std::uint32_t* counts, std::size_t threads);
 
-// The same with a weight for every class: counts[channel, k, code] += weights[sample * classes + k].
+// The same with a weight for every class: counts[channel, k, code] += weights[sample * classes + k]; codes are
+// checked as above.
 void add_soft_counts(const std::uint8_t* codes, std::ptrdiff_t sample_stride, std::ptrdiff_t channel_stride,
                      std::size_t samples, std::size_t channels, std::size_t bins, const std::uint32_t* weights,
                      std::size_t classes, std::uint32_t* counts, std::size_t threads);

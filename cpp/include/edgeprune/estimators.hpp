@@ -66,11 +66,12 @@ public:
     void add_class(const std::uint32_t* counts);
     void add_classes(const ClassSums& classes);
     TableStatistics statistics() const;
+    const std::vector<std::uint64_t>& per_bin() const { return per_bin_; }
 
 private:
     FixedSum joint_ = 0, columns_ = 0;
     std::uint64_t total_ = 0, cells_ = 0, used_columns_ = 0, least_column_ = ~std::uint64_t{0};
-    std::vector<std::uint32_t> per_bin_;  // no channel has more than 2^32 - 1 samples
+    std::vector<std::uint64_t> per_bin_;
 };
 
 // counts (channels, classes, bins); a table without counts gives zeros.
@@ -78,19 +79,9 @@ void table_statistics(const std::uint32_t* counts, std::size_t channels, std::si
                       std::size_t bins, TableStatistics* out, std::size_t threads);
 
 // The same straight from activations, on frozen edges: no table is ever held, whatever the number of classes.
-// False: a value was not finite.
+// `shuffled` (channels), unless it is null, gets the mean under shuffled labels (shuffle.hpp), which needs no table
+// either. False: a value was not finite.
 bool label_statistics(const View& view, const float* thresholds, std::size_t threshold_count, const Labels& labels,
-                      TableStatistics* out, std::size_t threads);
-
-// Mean plug-in information when the labels are shuffled, exactly: the expectation over all tables
-// with the same margins (hypergeometric; Vinh, Epps & Bailey 2010).
-void shuffled_information(const std::uint32_t* counts, std::size_t channels, std::size_t classes,
-                          std::size_t bins, double* out, std::size_t threads);
-
-// Share of `rounds` label shuffles whose plug-in information reaches the observed one, counting the
-// observed table itself: (1 + hits) / (1 + rounds). The stream depends on seed and channel only.
-void permutation_p_values(const std::uint32_t* counts, std::size_t channels, std::size_t classes,
-                          std::size_t bins, std::size_t rounds, std::uint64_t seed, double* out,
-                          std::size_t threads);
+                      TableStatistics* out, double* shuffled, std::size_t threads);
 
 }  // namespace edgeprune
