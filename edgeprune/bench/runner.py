@@ -30,6 +30,11 @@ SCHEMA, MIN_ROUNDS, MAX_ROUNDS, MARK = 1, 10, 5_000, 0x7ED90DE
 SLOT_NS, MAX_REPEATS = 500_000, 8  # a faster model runs several times a turn, warm, as it would in a loop
 FLOATS = {"tensor(float)": "float32", "tensor(double)": "float64", "tensor(float16)": "float16"}
 INTEGERS = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")
+# Of the processor's features those that kernels are chosen by, as Linux names them.
+FLAGS = {
+    "avx", "fma", "avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimd", "asimdhp", "asimddp",
+    "i8mm", "bf16", "sve",
+}  # fmt: skip
 SETTINGS = ("threads", "seconds", "batch", "seed", "rate")
 
 
@@ -54,9 +59,11 @@ def emulator() -> str | None:
 
 def machine() -> dict[str, Any]:
     """Processor and versions: what a timing is worth nothing without."""
+    rows = [line.partition(":") for line in _read("/proc/cpuinfo").splitlines()]
     fields: dict[str, str] = {}
-    for key, _, value in (line.partition(":") for line in _read("/proc/cpuinfo").splitlines()):
+    for key, _, value in rows:
         fields.setdefault(key.strip(), value.strip())
+    flags = FLAGS & set((fields.get("flags") or fields.get("Features") or "").split())
     import numpy
     import onnxruntime
 
@@ -65,6 +72,8 @@ def machine() -> dict[str, Any]:
         "processor": fields.get("model name") or fields.get("CPU part") or "unknown",
         "board": _read("/proc/device-tree/model").strip("\0\n") or None,
         "cores": os.cpu_count(),
+        "flags": sorted(flags),
+        "parts": sorted({value.strip() for key, _, value in rows if key.strip() == "CPU part"}),
         "python": platform.python_version(),
         "numpy": numpy.__version__,
         "onnxruntime": onnxruntime.__version__,

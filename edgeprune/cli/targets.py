@@ -66,7 +66,7 @@ def _table(rows: list[Target]) -> str:
 
 def _explain(t: Target) -> str:
     rows = [(f.name, _shown(f.value, f.unit), f.basis, f.note) for f in t.fields]
-    widths = [max(len(row[i]) for row in rows) for i in range(3)]
+    widths = [min(36, max(len(row[i]) for row in rows)) for i in range(3)]  # names of boards may be long
     counts = {b: sum(f.basis == b for f in t.fields) for b in ("measured", "datasheet", "assumed")}
     text = [f"{t.name}: {t.title}", f"{t.path}", ""]
     for *cells, note in rows:
@@ -81,7 +81,7 @@ def _explain(t: Target) -> str:
 
 def _shown(value: object, unit: str) -> str:
     if isinstance(value, tuple | list):
-        return " ".join(map(str, value)) or "none"
+        return ", ".join(map(str, value)) or "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value} {unit}".strip()

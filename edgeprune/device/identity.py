@@ -1,9 +1,9 @@
 """Which target a device is: what it says of itself beside the descriptors.
 
     target_of(device, load_target("host"))   the descriptor of its board, or what is known without one
-    require_board(device, target)            refuse a board that is not the one named
+    require_board(device, target)            refuse a board that is not the one named, or say what is doubtful
 
-Elsewhere: fitness and architecture (remote), the descriptors (targets).
+Elsewhere: fitness and architecture (remote), the descriptors and what speaks for which (targets).
 """
 
 from __future__ import annotations
@@ -11,22 +11,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from edgeprune.device.remote import Device
-from edgeprune.errors import DeviceError, TargetError
+from edgeprune.errors import DeviceError
 from edgeprune.records import Target
-from edgeprune.targets import list_targets, load_target
-
-
-def board_target(board: str | None) -> Target | None:
-    """The target whose title the board's own name begins with ("Raspberry Pi 4 Model B Rev 1.4")."""
-    found: list[Target] = []
-    for name in list_targets() if board else ():
-        try:
-            target = load_target(name)
-        except TargetError:  # a malformed descriptor of the user's: `edgeprune targets` says so
-            continue
-        if board and not target.local and board.startswith(target.title):
-            found.append(target)
-    return max(found, key=lambda t: (len(t.title), not t.user), default=None)
+from edgeprune.targets.matching import board_target, match
 
 
 def target_of(device: Device, target: Target) -> Target:
@@ -50,21 +37,23 @@ def target_of(device: Device, target: Target) -> Target:
     title = str(facts.get("board") or f"{device.remote.destination} ({arch})")
     name = device.remote.destination
     return replace(
-        target, name=name, title=title, local=False, arch=arch, core="unknown", threads=1, emulated_cpu=None
-    )
+        target, name=name, title=title, local=False, arch=arch, core="unknown", isa=(), threads=1,
+        emulated_cpu=None,
+    )  # fmt: skip
 
 
-def require_board(device: Device, target: Target) -> None:
-    """Refuse a device whose board is known to have other cores than the target.
+def require_board(device: Device, target: Target) -> tuple[str, ...]:
+    """Refuse a device that surely is another machine than the target; give what could not be told.
 
     Raises:
-        DeviceError: it has; both are named.
+        DeviceError: its board, cores or their number are others; both are named.
     """
-    board = device.preflight().get("board")
-    known = board_target(board)
-    if known is not None and known.core != target.core:
+    facts = device.preflight()
+    found, name = match(target, facts), device.remote.destination
+    if found.refused:
+        known = board_target(facts.get("board"))
+        other = f", or give --target {known.name}" if known is not None else ""
         raise DeviceError(
-            f"{device.remote.destination} is a {board} ({known.core}), but --target {target.name} has"
-            f" {target.core}",
-            tip=f"leave --target out, or give --target {known.name}",
+            f"{name} is not {target.name}: {'; '.join(found.refused)}", tip=f"leave --target out{other}"
         )
+    return tuple(f"{name} as --target {target.name}: {doubt}" for doubt in found.doubts)

@@ -26,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeprune.bench.host import RUNNER, read_answer
+from edgeprune.bench.runner import machine
 from edgeprune.bench.timings import trust_warnings
 from edgeprune.coupling.components import BoolArray, Couplings
 from edgeprune.device.remote import Device
@@ -37,6 +38,7 @@ from edgeprune.latency.sites import Owners, Site, find_sites
 from edgeprune.model.graph import state_tensors
 from edgeprune.model.trace import Trace
 from edgeprune.records import Interval, Target
+from edgeprune.targets.matching import match
 
 TIMER = Path(__file__).with_name("timer.py")
 TOGETHER, CALLS = 5, 4  # networks that take turns with the dense one; such lots in one process
@@ -64,7 +66,8 @@ def profile_model(
         threads: intra-op threads, and cores that the process is bound to.
 
     Raises:
-        BenchError: a model without layers, or a file in the way that is no such profile.
+        BenchError: a model without layers, a machine that is surely not the target, or a file in the way
+            that is no such profile.
         DeviceError: the device is not fit, not of the target's architecture, or emulated: then nothing
             is written, since an emulator's times mean nothing.
     """
@@ -77,6 +80,8 @@ def profile_model(
             f"target {target.name} is {target.arch}, this machine is {_machine_family()}",
             tip="name the board with --device, or plan from the descriptor (an estimate)",
         )
+    else:
+        _doubts(target, machine(), "this machine")
     design = [np.zeros(couplings.count, bool), *draw_widths(couplings, networks, seed)]
     request = _identity(traced, target, device, threads, networks, seed)
     found = _earlier(path, request)
@@ -95,13 +100,14 @@ def profile_model(
             numbers = list(range(max(done, 1), min(max(done, 1) + lot, len(design))))
             each = seconds * TOGETHER / max(networks, 1)
             answer = _run(network, [design[n] for n in numbers], threads, each, device, folder)
+            where = device.remote.destination if device else "this machine"
             if answer["emulated"]:
-                where = device.remote.destination if device else "this machine"
                 raise DeviceError(
                     f"{where} is emulated ({answer['emulated']}): the network runs there at "
                     f"{len(numbers) + 1} sets of widths; an emulator's times mean nothing, so none was kept",
                     tip="plan from the target's descriptor or from instruction counts, which are estimates",
                 )
+            collected.warnings |= _doubts(target, answer["machine"], where)
             collected.add(answer, [couplings.kept(design[n]) for n in numbers])
             profile = collected.profile(
                 target=target,
@@ -158,7 +164,7 @@ class _Collected:
 
     def add(self, answer: Mapping[str, Any], kept: Sequence[npt.NDArray[np.int64]]) -> None:
         """Take in the answer of one call; `kept` are the kept counts of its networks after the dense one."""
-        if self.machine and answer["machine"] != self.machine:
+        if any(answer["machine"].get(name) != value for name, value in self.machine.items()):
             raise BenchError(
                 "the profile was begun on another machine or runtime", tip="give another output file"
             )
@@ -321,6 +327,17 @@ def _earlier(path: Path | None, request: str) -> Profile | None:
             f"{path}: holds a profile of another model, target or setting", tip="give another --output"
         )
     return found
+
+
+def _doubts(target: Target, facts: Mapping[str, Any], where: str) -> set[str]:
+    """What could not be told of a machine; one that surely is not the target is refused."""
+    found = match(target, facts)
+    if found.refused:
+        raise BenchError(
+            f"{where} is not {target.name}: {'; '.join(found.refused)}",
+            tip="leave --target out, or name the right board with --device",
+        )
+    return {f"{where} as {target.name}: {doubt}" for doubt in found.doubts}
 
 
 def _machine_family() -> str:

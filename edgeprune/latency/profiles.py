@@ -19,6 +19,7 @@ from typing import Any
 from edgeprune.errors import BenchError
 from edgeprune.records import Interval, Target
 from edgeprune.store import write_json
+from edgeprune.targets.matching import match
 
 SCHEMA = 1
 KIND = "edgeprune latency profile"
@@ -169,7 +170,8 @@ def check(
     """Refuse a profile that was measured for something else; give the warnings of one that may do.
 
     Args:
-        target: what is compressed for; another architecture or name is refused.
+        target: what is compressed for; another architecture, instruction set or board is refused, another
+            name of the same kind is warned about.
         threads: what the network will run with; another count is refused.
         machine: facts of the machine that will run it, as the runner gives them; another processor is
             refused, another version of onnxruntime warned about.
@@ -190,6 +192,14 @@ def check(
             raise BenchError(
                 f"the profile is of a {arch} machine, target {target.name} is {target.arch}", tip=again
             )
+        kind = match(target, found)
+        if kind.refused:
+            raise BenchError(
+                f"the profile's machine is not {target.name}: {'; '.join(kind.refused)}", tip=again
+            )
+        said += [f"as {target.name}: {doubt}" for doubt in kind.doubts]
+        if "flags" not in found and not target.local:
+            said.append(f"the profile does not say the instruction set of its machine: is it {target.name}?")
         if target.name != profile.target:
             said.append(f"the profile was measured for target {profile.target}, not {target.name}")
     if machine is not None:
@@ -213,7 +223,7 @@ def check(
         said.append(
             f"the profile is unfinished: {len(profile.wholes)} of {profile.planned} networks were run"
         )
-    return tuple(said)
+    return tuple(dict.fromkeys(said))
 
 
 def _compact(profile: Profile) -> dict[str, Any]:

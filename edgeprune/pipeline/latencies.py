@@ -18,6 +18,7 @@ from edgeprune import latency
 from edgeprune.bench.tails import LIMIT, time_tail
 from edgeprune.bench.timings import P99_SAMPLES
 from edgeprune.coupling.components import Couplings
+from edgeprune.device.identity import require_board
 from edgeprune.errors import BenchError
 from edgeprune.model.trace import Trace
 from edgeprune.pipeline.board import Board
@@ -113,8 +114,8 @@ def _no_tail(deadline_ms: float, p50_ms: float, board: Board) -> BenchError:
             tip="name one with --device, or ask for a median with --target-ms",
         )
     return BenchError(
-        f"{asked}: an inference takes {p50_ms:.3g} ms here, and {P99_SAMPLES} of them, which a 99th percentile"
-        f" needs, more than the {LIMIT:g} s that are spent on it",
+        f"{asked}: an inference takes {p50_ms:.3g} ms here, and {P99_SAMPLES} of them, which a 99th"
+        f" percentile needs, more than the {LIMIT:g} s that are spent on it",
         tip="ask for a median with --target-ms",
     )
 
@@ -143,7 +144,9 @@ def _profile(
     if not board.measures_target:
         return profile, _said((*notes, f"planned from a file, with no board at hand: {profile.source}"))
     here = board.time([dense], 0.2).machine
-    return profile, _said(latency.check(profile, target=target, threads=board.threads, machine=here))
+    doubts = () if board.device is None or target is None else require_board(board.device, target)
+    notes = latency.check(profile, target=target, threads=board.threads, machine=here)
+    return profile, _said((*doubts, *notes))
 
 
 def _said(notes: tuple[str, ...]) -> tuple[str, ...]:

@@ -49,7 +49,6 @@ class Target:
     memory_mb: int
     bandwidth_gb_s: float
     threads: int
-    optimization_level: str
     int8_policy: str
     int8_activations: str
     int8_reduce_range: bool

@@ -39,7 +39,7 @@ class Field:
     """One field of the schema: `read` returns the value or raises ValueError(what was expected)."""
 
     name: str  # section.key
-    record: str  # attribute of Target
+    record: str  # attribute of Target; empty where `Target.fields` alone holds it
     unit: str
     read: Callable[[Any], Any]
     optional: bool = False
@@ -88,6 +88,12 @@ def _words(value: Any) -> tuple[str, ...]:
     return tuple(value)
 
 
+def _texts(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not value or not all(isinstance(v, str) and v.strip() for v in value):
+        raise ValueError("a list of non-empty strings")
+    return tuple(value)
+
+
 FIELDS = (
     Field("cpu.arch", "arch", "", _one_of(*ISA)),
     Field("cpu.core", "core", "", _text),
@@ -103,15 +109,13 @@ FIELDS = (
     Field("memory.total_mb", "memory_mb", "MiB", _whole(1)),
     Field("memory.bandwidth_gb_s", "bandwidth_gb_s", "GB/s", _positive),
     Field("runtime.threads", "threads", "", _whole(1)),
-    Field(
-        "runtime.optimization_level", "optimization_level", "", _one_of("disable", "basic", "extended", "all")
-    ),
     Field("int8.policy", "int8_policy", "", _one_of("offer", "on-request")),
     Field("int8.activations", "int8_activations", "", _one_of("uint8", "int8")),
     Field("int8.reduce_range", "int8_reduce_range", "", _flag),
     Field(
         "emulation.cpu", "emulated_cpu", "", _one_of("cortex-a53", "cortex-a72", "cortex-a76"), optional=True
     ),
+    Field("board.models", "", "", _texts, optional=True),
 )
 SECTIONS = {f.name.split(".")[0] for f in FIELDS}
 
@@ -183,7 +187,9 @@ def to_target(
                 tip=f'add `{key} = {{ value = …, basis = "assumed" }}` under [{section}]',
             )
     _check_together(path, facts, strict_isa=not detected)
-    attributes: dict[str, Any] = {f.record: facts[f.name].value if f.name in facts else None for f in FIELDS}
+    attributes: dict[str, Any] = {
+        f.record: facts[f.name].value if f.name in facts else None for f in FIELDS if f.record
+    }
     return Target(
         name=path.stem,
         title=str(values.get("title") or (base.title if base else "")),

@@ -10,13 +10,14 @@ from torch import nn
 
 import edgeprune
 from edgeprune import latency
-from edgeprune.device.identity import board_target, target_of
+from edgeprune.device.identity import require_board, target_of
 from edgeprune.device.remote import Device
 from edgeprune.errors import BudgetError, DeviceError
 from edgeprune.pipeline import latencies
 from edgeprune.pipeline.board import board_of
 from edgeprune.pipeline.options import Clock, Options, Progress
 from edgeprune.targets import load_target
+from edgeprune.targets.matching import board_target, match
 
 QUICK = {"epochs": 0, "rounds": 1, "calibration": 64, "bench_seconds": 0.5, "profile_seconds": 2.0,
          "front": 0, "max_drop": 90}  # fmt: skip
@@ -63,13 +64,60 @@ def test_a_device_without_a_target_is_its_own_board_with_its_threads():
     assert not other.target.local
 
 
-def test_a_board_that_is_not_the_target_is_refused():
-    """A Pi 5 is no rpi4, although both are aarch64; two boards of one core may stand for each other."""
-    with pytest.raises(DeviceError, match=r"Raspberry Pi 5 .*Cortex-A76.*--target rpi4 has Cortex-A72"):
-        target_of(device(board="Raspberry Pi 5 Model B Rev 1.0"), load_target("rpi4"))
-    zero = load_target("rpi-zero2w")
-    assert target_of(device(board="Raspberry Pi 3 Model B Plus Rev 1.3"), zero) == zero
-    assert target_of(device(), zero) == zero
+@pytest.mark.parametrize(
+    ("board", "cores", "target", "says"),
+    [
+        ("Raspberry Pi 5 Model B Rev 1.0", 4, "rpi4", r"Cortex-A76.*not rpi4 \(Cortex-A72\)"),
+        ("Raspberry Pi 3 Model B Plus Rev 1.3", 4, "imx8mp", r"which is rpi3b\+"),
+        ("Raspberry Pi 3 Model B Plus Rev 1.3", 4, "rpi-zero2w", r"which is rpi3b\+"),
+        ("NVIDIA Jetson Orin Nano Engineering Reference Developer Kit", 6, "rpi5", "jetson-orin-nano"),
+        ("Radxa ROCK 5B", 8, "rpi4", "which is rk3588"),
+        ("Some Other Board", 8, "rpi4", "it has 8 cores, rpi4 has 4"),
+    ],
+)
+def test_a_board_that_is_not_the_target_is_refused(board, cores, target, says):
+    """Boards of one core do not stand for each other: clock, caches and memory are others."""
+    with pytest.raises(DeviceError, match=says) as caught:
+        target_of(device(board=board, cores=cores), load_target(target))
+    assert "leave --target out" in caught.value.tip
+
+
+@pytest.mark.parametrize(
+    ("facts", "says"),
+    [
+        ({"board": "Some Other Board"}, "calls itself Some Other Board"),
+        ({}, "does not say what board it is"),
+        ({"board": "Raspberry Pi 4 Model B Rev 1.4", "cores": 2}, "has 2 cores, rpi4 has 4"),
+    ],
+)
+def test_a_board_that_may_be_the_target_is_not_taken_in_silence(facts, says):
+    """What cannot be told is said; a board of the target's own, or of a class of machines, is not doubted."""
+    rpi4 = load_target("rpi4")
+    assert target_of(device(**facts), rpi4) == rpi4
+    (said,) = require_board(device(**facts), rpi4)
+    assert says in said
+    assert require_board(device(board="Raspberry Pi 4 Model B Rev 1.4"), rpi4) == ()
+    assert require_board(device(cores=8), load_target("android-big")) == ()
+
+
+@pytest.mark.parametrize(
+    ("target", "facts", "refused", "doubts"),
+    [
+        ("x86-avx512", {"flags": ["avx", "fma", "avx2"]}, "no avx512_vnni, avx512f", ""),
+        ("x86-avx2", {"flags": ["avx", "fma", "avx2", "avx512f"]}, "it has avx512f", ""),
+        ("x86-avx2", {"flags": ["avx", "fma", "avx2", "avx_vnni"]}, "", "it has avx_vnni"),
+        ("x86-avx2", {"flags": ["avx", "fma", "avx2"]}, "", ""),
+        ("android-big", {"flags": ["asimd"], "parts": ["0xd03"]}, "no dotprod, fp16", ""),
+        ("rk3588", {"parts": ["0xd05", "0xd0b"], "board": "Radxa ROCK 5B", "cores": 8}, "", ""),
+        ("rpi5", {"parts": ["0xd08"], "board": "Raspberry Pi 5"}, "its cores are Cortex-A72", ""),
+        ("rpi5", {"parts": ["0xd08"], "flags": ["asimd"], "cores": 64, "emulated": "cortex-a72"}, "", ""),
+    ],
+)
+def test_cores_and_instruction_sets_are_compared(target, facts, refused, doubts):
+    """What kernels are chosen by decides; what a machine does not say, and an emulator, decide nothing."""
+    found = match(load_target(target), facts)
+    assert refused in " ".join(found.refused) and bool(found.refused) == bool(refused)
+    assert doubts in " ".join(found.doubts) and bool(found.doubts) == bool(doubts)
 
 
 def test_a_run_on_a_device_is_timed_and_verified_there(native, given, tmp_path, monkeypatch):
@@ -113,6 +161,7 @@ def test_a_profile_of_another_runtime_is_warned_of(tmp_path, monkeypatch):
     options = Options(profile=str(tmp_path / "p.json"))
     board = board_of(options, None)
     monkeypatch.setattr(type(board), "time", lambda *_, **__: SimpleNamespace(machine={"onnxruntime": "9.9"}))
+    monkeypatch.setattr(latency, "require_network", lambda *given: None)
     _, notes = latencies._profile(None, None, tmp_path, options, None, Clock(Progress()), board)
     assert notes == ("profile: measured with onnxruntime 1.0, this is 9.9: times may differ",)
     assert said["threads"] == board.threads == 2

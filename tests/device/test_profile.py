@@ -16,6 +16,7 @@ from edgeprune.latency import count, read_profile
 from edgeprune.latency.resizing import Resizable, keep_shares
 from edgeprune.model.trace import trace
 from edgeprune.surgery import analyse
+from edgeprune.targets import load_target
 
 MODEL = [
     "examples/checkpoints/demo_cnn.safetensors",
@@ -25,7 +26,8 @@ MODEL = [
     "1,28,28",
 ]
 FEW = ["--networks", "2", "--seconds", "0.2"]
-HERE, OTHER = ("rpi4", "x86-avx2") if os.uname().machine == "aarch64" else ("x86-avx2", "rpi4")
+WIDE = "x86-avx512" if "avx512f" in load_target("host").isa else "x86-avx2"
+HERE, OTHER = ("android-big", WIDE) if os.uname().machine == "aarch64" else (WIDE, "rpi4")
 
 
 def run(*arguments):

@@ -10,6 +10,7 @@ from edgeprune.records import Interval
 from edgeprune.surgery import analyse
 
 MACHINE = {"architecture": "x86_64", "processor": "made up", "board": None, "cores": 2, "onnxruntime": "1.0"}
+MACHINE["flags"] = ["avx", "avx2", "fma"]
 SHAPES = ("Conv 3x3 16->32 at 8x8", "Gemm 32->10")
 
 

@@ -149,6 +149,15 @@ def test_a_target_of_another_architecture_needs_its_board(network):
         profile_model(*network, target=load_target(other), networks=1, seconds=0.05)
 
 
+@pytest.mark.skipif(HOST.arch != "x86_64", reason="two x86 targets are told apart by their instruction sets")
+def test_a_target_of_another_instruction_set_is_not_this_machine(network, tmp_path):
+    """AVX-512's times are not taken on a machine without it, nor AVX2's on one with it."""
+    other = "x86-avx2" if "avx512f" in HOST.isa else "x86-avx512"
+    with pytest.raises(BenchError, match=f"this machine is not {other}: it has .*avx512f"):
+        profile_model(*network, target=load_target(other), path=tmp_path / "p.json", networks=1, seconds=0.05)
+    assert not (tmp_path / "p.json").exists()
+
+
 def test_a_model_without_layers_is_one_line():
     """There is nothing to profile in a ReLU."""
     traced = trace(nn.ReLU().eval(), (torch.randn(2, 4),))

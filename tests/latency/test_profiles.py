@@ -83,6 +83,20 @@ def test_another_architecture_is_refused_and_another_target_of_the_same_is_said(
     assert "measured for target host, not x86-avx2" in said
 
 
+def test_a_target_that_the_profiles_machine_cannot_be_is_refused():
+    """Whatever a file calls its target: a machine without AVX-512 gives no times of one with it."""
+    called = replace(made_up(), target="x86-avx512")
+    with pytest.raises(BenchError, match="the profile's machine is not x86-avx512: it has no avx512_vnni"):
+        check(called, target=load_target("x86-avx512"))
+
+
+def test_a_profile_that_does_not_say_its_instruction_set_is_warned_about():
+    """Files from before it was recorded may serve, but never in silence."""
+    old = {name: value for name, value in MACHINE.items() if name != "flags"}
+    said = check(replace(made_up(), machine=old, target="x86-avx2"), target=load_target("x86-avx2"))
+    assert said == ("the profile does not say the instruction set of its machine: is it x86-avx2?",)
+
+
 @pytest.mark.parametrize("field", ["architecture", "processor", "board"])
 def test_another_processor_is_refused(field):
     """The facts that the runner gives must be those of the profile."""
