@@ -116,7 +116,7 @@ def explain(
                 inputs_after=new.inputs if new else None,
                 width_before=old.width if old else None,
                 width_after=new.width if new else None,
-                misaligned=_misaligned(new, steps) if new else None,
+                misaligned=_misaligned(old, new, steps) if new else None,
                 bound=bounds.get(size.name, "compute"),
                 lost_us=lost,
                 note=note,
@@ -168,18 +168,22 @@ def _rate(bandwidth: Sequence[tuple[int, float]], moved: int) -> float:
     return next((rate for size, rate in bandwidth if size >= moved), bandwidth[-1][1])
 
 
-def _misaligned(layer: LayerSize, steps: Staircase | None) -> float | None:
-    """Measured cost of a convolution's width by that of the next whole block, of whichever size is worst.
+def _misaligned(old: LayerSize | None, new: LayerSize, steps: Staircase | None) -> float | None:
+    """Measured cost of a convolution's new width by that of the next whole block, of whichever size is worst.
 
-    Widths that lie alike within a block stand for those that were not measured.
+    A width that the first file has too is no finding: nobody chose the 1 of a grey image. Widths that lie
+    alike within a block stand for those that were not measured, as far as there are some at all: below a
+    block the measured stacks, with as many inputs as outputs, stand for nothing.
     """
-    if steps is None or layer.operator != "Conv":
+    if steps is None or new.operator != "Conv":
         return None
+    changed = [new.width] if old is None or new.width != old.width else []
+    changed += [new.inputs] if old is None or new.inputs != old.inputs else []
     worst = 1.0
-    for width, block in itertools.product((layer.width, layer.inputs), BLOCKS):
+    for width, block in itertools.product(changed, BLOCKS):
         for w in steps.relative:
             up = -(-w // block) * block
-            if w % block and w % block == width % block and up in steps.relative:
+            if width > block and w % block and w % block == width % block and up in steps.relative:
                 worst = max(worst, steps.relative[w][0] / steps.relative[up][0])
     return worst if worst > TOLERANCE else None
 

@@ -24,6 +24,10 @@ from edgeprune.onnxfile.parity import Arrays, open_session, run_session
 from edgeprune.onnxgraph import QUANTISABLE
 
 CHILD = Path(__file__).with_name("_quantise_child.py")
+INTEGERS = {
+    "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul",
+    "ConvInteger", "MatMulInteger",
+}  # fmt: skip
 SUBSET = 256  # samples that output differences are taken on
 AT_ONCE = 8  # files that one child builds and that lie on disk together
 
@@ -53,7 +57,14 @@ class Quantiser:
     ) -> None:
         if activations not in ("uint8", "int8"):
             raise ExportError(f"activations {activations!r}: unknown", tip="uint8 or int8")
-        if len(file_set(source, load(source, external_data=False))) > 1:
+        model = load(source, external_data=False)
+        eight = sorted({node.op_type for node in model.graph.node} & INTEGERS)
+        if eight:
+            raise ExportError(
+                f"{source}: is in 8 bits already, it has {', '.join(eight)}",
+                tip="give the float file that it was made of",
+            )
+        if len(file_set(source, model)) > 1:
             raise ExportError(
                 f"{source}: its weights lie outside the file", tip="models above 2 GB stay in float"
             )

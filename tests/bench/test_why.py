@@ -137,6 +137,23 @@ def test_a_width_off_the_measured_staircase_is_named():
     assert explain(found, None, stairs(1.0)).layers[0].misaligned is None
 
 
+def test_widths_that_nobody_chose_are_not_called_misaligned():
+    """A grey image has one channel before and after; only the 46 that were left are to blame, or nothing."""
+    stair = Staircase("p", "v", 1, {w: (t, t, t) for w, t in {45: 1.6, 46: 1.0, 48: 1.0}.items()}, 8)
+
+    def conv(inputs, width, us):
+        row = OperatorTime("a", "Conv", "a", "a", us, 1000, (1,))
+        return FileProfile("f", us, (row,), (LayerSize("a", "Conv", width * 10, inputs, width, 4, False),))
+
+    def told(*files):
+        return explain(OperatorProfile(files, ((1 << 30, 10.0),), 0.5, {}, 1, 1), None, stair)
+
+    same = told(conv(1, 32, 50.0), conv(1, 16, 50.0))
+    assert same.layers[0].misaligned is None and "blocks" not in same.causes[0]
+    assert told(conv(32, 64, 50.0), conv(21, 64, 50.0)).layers[0].misaligned == pytest.approx(1.6)
+    assert told(conv(32, 64, 50.0), conv(32, 1, 50.0)).layers[0].misaligned is None
+
+
 def test_memory_and_overhead_are_told_apart():
     """500 kB at 10 GB/s fill 50 µs; an operator of 0.6 µs is mostly its start."""
     slow = explain(profile({"a": (1000, 64, 50.0)}, {"a": (500, 64, 50.0)}, bytes_=500_000))

@@ -226,6 +226,17 @@ def test_bad_requests_are_one_line(tmp_path):
         quantise(tmp_path / "broken.onnx", batches(), out)
 
 
+def test_a_file_in_8_bits_is_refused_in_one_line(tmp_path):
+    """Quantising twice gains nothing and fails inside the runtime; the float file is asked for."""
+    quantise(network(tmp_path / "net.onnx"), batches(), tmp_path / "q.onnx", methods=["minmax"])
+    with pytest.raises(
+        ExportError, match=r"q\.onnx: is in 8 bits already, it has DequantizeLinear"
+    ) as caught:
+        quantise(tmp_path / "q.onnx", batches(), tmp_path / "twice.onnx")
+    assert "float file" in caught.value.tip and "\n" not in str(caught.value)
+    assert not (tmp_path / "twice.onnx").exists()
+
+
 def test_the_quantiser_failing_is_one_line(tmp_path):
     """A graph that the child cannot take ends in an ExportError that names the step."""
     source = network(tmp_path / "net.onnx")
