@@ -6,7 +6,6 @@ BEST ?= $(CONTROLS),fpgm,ib-edge,vib
 OUTSIDE ?= tp-l2,tp-taylor,tp-bn-scale
 IMAGES ?= fashion_plain fashion_dw
 OTHERS ?= $(IMAGES) debian_text
-TEN ?= 0,1,2,3,4,5,6,7,8,9
 BAKEOFF := $(PY) -m benchmarks.bakeoff
 
 bench-bakeoff: $(READY)
@@ -15,7 +14,7 @@ bench-bakeoff: $(READY)
 	$(BAKEOFF) --criteria $(CRITERIA) --recovery none,compensate,finetune
 	$(BAKEOFF) --criteria $(OUTSIDE),scratch --recovery compensate,finetune
 	$(BAKEOFF) --criteria $(CONTROLS) --recovery compensate,finetune --ratios 0.25 --seeds 0,1,2,3,4
-	$(BAKEOFF) --criteria ib-gauss,l2,taylor,tp-l2,tp-taylor --recovery compensate,finetune --ratios 0.25,0.15 --seeds $(TEN)
+	$(BAKEOFF) --criteria ib-gauss,l2,taylor,tp-l2,tp-taylor --recovery compensate,finetune --ratios 0.25,0.15 --seeds 0,1,2,3,4
 	$(BAKEOFF) --criteria ib-gauss,random --recovery compensate --allocation sensitivity
 	for net in $(OTHERS); do \
 	  $(BAKEOFF) --net $$net --criteria $(BEST) --recovery compensate,finetune --ratios 0.5,0.25 && \
