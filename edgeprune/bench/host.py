@@ -22,6 +22,7 @@ from edgeprune.records import BenchResult, ModelTiming, TimingRatio
 
 RUNNER = Path(__file__).with_name("runner.py")
 SCHEMA = 1
+WORTH_SAYING = 1.005  # of what the A/A row is off by; the intervals are wider by less, too
 
 
 def run_bench(
@@ -128,6 +129,8 @@ def result_of(
     """Summarise the runner's samples; `paths` are the files' names as the user gave them."""
     settings = answer["settings"]
     seed, samples = settings["seed"], [np.asarray(s, dtype=np.float64) for s in answer["samples_ns"]]
+    same = timings.time_ratio(samples[-1], samples[0], seed) if samples else None
+    apart = timings.apart(same) if same is not None else 1.0
     rows, ratios = [], []
     for n, (path, size) in enumerate(zip(paths, sizes, strict=True)):
         measured: dict[str, Any] = {}
@@ -140,30 +143,50 @@ def result_of(
             for name, q in (("p50_ms", 0.5), ("p90_ms", 0.9), ("p99_ms", 0.99)):
                 measured[name] = timings.percentile_ms(samples[n], q, seed)
             if n:
-                ratio = timings.time_ratio(samples[n], samples[0], seed)
+                ratio = timings.widened(timings.time_ratio(samples[n], samples[0], seed), apart)
                 ratios.append(TimingRatio(str(path), str(paths[0]), ratio))
         if answer["responses_ns"] and deadline_ms is not None:
             response = np.asarray(answer["responses_ns"][n], dtype=np.float64)
             measured["missed"] = timings.missed_share(response, deadline_ms, seed)
             measured["worst_ms"] = float(response.max()) / 1e6
         rows.append(ModelTiming(str(path), size, **measured))
-    before, after, threads = answer["before"], answer["after"], settings["threads"]
-    machine = answer["machine"]
     return BenchResult(
         models=tuple(rows),
         ratios=tuple(ratios),
-        same=timings.time_ratio(samples[-1], samples[0], seed) if samples else None,
+        same=same,
         rounds=len(samples[0]) if samples else 0,
-        threads=threads,
+        threads=settings["threads"],
         batch=settings["batch"],
         seed=seed,
-        machine=machine,
+        machine=answer["machine"],
         cores=tuple(answer["cores"]),
         emulated=answer["emulated"],
         device=device,
-        before=before,
-        after=after,
-        warnings=timings.trust_warnings(before, after, machine["cores"] or 1, threads) if samples else (),
+        before=answer["before"],
+        after=answer["after"],
+        warnings=_warnings(answer, paths, samples, apart) if samples else (),
         rate_hz=settings["rate"],
         deadline_ms=deadline_ms,
     )
+
+
+def _warnings(
+    answer: dict[str, Any], paths: Sequence[Path], samples: Sequence[timings.FloatArray], apart: float
+) -> tuple[str, ...]:
+    """What to know before the numbers are believed."""
+    settings = answer["settings"]
+    cores, threads = answer["cores"], settings["threads"]
+    said = list(timings.trust_warnings(answer["before"], answer["after"], cores, threads))
+    if apart >= WORTH_SAYING:
+        said.append(
+            f"the first file against itself is off by {apart - 1:.1%}, more than its interval: the intervals"
+            " of the ratios are wider by that"
+        )
+    for path, taken in zip(paths, samples, strict=False):  # the last samples are the first file's twin's
+        most = 1e9 / float(taken.mean())
+        if settings["rate"] and settings["rate"] > most:
+            said.append(
+                f"{path}: answers at most {most:.3g} inputs/s, {settings['rate']:g} come: the queue grows"
+                " without bound, and the longer it is fed the more answers are late"
+            )
+    return tuple(said)

@@ -81,7 +81,11 @@ def machine() -> dict[str, Any]:
 
 
 def state() -> dict[str, Any]:
-    """Governors, frequencies, temperatures, throttling flags and load, where the system shows them."""
+    """Governors, frequencies, temperatures, throttling flags and use, where the system shows them.
+
+    `busy` is how long each core has worked since boot, in seconds, and `own` how long this process has, at
+    `clock`: between two states the difference is what others took.
+    """
     cpus = sorted(Path("/sys/devices/system/cpu").glob("cpu[0-9]*/cpufreq/scaling_cur_freq"))
     zones = sorted(Path("/sys/class/thermal").glob("thermal_zone*/temp"))
     try:  # the Pi's firmware tool; elsewhere it is not there
@@ -96,7 +100,18 @@ def state() -> dict[str, Any]:
         "celsius": [int(t) / 1000 for t in temps if t.lstrip("-").isdigit()],
         "throttled": flags,
         "load": os.getloadavg()[0],
+        "busy": _busy(),
+        "own": time.process_time(),
+        "clock": time.monotonic(),
     }
+
+
+def _busy() -> dict[str, float]:
+    """Seconds of work by core: all that /proc/stat counts but idle and waiting; empty where it is hidden."""
+    rows = [line.split() for line in _read("/proc/stat").splitlines() if line.startswith("cpu")]
+    tick = os.sysconf("SC_CLK_TCK") if rows else 100
+    used = {row[0][3:]: [int(n) for n in row[1:9]] for row in rows if row[0] != "cpu"}
+    return {cpu: (sum(counts) - sum(counts[3:5])) / tick for cpu, counts in used.items()}
 
 
 def pin(threads: int) -> list[int]:

@@ -17,11 +17,12 @@ from pathlib import Path
 import numpy as np
 
 from edgeprune.bench.host import run_bench
+from edgeprune.bench.timings import disturbances
 from edgeprune.errors import OutputError
 from edgeprune.records import to_json
 from edgeprune.store import write_json
 
-SCHEMA = 1
+SCHEMA = 2
 WIDTHS = (32, 33, 34, 36, 37, 38, 40, 42, 44, 45, 46, 48, 52, 56, 64)
 BLOCKS = (2, 4, 8, 16)
 TOLERANCE = 1.04  # rounding up may cost this much and still count as free
@@ -32,6 +33,7 @@ class Staircase:
     """Relative time of a stack of convolutions by width, and the block it implies.
 
     relative: width -> median time over that of the first width, with its interval.
+    warnings: what makes it less trustworthy.
     """
 
     processor: str
@@ -39,10 +41,13 @@ class Staircase:
     threads: int
     relative: dict[int, tuple[float, float, float]]
     alignment: int
+    warnings: tuple[str, ...] = ()
 
 
 def staircase(*, threads: int = 1, seconds: float = 6.0, cache: Path | None = None) -> Staircase:
     """Measure, or read what was measured before on this processor and onnxruntime.
+
+    What was taken beside other work, or with the board throttled, is not kept for the next time.
 
     Args:
         cache: folder of earlier measurements; by default $EDGEPRUNE_CACHE or ~/.cache/edgeprune.
@@ -69,7 +74,10 @@ def staircase(*, threads: int = 1, seconds: float = 6.0, cache: Path | None = No
         threads,
         relative,
         alignment({w: r[0] for w, r in relative.items()}),
+        result.warnings,
     )
+    if disturbances(result.before, result.after, result.cores, threads):
+        return measured
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_json(file, {"schema": SCHEMA, **to_json(measured)})
@@ -127,6 +135,7 @@ def _read(file: Path) -> Staircase | None:
         if raw["schema"] != SCHEMA:
             return None
         relative = {int(w): tuple(v) for w, v in raw["relative"].items()}
-        return Staircase(raw["processor"], raw["onnxruntime"], raw["threads"], relative, raw["alignment"])
+        names = ("processor", "onnxruntime", "threads")
+        return Staircase(*(raw[n] for n in names), relative, raw["alignment"], tuple(raw["warnings"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None

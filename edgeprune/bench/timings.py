@@ -9,7 +9,7 @@ Elsewhere: taking the samples (bench/runner.py).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,8 @@ from edgeprune.records import Interval
 FloatArray = NDArray[np.float64]
 P90_SAMPLES, P99_SAMPLES = 64, 662  # MLPerf Inference: fewer queries do not support the percentile
 RESAMPLES = 500
+BUSY = 0.05  # of the timed cores, that others may have before it is said
+SHORT = 0.2  # seconds; the system counts in hundredths
 
 
 def block_bootstrap(
@@ -73,20 +75,56 @@ def missed_share(response_ns: FloatArray, deadline_ms: float, seed: int) -> Inte
 
 
 def trust_warnings(
-    before: dict[str, Any], after: dict[str, Any], cores: int, threads: int
+    before: dict[str, Any], after: dict[str, Any], cores: Sequence[int], threads: int
 ) -> tuple[str, ...]:
     """Say what makes the timings less trustworthy, from the machine's state before and after.
 
-    `throttled` is the Pi firmware's word: bits 0-3 hold now, bits 16-19 since boot.
+    Args:
+        cores: those that the process was bound to; empty where it could not be.
+    """
+    governors = sorted({*before.get("governors", ()), *after.get("governors", ())} - {"performance"})
+    moving = f"governor {', '.join(governors)}: the frequency may move during the run"
+    return (*disturbances(before, after, cores, threads), *([moving] if governors else []))
+
+
+def disturbances(
+    before: dict[str, Any], after: dict[str, Any], cores: Sequence[int], threads: int
+) -> tuple[str, ...]:
+    """What another run of the same would not meet: throttling, other work, more threads than cores.
+
+    `throttled` is the Pi firmware's word: bits 0-3 hold now, bits 16-19 since boot. Other work is what
+    the timed cores did beside this process; a load average would count the tool's own stages before.
     """
     said = []
     was, now = before.get("throttled"), after.get("throttled")
     if was is not None and now is not None and ((was | now) & 0xF or (now & ~was) & 0xF0000):
         said.append(f"invalid: the board throttled or lost voltage during the run (flags {now:#x})")
-    governors = sorted({*before.get("governors", ()), *after.get("governors", ())} - {"performance"})
-    if governors:
-        said.append(f"governor {', '.join(governors)}: the frequency may move during the run")
-    load = before.get("load", 0.0)
-    if load > cores - threads + 0.5:
-        said.append(f"the machine was busy: load average {load:.1f} on {cores} cores before the run")
+    others = others_share(before, after, cores)
+    if others is not None and others > BUSY:
+        said.append(f"the machine was busy: others had {others:.0%} of the cores that were timed on")
+    if cores and threads > len(cores):
+        said.append(f"{threads} threads on {len(cores)} cores: they wait for each other, times mean little")
     return tuple(said)
+
+
+def others_share(before: dict[str, Any], after: dict[str, Any], cores: Sequence[int]) -> float | None:
+    """Share of the timed cores that other processes, and other machines on this one, had; None if unknown."""
+    names = [str(core) for core in cores]
+    known = [state.get("busy", {}) for state in (before, after)]
+    if not names or any(name not in busy for name in names for busy in known):
+        return None
+    seconds = after["clock"] - before["clock"]
+    if seconds < SHORT:
+        return None
+    worked = sum(known[1][name] - known[0][name] for name in names)
+    return max(0.0, worked - (after["own"] - before["own"])) / (seconds * len(names))
+
+
+def apart(same: Interval) -> float:
+    """How far the A/A row lies from 1 beyond its own interval can tell, as a factor; 1 when it does not."""
+    return 1.0 if same.low <= 1.0 <= same.high else max(same.value, 1 / same.value)
+
+
+def widened(found: Interval, factor: float) -> Interval:
+    """An interval that also holds what the A/A row was off by."""
+    return Interval(found.value, found.low / factor, found.high * factor, found.level)

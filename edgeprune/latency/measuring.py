@@ -169,8 +169,8 @@ class _Collected:
                 "the profile was begun on another machine or runtime", tip="give another output file"
             )
         self.machine = dict(answer["machine"])
-        cores, threads = answer["machine"]["cores"] or 1, answer["threads"]
-        self.warnings |= set(trust_warnings(answer["before"], answer["after"], cores, threads))
+        states = answer["before"], answer["after"]
+        self.warnings |= set(trust_warnings(*states, answer["cores"], answer["threads"]))
         turn = iter(kept)
         for part in answer["parts"]:
             base, *others = part

@@ -5,6 +5,7 @@ import math
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -125,7 +126,7 @@ def test_throttling_now_or_newly_makes_the_run_invalid():
     still = {"governors": ["performance"], "load": 0.0}
 
     def said(was, now):
-        return trust_warnings({**still, "throttled": was}, {**still, "throttled": now}, 4, 1)
+        return trust_warnings({**still, "throttled": was}, {**still, "throttled": now}, [3], 1)
 
     assert said(0, 0) == ()
     assert said(0x50000, 0x50000) == ()
@@ -133,12 +134,103 @@ def test_throttling_now_or_newly_makes_the_run_invalid():
     assert "invalid" in said(0, 0x20000)[0]
 
 
-def test_a_busy_machine_and_a_moving_frequency_are_said():
-    """A load above the idle cores and any governor but performance each give a warning."""
-    before = {"governors": ["ondemand"], "load": 3.9, "throttled": None}
-    governor, busy = trust_warnings(before, before, 4, 1)
+def states(own: float, busy: float, seconds: float = 10.0):
+    """Two states of the machine between which this process and core 3 worked for so many seconds."""
+    before = {"governors": ["ondemand"], "load": 7.0, "throttled": None, "busy": {"2": 40.0, "3": 50.0}}
+    before |= {"own": 1.0, "clock": 100.0}
+    after = {**before, "busy": {"2": 49.0, "3": 50.0 + busy}, "own": 1.0 + own, "clock": 100.0 + seconds}
+    return before, after
+
+
+def test_only_the_work_of_others_on_the_timed_cores_makes_a_machine_busy():
+    """Core 3 worked nine seconds: all our own, or a third of it; the load average is of stages long over."""
+    (governor,) = trust_warnings(*states(own=9.0, busy=9.0), [3], 1)
     assert "ondemand" in governor
-    assert "load average 3.9 on 4 cores" in busy
+    busy, governor = trust_warnings(*states(own=6.0, busy=9.0), [3], 1)
+    assert "others had 30% of the cores that were timed on" in busy
+    assert len(trust_warnings(*states(own=6.0, busy=9.0), [], 1)) == 1  # not bound to cores: cannot be told
+    assert len(trust_warnings(*states(own=0.0, busy=0.1, seconds=0.1), [3], 1)) == 1  # too short to be told
+
+
+def test_more_threads_than_cores_are_said(folder):
+    """Eight threads on the cores that this process may use give times that mean little."""
+    said = trust_warnings({"throttled": None}, {"throttled": None}, [0, 1], 8)
+    assert said == ("8 threads on 2 cores: they wait for each other, times mean little",)
+    result = run_bench([chain(folder / "wide.onnx", 1)], threads=64, seconds=0.0)
+    assert any(text.startswith("64 threads on ") for text in result.warnings)
+
+
+def test_the_runner_tells_its_own_work_from_that_of_others(folder):
+    """Beside a process that spins on the timed core, others have a share of it; of what ran before, none."""
+    import os
+
+    from edgeprune.bench.timings import others_share
+
+    core = max(os.sched_getaffinity(0))
+    spin = f"import os\nos.sched_setaffinity(0, {{{core}}})\nwhile True: pass"
+    model = chain(folder / "beside.onnx", 24)
+    other = subprocess.Popen([sys.executable, "-c", spin])
+    try:
+        result = run_bench([model], seconds=1.0, probes=0)
+    finally:
+        other.kill()
+        other.wait()
+    share = others_share(result.before, result.after, result.cores)
+    assert list(result.cores) != [core] or share > 0.2
+    assert list(result.cores) != [core] or any("others had" in text for text in result.warnings)
+
+
+def answer_of(first, second, twin, rate=None):
+    """What the runner says of two files whose inferences take so many nanoseconds in every round."""
+    rng = np.random.default_rng(0)
+    settings = {"threads": 1, "seconds": 1, "batch": 1, "seed": 0, "rate": rate}
+    rounds = [(t * rng.lognormal(0, 0.001, (200, 1))).tolist() for t in (first, second, twin)]
+    return {
+        "settings": settings, "samples_ns": rounds, "machine": {"cores": 2}, "cores": [1], "emulated": None,
+        "responses_ns": [[1e6] * 30] * 2 if rate else [], "models": [{"probes": []}] * 2,
+        "before": {}, "after": {},
+    }  # fmt: skip
+
+
+def test_what_the_first_file_against_itself_is_off_by_widens_every_ratio():
+    """A twin that is 5% slower than the file itself: no ratio is known better than that, and this is said."""
+    paths = [Path("a.onnx"), Path("b.onnx")]
+    fair = result_of(answer_of(1e6, 0.98e6, 1e6), paths, [1, 1])
+    assert fair.ratios[0].changed and fair.warnings == ()
+    off = result_of(answer_of(1e6, 0.98e6, 1.05e6), paths, [1, 1])
+    assert not off.ratios[0].changed
+    assert off.ratios[0].ratio.high == pytest.approx(fair.ratios[0].ratio.high * 1.05, rel=1e-3)
+    assert "against itself is off by 5.0%" in off.warnings[0]
+
+
+def test_a_rate_above_what_a_file_can_answer_is_said_to_grow_its_queue():
+    """At 1.2 ms an answer a file gives 833 a second: of 900 ever more are late."""
+    paths = [Path("a.onnx"), Path("b.onnx")]
+    (said,) = result_of(answer_of(1.2e6, 0.5e6, 1.2e6, 900.0), paths, [1, 1], deadline_ms=5.0).warnings
+    assert said.startswith("a.onnx: answers at most 833 inputs/s, 900 come: the queue grows without bound")
+    assert result_of(answer_of(1.2e6, 0.5e6, 1.2e6, 800.0), paths, [1, 1], deadline_ms=5.0).warnings == ()
+
+
+def test_a_staircase_taken_beside_other_work_is_not_kept(tmp_path, monkeypatch):
+    """The next run measures again; what was taken in peace is kept with its warnings."""
+    from edgeprune.bench import staircase as stairs
+
+    taken = []
+
+    def timed(paths, **settings):
+        taken.append(len(paths))
+        busy, calm = states(own=6.0, busy=9.0), states(own=9.0, busy=9.0)
+        before, after = busy if len(taken) == 1 else calm
+        ratios = tuple(SimpleNamespace(ratio=Interval(1.0, 1.0, 1.0)) for _ in paths[1:])
+        said = trust_warnings(before, after, [3], 1)
+        return SimpleNamespace(ratios=ratios, before=before, after=after, cores=[3], warnings=said)
+
+    monkeypatch.setattr(stairs, "run_bench", timed)
+    first = stairs.staircase(cache=tmp_path)
+    assert "busy" in first.warnings[0] and not list(tmp_path.iterdir())
+    second = stairs.staircase(cache=tmp_path)
+    assert len(second.warnings) == 1 and stairs.staircase(cache=tmp_path) == second
+    assert len(taken) == 2
 
 
 @pytest.mark.parametrize(
