@@ -1,4 +1,4 @@
-"""The result as files, with the proof: ONNX, parity, accuracy of the file, timing.
+"""The proof of the file that was chosen: parity, accuracy, timing, where the time goes.
 
 What is measured here is the shipped file itself: accuracy on the test split comes from
 onnxruntime, latency from paired rounds of the dense and the shipped file.
@@ -6,7 +6,7 @@ onnxruntime, latency from paired rounds of the dense and the shipped file.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,12 @@ from edgeprune.device.verify import reference_session, verify_for_target, verify
 from edgeprune.errors import ParityError
 from edgeprune.model.features import kept_features
 from edgeprune.model.run import outputs
-from edgeprune.onnxfile import describe
-from edgeprune.pipeline import front
 from edgeprune.pipeline.board import Board
-from edgeprune.pipeline.costs import parameters, pinned, widths
-from edgeprune.pipeline.exporting import BATCH, export_trace, file_outputs
+from edgeprune.pipeline.choosing import Choice
+from edgeprune.pipeline.costs import pinned, widths
+from edgeprune.pipeline.estimates import machine_of, target_estimate, timing
+from edgeprune.pipeline.exporting import BATCH, file_outputs
+from edgeprune.pipeline.front import rows
 from edgeprune.pipeline.latencies import TAIL_SECONDS
 from edgeprune.pipeline.options import Clock, Options
 from edgeprune.pipeline.prepare import Prepared
@@ -51,51 +52,32 @@ class Delivery:
     front: list[dict[str, Any]]
     notes: tuple[str, ...]
     beside: list[dict[str, Any]]  # further files of the run's own folder, as the report lists them
-    on_target: bool  # whether `bench` ran on the target itself
     target: Target
+    on_target: bool  # whether `bench` ran on the target itself
+    estimate: dict[str, Any] | None  # for a target that was not timed
+    timing: dict[str, Any]
 
 
 def deliver(
     prepared: Prepared,
-    final: State,
+    choice: Choice,
     options: Options,
     folder: RunFolder,
     clock: Clock,
     board: Board,
-    *,
-    first: State,
-    tried: list[State],
 ) -> Delivery:
-    """Write model.onnx, golden.npz and preprocess.json, and measure them.
+    """Write golden.npz and preprocess.json beside model.onnx, and measure it.
 
     Raises:
-        ParityError: a file does not compute what its graph computes.
+        ParityError: the file puts out NaN or infinity.
     """
     assert prepared.file is not None
-    dense, calls = prepared.file, list(prepared.calls)
-    made: dict[str, Any] = {"fixed_batch": options.fixed_batch, "opset": options.opset}
-    with clock.stage("export"):
-        shipped = export_trace(final.trace, calls, folder.path / "model.onnx", **made)
-    points, chosen, notes = _choices(prepared, first, final, tried, shipped, options, folder, clock, board)
-    beside = []
-    if chosen.int8:
-        beside.append({"name": "model-float.onnx", "bytes": shipped.bytes, "sha256": shipped.sha256})
-        front.ship_as(chosen, folder.path)
-        shipped = replace(describe(folder.path / "model.onnx", note=chosen.artifact.note),
-                          parity=chosen.artifact.parity)  # fmt: skip
+    dense, calls, final, shipped = prepared.file, list(prepared.calls), choice.final, choice.shipped
     target, device = board.target, board.device
     with clock.stage("bench"):
         seconds = max(options.bench_seconds, TAIL_SECONDS if options.budget.deadline_ms else 0.0)
         bench = board.time([dense.path, shipped.path], seconds, probes=PROBES)
-    if not target.local:
-        if options.why:
-            notes = (*notes, f"--why profiles operators on this machine only, not on {target.title}")
-    elif options.why or not all(row.changed for row in bench.ratios):
-        with clock.stage("why"):
-            layers = widths(prepared.couplings, final.removed)
-            run = {"layers": layers, "pinned": pinned(prepared.couplings)}
-            found = why(dense.path, shipped.path, run, threads=board.threads, seconds=options.bench_seconds)
-        notes = (*notes, *(f"why not faster: {cause}" for cause in found.causes))
+    notes = (*choice.notes, *_why(prepared, choice, bench, options, clock, board))
     verified: VerifyResult | str | None = None
     if not target.local:
         with clock.stage("verify"):
@@ -116,35 +98,37 @@ def deliver(
                 evaluation[name] = file_outputs(shipped.path, other, np.arange(len(other)), clock)
     _golden(prepared, final, shipped, calls, folder.path)
     dense_ms = bench.models[0].p50_ms.value if bench.models[0].p50_ms else None
-    rows = front.rows(prepared, points, chosen, dense_ms)
-    on_target = board.measures_target
-    return Delivery(dense, shipped, bench, test, evaluation, verified, rows, notes, beside, on_target, target)
+    return Delivery(
+        dense, shipped, bench, test, evaluation, verified,
+        rows(prepared, choice.points, choice.chosen, dense_ms), notes, choice.beside, target,
+        board.measures_target, target_estimate(prepared, final, board),
+        timing(prepared, choice.tried, options, folder, board, bench),
+    )  # fmt: skip
 
 
-def _choices(
-    prepared: Prepared, first: State, final: State, tried: list[State], shipped: OnnxArtifact,
-    options: Options, folder: RunFolder, clock: Clock, board: Board,
-) -> tuple[list[front.Point], front.Point, tuple[str, ...]]:  # fmt: skip
-    """The front, the point to ship, and what to know of 8 bits."""
-    own = front.Point(
-        "shipped", shipped, final.couplings.macs(), parameters(final.trace), options.epochs > 0, False
-    )
-    notes: list[str] = []
-    with clock.stage("front"):
-        points = [own, *front.candidates(prepared, first, final, tried, options, folder, clock)]
-    with clock.stage("8 bits"):
-        (folder.path / "front").mkdir(exist_ok=True)
-        eight = front.eight_bits(
-            prepared, own, options, clock, board, folder.path / "front" / "shipped-int8.onnx"
+def _why(
+    prepared: Prepared, choice: Choice, bench: BenchResult, options: Options, clock: Clock, board: Board
+) -> tuple[str, ...]:
+    """Where the time goes, on request and where no gain was seen; or why that cannot be said.
+
+    Operators are profiled on this machine, so the causes are those of the timing only where it was
+    taken here; for another target they are called this machine's.
+    """
+    if not (options.why or not all(row.changed for row in bench.ratios)):
+        return ()
+    assert prepared.file is not None
+    if board.device is not None:
+        return (
+            f"why not faster: cannot be said, operators are profiled on this machine only and the files were"
+            f" timed on {machine_of(bench)}",
         )
-        if isinstance(eight, str):
-            notes.append(eight)
-        elif eight is not None:
-            points.append(eight[0])
-            notes += eight[1].notes
-    with clock.stage("front: bench"):
-        points = front.measured(prepared, points, options, clock, board)
-    return points, front.pick(points, own, options, on_target=board.measures_target), tuple(notes)
+    with clock.stage("why"):
+        layers = widths(prepared.couplings, choice.final.removed)
+        run = {"layers": layers, "pinned": pinned(prepared.couplings)}
+        found = why(prepared.file.path, choice.shipped.path, run, threads=board.threads,
+                    seconds=options.bench_seconds)  # fmt: skip
+    where = "" if board.measures_target else f" on {machine_of(bench)}, not the target"
+    return tuple(f"why not faster{where}: {cause}" for cause in found.causes)
 
 
 def _steps(prepared: Prepared, final: State) -> dict[str, npt.NDArray[np.float32]]:

@@ -2,65 +2,87 @@
 
     candidates(...)   files in front/, each exported and parity-checked
     measured(...)     all of them beside the dense file in one run: latency, accuracy on validation
-    pick(...)         the file to ship: the 8-bit form where it is faster and within the budget
+    rows(...)         the front as the report holds it
 
 Plans of the front come from the first round's scores and curves with closed-form recovery and no
-training, so that six points cost seconds. Elsewhere: the shipped network itself (search).
+training, so that six points cost seconds; a round that was tried is fine-tuned. Each point says which,
+and only points of equal recovery are held against each other. Elsewhere: 8-bit forms (eightbits),
+which file is shipped (choosing), the network that the budget planned (search).
 """
 
 from __future__ import annotations
 
 import itertools
-import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from edgeprune.bench.operators import HostTimer
-from edgeprune.errors import BudgetError, EdgepruneError, ExportError, ParityError
+from edgeprune.coupling.components import BoolArray
+from edgeprune.errors import ParityError
 from edgeprune.model.trace import Trace
-from edgeprune.onnxfile import int8_settings, quantise, require_gain
-from edgeprune.onnxfile.files import move_into_place, workshop
 from edgeprune.pipeline.board import Board
 from edgeprune.pipeline.costs import parameters
 from edgeprune.pipeline.exporting import export_trace, file_outputs
-from edgeprune.pipeline.goals import Goal, joint
+from edgeprune.pipeline.goals import Goal, joint, shares
 from edgeprune.pipeline.options import Clock, Options
 from edgeprune.pipeline.prepare import Prepared
 from edgeprune.pipeline.state import State
 from edgeprune.planning import Curve, allocate, uniform
-from edgeprune.records import Interval, OnnxArtifact, QuantiseResult
+from edgeprune.records import BenchResult, Interval, OnnxArtifact
 from edgeprune.recovery import compensate, recalibrate
 from edgeprune.store import RunFolder
 from edgeprune.surgery import cut
 
 # Shares of the dense cost, the most telling first; the later ones stand in for what cannot be had.
 LADDER = (0.48, 0.28, 0.8, 0.2, 0.62, 0.37, 0.7, 0.55, 0.42, 0.33, 0.9, 0.24, 0.85, 0.75, 0.66, 0.58)
-CALIBRATION_CALLS, CALIBRATION_BATCH = 32, 16
-METHODS = ("minmax", "percentile")  # of finding ranges; `edgeprune quantise` tries the slow entropy too
+
+
+@dataclass(frozen=True)
+class Cutting:
+    """A plan of the front: `removed` components of the first round's network, and what is left."""
+
+    trace: Trace
+    removed: BoolArray
+    goal: Goal
 
 
 @dataclass(frozen=True)
 class Point:
     """One file that could be shipped. `drop` is the paired loss on validation in points, None without data.
 
-    `ratio` is its latency by the dense file's in the run that timed the whole front; None untimed.
-    `dominated` when another point is at least as fast and as accurate.
+    `recovery` is "fine-tuned", "closed form" or "none". `ratio` is its latency by the dense file's in the
+    run that timed the whole front, None untimed; `predicted` the same as planning saw it, None where no
+    latency was predicted and of 8 bits. `dominated` when another point of the same recovery is at least
+    as fast and as accurate.
     """
 
     name: str
     artifact: OnnxArtifact
     macs: float
     params: int
-    trained: bool
-    int8: bool
+    recovery: str
+    int8: bool = False
+    predicted: float | None = None
     drop: Interval | None = None
     ratio: Interval | None = None
     dominated: bool = False
+    network: State | Cutting | None = field(default=None, repr=False, compare=False)
+
+
+def point_of(prepared: Prepared, name: str, artifact: OnnxArtifact, state: State, options: Options) -> Point:
+    """The point of a network that the rounds gave."""
+    predicted = None
+    if prepared.latency is not None:
+        predicted = shares(prepared, state.trace, state.couplings, (Goal("ms", 1.0),))["ms"]
+    scored = bool(state.record.get("round", 0))
+    return Point(
+        name, artifact, state.couplings.macs(), parameters(state.trace),
+        _recovery(prepared, trained=scored and options.epochs > 0, cut=scored),
+        predicted=predicted, network=state,
+    )  # fmt: skip
 
 
 def candidates(
@@ -79,61 +101,25 @@ def candidates(
     calls, points = list(prepared.calls), list[Point]()
     place = folder.path / "front"
     place.mkdir(exist_ok=True)
-    rounds = [
-        (f"round-{s.record['round']}", s.trace, s.couplings.macs(), options.epochs > 0)
-        for s in tried
-        if s is not final
-    ]
-    for name, network, macs, trained in itertools.chain(rounds, _plans(prepared, first, folder)):
-        if not trained and name.startswith("plan-") and len(points) >= options.front:
+    rounds = [(f"round-{s.record['round']}", s) for s in tried if s is not final]
+    networks: Iterator[tuple[str, State | Cutting]]
+    networks = itertools.chain(rounds, _plans(prepared, first, folder))
+    for name, network in networks:
+        if isinstance(network, Cutting) and len(points) >= options.front:
             break
         try:
-            artifact = export_trace(network, calls, place / f"{name}.onnx", **made)
+            artifact = export_trace(network.trace, calls, place / f"{name}.onnx", **made)
         except ParityError as error:  # a network that was cut to pieces may put out a constant
             clock.progress.note(f"front: {name} left out: {error.message}")
             continue
-        points.append(Point(name, artifact, macs, parameters(network), trained, False))
+        if isinstance(network, Cutting):
+            points.append(_planned(prepared, name, artifact, first, network))
+        else:
+            points.append(point_of(prepared, name, artifact, network, options))
         clock.progress.step(len(points), max(options.front, len(rounds)))
     if len(points) < options.front:
         clock.progress.note(f"front: {len(points)} files; no further plan of the ladder can be had")
     return points
-
-
-def eight_bits(
-    prepared: Prepared, point: Point, options: Options, clock: Clock, board: Board, output: Path
-) -> tuple[Point, QuantiseResult] | str | None:
-    """The 8-bit form of a point; why there is none; None where it was not asked for and makes no sense."""
-    if options.int8 == "off" or prepared.dataset is None or prepared.splits is None:
-        return None
-    target = board.target
-    if not board.described:
-        return "8 bits: name the board's --target, whose kernels decide the types"
-    dataset, splits = prepared.dataset, prepared.splits
-    try:
-        if options.int8 == "auto":
-            require_gain(target)
-        indices = splits.calibration[: CALIBRATION_CALLS * CALIBRATION_BATCH]
-        size = options.fixed_batch or CALIBRATION_BATCH
-        parts = [indices[i : i + size] for i in range(0, len(indices) - size + 1, size)]
-        labels = None if dataset.labels is None else dataset.labels[splits.validation]
-
-        here = HostTimer(threads=board.threads, seconds=options.bench_seconds / 2)
-
-        def evaluate(path: Path) -> float:
-            out = file_outputs(path, dataset, splits.validation, clock)
-            return 100 * prepared.measure.scores(out, prepared.dense["validation"], labels)[0]
-
-        found = quantise(
-            point.artifact.path, (dataset.batch(part) for part in parts), output, evaluate=evaluate,
-            methods=METHODS,
-            timer=here if board.measures_target and board.device is None else None, **int8_settings(target),
-        )  # fmt: skip
-    except (ExportError, ParityError, BudgetError) as error:
-        return f"8 bits: {error}"
-    except EdgepruneError as error:
-        return None if options.int8 == "auto" else f"8 bits: {error}"
-    named = Point(f"{point.name}-int8", found.artifact, point.macs, point.params, point.trained, True)
-    return named, found
 
 
 def measured(
@@ -142,7 +128,7 @@ def measured(
     """Latency of every point beside the dense file, in one run, and the loss on validation."""
     assert prepared.file is not None
     paths = [prepared.file.path, *(p.artifact.path for p in points)]
-    bench = board.time(paths, options.bench_seconds * (1 + len(paths) / 8))
+    bench: BenchResult = board.time(paths, options.bench_seconds * (1 + len(paths) / 8))
     ratios: list[Interval | None] = [row.ratio for row in bench.ratios]
     ratios = ratios or [None] * len(points)
     found = []
@@ -153,31 +139,6 @@ def measured(
             drop = prepared.drop(out, "validation", level=0.8)
         found.append(replace(point, drop=drop, ratio=ratio))
     return [replace(p, dominated=any(_beats(q, p) for q in found)) for p in found]
-
-
-def pick(points: list[Point], shipped: Point, options: Options, *, on_target: bool = True) -> Point:
-    """The 8-bit form of the shipped point where it is clearly faster and the budget allows its loss.
-
-    Args:
-        on_target: the latencies were measured on the target; another processor's say nothing of it.
-    """
-    eight = next((p for p in points if p.name == f"{shipped.name}-int8"), None)
-    own = next(p for p in points if p.name == shipped.name)
-    if eight is not None and options.int8 == "on":
-        return eight
-    if eight is None or own.ratio is None or eight.ratio is None or not on_target:
-        return own
-    limit = options.budget.max_drop
-    within = limit is not None and eight.drop is not None and eight.drop.high <= limit
-    return eight if within and eight.ratio.high < own.ratio.low else own
-
-
-def ship_as(point: Point, folder: Path) -> None:
-    """Put an 8-bit point in the place of model.onnx; the float file stays beside it as model-float.onnx."""
-    for source, name in ((folder / "model.onnx", "model-float.onnx"), (point.artifact.path, "model.onnx")):
-        with workshop(folder / name) as made:
-            shutil.copyfile(source, made / name)
-            move_into_place(made / name, folder / name)
 
 
 def rows(
@@ -194,11 +155,12 @@ def rows(
             "macs": round(p.macs),
             "params": p.params,
             "file_bytes": p.artifact.bytes,
+            "predicted": p.predicted,
             "ratio": None if p.ratio is None else p.ratio.value,
             "ratio_low": None if p.ratio is None else p.ratio.low,
             "ratio_high": None if p.ratio is None else p.ratio.high,
             "latency_ms": None if p.ratio is None or dense_ms is None else p.ratio.value * dense_ms,
-            "trained": p.trained,
+            "recovery": p.recovery,
             "int8": p.int8,
             "dominated": p.dominated,
             "file": _place(p, chosen),
@@ -208,11 +170,13 @@ def rows(
     ]  # fmt: skip
 
 
-def _plans(prepared: Prepared, first: State, folder: RunFolder) -> Iterator[tuple[str, Trace, float, bool]]:
-    """Name, network, MACs and whether trained at the shares of the ladder that can be reached, one by one.
+def float_name(point: Point) -> str:
+    """The name of a point's float form."""
+    return point.name.removesuffix("-int8") if point.int8 else point.name
 
-    With data they are refitted in closed form.
-    """
+
+def _plans(prepared: Prepared, first: State, folder: RunFolder) -> Iterator[tuple[str, Cutting]]:
+    """Plans at the shares of the ladder that can be reached; with data refitted in closed form."""
     record = folder.load("rounds/1")
     if record is None:
         return
@@ -224,7 +188,8 @@ def _plans(prepared: Prepared, first: State, folder: RunFolder) -> Iterator[tupl
     calibration = prepared.calibration() if prepared.dataset is not None else None
     seen: set[bytes] = set()
     for share in LADDER:
-        cost = joint(prepared, first.trace, couplings, (Goal(kind, share),))
+        goal = Goal(kind, share)
+        cost = joint(prepared, first.trace, couplings, (goal,))
         if cost(np.zeros(couplings.count, bool)) <= 1:
             continue
         removed = (
@@ -237,12 +202,30 @@ def _plans(prepared: Prepared, first: State, folder: RunFolder) -> Iterator[tupl
             small = cut(first.trace, couplings, removed)
         else:
             small = recalibrate(compensate(first.trace, couplings, removed, calibration)[0], calibration)
-        yield f"plan-{round(100 * share)}", small, couplings.macs(removed), False
+        yield f"plan-{round(100 * share)}", Cutting(small, removed, goal)
+
+
+def _planned(prepared: Prepared, name: str, artifact: OnnxArtifact, first: State, plan: Cutting) -> Point:
+    """The point of a plan of the ladder."""
+    predicted = None
+    if prepared.latency is not None:
+        predicted = joint(prepared, first.trace, first.couplings, (Goal("ms", 1.0),))(plan.removed)
+    return Point(
+        name, artifact, first.couplings.macs(plan.removed), parameters(plan.trace),
+        _recovery(prepared, trained=False, cut=True), predicted=predicted, network=plan,
+    )  # fmt: skip
+
+
+def _recovery(prepared: Prepared, *, trained: bool, cut: bool) -> str:
+    """What was done about a removal: nothing without data, or where nothing but the lossless went."""
+    if prepared.dataset is None or not cut:
+        return "none"
+    return "fine-tuned" if trained else "closed form"
 
 
 def _beats(q: Point, p: Point) -> bool:
-    """Whether q is at least as good in both and better in one."""
-    if q is p or q.ratio is None or p.ratio is None:
+    """Whether q, of the same recovery, is at least as good in both and better in one."""
+    if q is p or q.ratio is None or p.ratio is None or q.recovery != p.recovery:
         return False
     drops = (q.drop.value, p.drop.value) if q.drop and p.drop else (0.0, 0.0)
     times = (q.ratio.value, p.ratio.value)
@@ -253,7 +236,7 @@ def _place(point: Point, chosen: Point) -> str:
     """Where a point's file is in the run folder."""
     if point.name == chosen.name:
         return "model.onnx"
-    return "model-float.onnx" if point.name == "shipped" else f"front/{point.artifact.path.name}"
+    return "model-float.onnx" if point.name == float_name(chosen) else f"front/{point.artifact.path.name}"
 
 
 def _left(value: float | None, drop: Interval | None) -> float | None:

@@ -16,6 +16,7 @@ from edgeprune.coupling.components import BoolArray, Couplings
 from edgeprune.errors import BudgetError
 from edgeprune.model.trace import Trace
 from edgeprune.pipeline.costs import NAMES, cost_of, parameters, refuse_below_floor
+from edgeprune.pipeline.estimates import unit_of
 from edgeprune.pipeline.prepare import Prepared
 from edgeprune.planning import Budget
 from edgeprune.planning.budget import option
@@ -64,10 +65,24 @@ def goals_of(prepared: Prepared, budget: Budget) -> Goals:
         same = [pair for pair in found if pair[0].kind == kind]
         if same:
             goal, text = min(same, key=lambda pair: pair[0].share)
-            cost = price(prepared, kind, prepared.trace, prepared.couplings)
-            refuse_below_floor(cost, prepared.couplings, goal.share, text, kind)
+            _refuse_below_floor(prepared, goal, text)
             goals.append(replace(goal, share=min(goal.share, 1.0)))
     return tuple(goals)
+
+
+def _refuse_below_floor(prepared: Prepared, goal: Goal, text: str) -> None:
+    """As costs.refuse_below_floor; a floor in estimated milliseconds is called that."""
+    cost = price(prepared, goal.kind, prepared.trace, prepared.couplings)
+    try:
+        refuse_below_floor(cost, prepared.couplings, goal.share, text, goal.kind)
+    except BudgetError as error:
+        if goal.kind != "ms" or prepared.latency is None or prepared.latency.timer is not None:
+            raise
+        unit = unit_of(cost)
+        raise BudgetError(
+            f"{error.message}; all of this in {unit}: {prepared.latency.source}",
+            tip=f"in {unit}, {error.tip}",
+        ) from None
 
 
 def price(prepared: Prepared, kind: str, traced: Trace, couplings: Couplings) -> Cost:

@@ -1,4 +1,4 @@
-"""report.json and removed.json: what happened, from records only."""
+"""report.json: what happened, from records only. Elsewhere: removed.json (removals)."""
 
 from __future__ import annotations
 
@@ -9,21 +9,18 @@ import platform
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from edgeprune.coupling.components import Couplings
-from edgeprune.model.features import SELECTION, is_selection
 from edgeprune.model.load import LoadedModel
+from edgeprune.pipeline.choosing import Choice
 from edgeprune.pipeline.costs import parameters, pinned, widths
 from edgeprune.pipeline.deliver import Delivery
+from edgeprune.pipeline.estimates import machine_of, planned
 from edgeprune.pipeline.options import Clock, Options
 from edgeprune.pipeline.prepare import Prepared
 from edgeprune.pipeline.state import State
-from edgeprune.pipeline.verdict import missed, unmeasured
+from edgeprune.pipeline.verdict import missed, nothing_removed, unmeasured
 from edgeprune.planning import share_interval
 from edgeprune.records import Interval, to_json
-from edgeprune.store import RunFolder
+from edgeprune.report import SCHEMA
 from edgeprune.surgery.recipe import kept_inputs
 from edgeprune.surgery.sizes import Sizes
 
@@ -38,14 +35,13 @@ def versions() -> dict[str, str]:
 def report(
     loaded: LoadedModel,
     prepared: Prepared,
-    final: State,
-    tried: list[State],
+    choice: Choice,
     made: Delivery,
     options: Options,
     clock: Clock,
 ) -> dict[str, Any]:
     """The content of report.json."""
-    target = made.target
+    target, final, tried = made.target, choice.final, choice.tried
     parity = made.shipped.parity
     assert parity is not None
     notes = list(prepared.notes)
@@ -53,13 +49,14 @@ def report(
         notes += _about_target(made, target.title)
     over = missed(final, made, options)
     notes += [f"over the budget: {text}" for text in over] + unmeasured(made, options)
+    notes += nothing_removed(prepared, final, tried, options)
     if prepared.latency is not None:
         said = "planned by" if prepared.latency.basis == "measured" else "planned by an estimate:"
         notes += [f"{said} {prepared.latency.source}", *prepared.latency.notes]
     notes += made.notes
     notes += [text for text in (made.shipped.note, *made.bench.warnings) if text]
     return {
-        "schema": 1,
+        "schema": SCHEMA,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "model": {"name": Path(loaded.source).stem, "path": loaded.source, "sha256": loaded.sha256},
         "target": {"name": target.name, "title": target.title},
@@ -81,6 +78,9 @@ def report(
             "output_spread": parity.output_spread,
         },
         "latency": _latency(made),
+        "estimate": made.estimate,
+        "timing": made.timing,
+        "planned": planned(tried, made.front),
         "verified": to_json(made.verified),
         "layers": widths(prepared.couplings, final.removed),
         "inputs": kept_inputs(prepared.trace, Sizes(prepared.couplings, final.removed)),
@@ -111,11 +111,10 @@ def _latency(made: Delivery) -> dict[str, Any] | None:
         return None
     ratio = made.bench.ratios[0].ratio
     dense, shipped = made.bench.models
-    machine = made.bench.machine
-    where = str(machine["board"] or machine["processor"])
     return {
         "basis": "measured",
-        "where": f"{made.bench.device} ({where})" if made.bench.device else where,
+        "where": machine_of(made.bench),
+        "on_target": made.on_target,
         "threads": made.bench.threads,
         "batch": made.bench.batch,
         "dense_p50_ms": dense.p50_ms.value if dense.p50_ms else None,
@@ -141,98 +140,6 @@ def _about_target(made: Delivery, title: str) -> list[str]:
             f"checked on {made.verified.where}: differs from this machine by at most {parity.max_abs:.1e}"
         )
     return notes
-
-
-def removed_channels(
-    prepared: Prepared, final: State, tried: list[State], folder: RunFolder
-) -> dict[str, Any]:
-    """Content of removed.json: per component its channels, fate, score and evidence."""
-    couplings = prepared.couplings
-    entries: list[dict[str, Any]] = [
-        {
-            "component": c,
-            "removed": bool(final.removed[c]),
-            "group": couplings.group_names[couplings.group[c]],
-        }
-        for c in range(couplings.count)
-    ]
-    accepted = _lineage(final, tried)
-    for state in accepted:
-        arrays = folder.arrays(f"rounds/{state.record['round']}")
-        _enter(entries, state, state.scored, arrays, couplings)
-    return {
-        "schema": 1,
-        "channels": _channels(couplings),
-        "members": _members(couplings),
-        "components": entries,
-    }
-
-
-def _lineage(final: State, tried: list[State]) -> list[State]:
-    """The accepted rounds, first to last."""
-    path: list[State] = []
-    wanted = final.record.get("round", 0)
-    by_number = {s.record["round"]: s for s in tried}
-    while wanted:
-        path.insert(0, by_number[wanted])
-        wanted = by_number[wanted].record["asked"]["from"]
-    return path
-
-
-def _enter(
-    entries: list[dict[str, Any]],
-    state: State,
-    origin: npt.NDArray[np.int64],
-    arrays: dict[str, npt.NDArray[Any]],
-    couplings: Couplings,
-) -> None:
-    record = state.record
-    groups = couplings.group[origin]
-    for i, dense in enumerate(origin):
-        peers = arrays["score"][groups == groups[i]]
-        entry = entries[int(dense)]
-        entry |= {
-            "criterion": record["criterion"],
-            "score": float(arrays["score"][i]),
-            "unit": record["unit"],
-            "estimator": record["estimator"],
-            "samples": record["samples"],
-            "rank": int(arrays["rank"][i]) + 1,
-            "of": len(peers),
-            "random": {
-                "value": float(peers.mean()),
-                "low": float(np.quantile(peers, 0.05)),
-                "high": float(np.quantile(peers, 0.95)),
-            },
-        }
-        if "p_value" in arrays:
-            entry |= {
-                "label_nats": float(arrays["label_nats"][i]),
-                "p_value": float(arrays["p_value"][i]),
-            }
-        if arrays["now"][i]:
-            entry["step"] = {"round": record["round"], **record["asked"]}
-
-
-def _channels(couplings: Couplings) -> dict[str, list[int]]:
-    """Layer -> component of each output channel, -1 where it is pinned; inputs whose features may go."""
-    inputs = {
-        f"input {name.removeprefix(SELECTION)}": couplings.extents[dims[0]].tolist()
-        for name, dims in couplings.tensors.items()
-        if is_selection(name) and dims[0] is not None
-    }
-    return inputs | {
-        (layer.weight or layer.node).removesuffix(".weight"): couplings.extents[layer.outputs].tolist()
-        for layer in couplings.layers
-    }
-
-
-def _members(couplings: Couplings) -> dict[str, list[list[int] | None]]:
-    """State tensor -> for each dimension the component of each index (None where none is free)."""
-    return {
-        name: [None if e is None else couplings.extents[e].tolist() for e in dims]
-        for name, dims in couplings.tensors.items()
-    }
 
 
 def _criterion(tried: list[State], options: Options) -> dict[str, Any]:

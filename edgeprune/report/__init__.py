@@ -2,7 +2,7 @@
 
 Everything is rendered from the plain content of report.json and removed.json, so an old run folder
 can be rendered again. Guarantee: no milliseconds for a target that was not timed, and a speed-up whose
-interval touches 1 is called "not faster".
+interval touches 1 is called "not faster"; a speed-up on another machine than the target names that machine.
 Elsewhere: gathering the numbers (pipeline), printing (cli).
 """
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 WIDTH = 360
 LEFT = 92  # room for row labels
+MARKS = 4  # a series beyond them shares the mark of an earlier one
 
 
 class Row(NamedTuple):
@@ -27,12 +28,13 @@ class Row(NamedTuple):
 
 
 class Point(NamedTuple):
-    """A point of a scatter chart."""
+    """A point of a scatter chart; those of one `series` have one mark and are joined."""
 
     x: float
     y: float
     label: str
     strong: bool
+    series: str = ""
 
 
 def intervals(
@@ -91,7 +93,7 @@ def scatter(
     x_title: str,
     y_title: str,
 ) -> str:
-    """Points in a plane, joined in the order of x; the strong one is named."""
+    """Points in a plane, a mark and a line per series in the order of x; the strong one is named."""
     ordered = sorted(points)
     x_low, x_high = _padded(min(p.x for p in points), max(p.x for p in points))
     y_low, y_high = _padded(min(p.y for p in points), max(p.y for p in points))
@@ -112,18 +114,34 @@ def scatter(
         x = at(Point(tick, y_low, "", False))[0]
         parts.append(_tick(x, bottom + 15, x_form(tick)))
     parts.append(_tick(right, bottom + 31, x_title, "end"))
-    parts.append(f'<polyline class="path" points="{" ".join(f"{x},{y}" for x, y in map(at, ordered))}"/>')
+    names = list(dict.fromkeys(p.series for p in ordered))
+    for name in names:
+        way = " ".join(f"{x},{y}" for x, y in (at(p) for p in ordered if p.series == name))
+        parts.append(f'<polyline class="path" points="{way}"/>')
     for p in ordered:
-        x, y = at(p)
-        kind, radius = ("dot strong", 6) if p.strong else ("dot", 4)
-        name = f"<title>{escape(p.label)}</title>"
-        parts.append(f'<circle class="{kind}" cx="{x}" cy="{y}" r="{radius}">{name}</circle>')
+        parts.append(_mark(*at(p), names.index(p.series) % MARKS, strong=p.strong, label=p.label))
         if p.strong:
+            x, y = at(p)
             # Below the point: the front rises towards cost, so that corner is free.
             anchor = "end" if x > WIDTH * 0.7 else "start"
             where = f'x="{x}" y="{y + 18}" text-anchor="{anchor}"'
             parts.append(f'<text class="value" {where}>{escape(p.label)}</text>')
-    return _svg(title, bottom + 36, parts)
+    height = bottom + 36
+    for i, name in enumerate(names if len(names) > 1 else ()):
+        parts.append(_mark(left + 4, height + 6, i % MARKS, strong=False, label=name))
+        parts.append(_tick(left + 14, height + 10, name, "start"))
+        height += 16
+    return _svg(title, height, parts)
+
+
+def _mark(x: float, y: float, kind: int, *, strong: bool, label: str) -> str:
+    """A dot, a ring, a square or a hollow square."""
+    size, name = (6.0 if strong else 4.0), f"<title>{escape(label)}</title>"
+    style = f"{'hollow' if kind % 2 else 'dot'}{' strong' if strong else ''}"
+    if kind < 2:
+        return f'<circle class="{style}" cx="{x}" cy="{y}" r="{size:g}">{name}</circle>'
+    corner = f'x="{x - size:.1f}" y="{y - size:.1f}" width="{2 * size:g}" height="{2 * size:g}"'
+    return f'<rect class="{style}" {corner}>{name}</rect>'
 
 
 def _tick(x: float, y: float, text: str, anchor: str = "middle") -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from importlib.resources import files
 from pathlib import Path
@@ -16,7 +16,8 @@ from tempfile import NamedTemporaryFile
 from typing import Any
 
 from edgeprune.errors import OutputError
-from edgeprune.report import charts, words
+from edgeprune.report import charts, latency, words
+from edgeprune.report.markup import capital, table
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"  # nothing is ever loaded
 
@@ -50,8 +51,8 @@ def render_html(report: Mapping[str, Any]) -> str:
     sections = [
         _header(report),
         _section("Accuracy", _accuracy(report)),
-        _section("Latency", _latency(report)),
-        _section("Choices", _front(report)),
+        _section("Latency", latency.body(report)),
+        _section("Choices", latency.choices(report)),
         _section("Widths", _widths([*_inputs(report.get("inputs", [])), *report["layers"]])),
         _section("Kept on purpose", _pinned(report["pinned"])),
         _section("How it was made", _provenance(report)),
@@ -66,17 +67,14 @@ def render_html(report: Mapping[str, Any]) -> str:
 
 
 def _header(report: Mapping[str, Any]) -> str:
-    verdict = words.speed(report["latency"])
     accuracy = report["accuracy"]
     target = report["target"].get("title") or report["target"]["name"]
     macs, params, size = report["macs"], report["params"], report["file_bytes"]
     parity = report["parity"]
     cards = [
+        *(_card(*tile) for tile in latency.tiles(report)),
         _card(
-            "Latency", verdict.headline, _times(report["latency"], verdict), verdict.kind.replace(" ", "-")
-        ),
-        _card(
-            "Accuracy" if accuracy is None else _capital(words.label(accuracy)),
+            "Accuracy" if accuracy is None else capital(words.label(accuracy)),
             "not measured" if accuracy is None else words.share(accuracy["shipped"]["value"]),
             "no data was given" if accuracy is None else words.loss(accuracy),
         ),
@@ -111,13 +109,6 @@ def _change(pair: Mapping[str, Any], form: Any, word: str) -> tuple[str, str]:
     return change or form(pair["shipped"]), f"{form(pair['dense'])} → {form(pair['shipped'])}"
 
 
-def _times(latency: Mapping[str, Any] | None, verdict: words.Verdict) -> str:
-    if latency is None or latency["basis"] != "measured":
-        return verdict.detail
-    dense, shipped = (words.milliseconds(latency[f"{k}_p50_ms"]) for k in ("dense", "shipped"))
-    return f"{verdict.detail} · p50 {dense} → {shipped}"
-
-
 def _accuracy(report: Mapping[str, Any]) -> str:
     accuracy = report["accuracy"]
     if accuracy is None:
@@ -134,71 +125,9 @@ def _accuracy(report: Mapping[str, Any]) -> str:
     samples = f", {accuracy['samples']} samples" if accuracy.get("samples") else ""
     level = accuracy["dense"].get("level", 0.95)
     chart = charts.intervals(rows, title="Accuracy after each step", form=lambda v: f"{100 * v:g}%")
-    text = f"{what}{samples}; lines are {100 * level:g}% intervals. {_capital(words.loss(accuracy))}."
-    table = [(m["name"], f"{m['dense']:.4g}", f"{m['shipped']:.4g}") for m in report["metrics"]]
-    return f"{chart}<p>{escape(text)}</p>" + (_table(("metric", "dense", "shipped"), table) if table else "")
-
-
-def _latency(report: Mapping[str, Any]) -> str:
-    latency = report["latency"]
-    if latency is None:
-        return "<p>Latency was not measured.</p>"
-    verdict = words.speed(latency)
-    ratio = charts.Row(
-        "shipped/dense",
-        latency["ratio"],
-        latency["ratio_low"],
-        latency["ratio_high"],
-        f"{latency['ratio']:.3f}",
-        True,
-    )
-    chart = charts.intervals([ratio], title="Ratio to dense", form=lambda v: f"{v:g}", reference=1.0)
-    place = ", ".join(part for part in (latency["where"], words.settings(latency)) if part)
-    if latency["basis"] == "measured":
-        rows = [
-            (k, latency[f"{k}_p50_ms"], words.milliseconds(latency[f"{k}_p50_ms"]), k == "shipped")
-            for k in ("dense", "shipped")
-        ]
-        chart = charts.bars(rows, title="Median latency") + chart
-        where = f"Measured on {place}."
-    else:
-        kind = "emulated" if latency["basis"] == "emulated" else "an estimate"
-        where = f"This is {kind} for {place}, no measurement of time."
-    text = f"<strong>{escape(_capital(verdict.text))}.</strong> {escape(where)}"
-    return f"{chart}<p>{text} The dashed line is the dense model.</p>"
-
-
-def _front(report: Mapping[str, Any]) -> str:
-    front = report["front"]
-    shown = [p for p in front if p.get("accuracy") is not None]
-    if len(shown) < 2:
-        return ""
-    timed = all(p.get("latency_ms") is not None for p in shown)
-    points = [
-        charts.Point(p["latency_ms"] if timed else p["macs"], p["accuracy"], p["name"], p["chosen"])
-        for p in shown
-    ]
-    chart = charts.scatter(
-        points,
-        title="Accuracy against cost",
-        x_form=words.milliseconds if timed else words.count,
-        y_form=lambda v: f"{100 * v:g}%",
-        x_title="latency p50" if timed else "MACs",
-        y_title="accuracy on validation",
-    )
-    rows = [
-        (
-            ("● " if p["chosen"] else "") + p["name"],
-            "–" if p.get("accuracy") is None else words.share(p["accuracy"]),
-            words.count(p["macs"]),
-            "–" if p.get("params") is None else words.count(p["params"]),
-            "–" if p.get("latency_ms") is None else words.milliseconds(p["latency_ms"]),
-            "8 bits" if p.get("int8") else "",
-        )
-        for p in front
-    ]
-    table = _table(("point", "accuracy", "MACs", "parameters", "p50", ""), rows)
-    return f"{chart}<details><summary>All {len(front)} points</summary>{table}</details>"
+    text = f"{what}{samples}; lines are {100 * level:g}% intervals. {capital(words.loss(accuracy))}."
+    rest = [(m["name"], f"{m['dense']:.4g}", f"{m['shipped']:.4g}") for m in report["metrics"]]
+    return f"{chart}<p>{escape(text)}</p>" + (table(("metric", "dense", "shipped"), rest) if rest else "")
 
 
 def _inputs(inputs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -243,9 +172,10 @@ def _pinned(pinned: Sequence[Mapping[str, Any]]) -> str:
         total[p["reason"]] += p["channels"]
     reasons = "1 reason" if len(total) == 1 else f"{len(total)} reasons"
     head = f"<p>{sum(total.values())} channels were never candidates, for {reasons}.</p>"
-    return head + _table(
-        ("where", "channels", "reason"), [(p["name"], str(p["channels"]), p["reason"]) for p in pinned]
-    )
+    rows = [(p["name"], str(p["channels"]), p["reason"]) for p in pinned]
+    if any(p["name"] for p in pinned):
+        return head + table(("where", "channels", "reason"), rows)
+    return head + table(("channels", "reason"), [row[1:] for row in rows])
 
 
 def _provenance(report: Mapping[str, Any]) -> str:
@@ -267,8 +197,8 @@ def _provenance(report: Mapping[str, Any]) -> str:
         for f in report.get("files", [])
     ]
     return (
-        _table(("stage", "time", "peak memory"), stages)
-        + f"<details><summary>Settings, versions and hashes</summary>{_table(('', ''), facts)}</details>"
+        table(("stage", "time", "peak memory"), stages)
+        + f"<details><summary>Settings, versions and hashes</summary>{table(('', ''), facts)}</details>"
     )
 
 
@@ -276,19 +206,9 @@ def _list(values: Mapping[str, Any]) -> str:
     return ", ".join(str(k) if v is None else f"{k} {v}" for k, v in values.items()) or "–"
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    top = "".join(f"<th>{escape(h)}</th>" for h in head)
-    body = "".join("<tr>" + "".join(f"<td>{escape(c)}</td>" for c in row) + "</tr>" for row in rows)
-    return f"<div class=scroll><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>"
-
-
 def _date(text: str) -> str:
     """An ISO time to the minute; the seconds and the zone are in report.json."""
     return text[:16].replace("T", " ")
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
 
 
 def _section(title: str, body: str) -> str:

@@ -1,6 +1,6 @@
 """The form of report.json, and the check that a report has it.
 
-    schema      1
+    schema      2
     created     ISO 8601 time
     model       {name, path?, sha256?}
     target      {name, title?}
@@ -14,19 +14,25 @@
                 interval of dense − shipped in points
     macs, params, file_bytes    {dense, shipped}
     parity      {reference?, max_abs, top1_agreement, atol?, samples?}
-    latency     {basis, where, threads?, batch?, dense_p50_ms, shipped_p50_ms, ratio, ratio_low, ratio_high}
-                or null; ratio is shipped / dense; basis is measured, estimate or emulated, and only a
-                measured one may hold milliseconds
+    latency     {basis, where, on_target, threads?, batch?, dense_p50_ms, shipped_p50_ms, ratio, ratio_low,
+                ratio_high} or null; ratio is shipped / dense; basis is measured, estimate or emulated, and
+                only a measured one may hold milliseconds; on_target: whether `where` is the target
+    estimate    {unit, source, dense, shipped} of a target that was not timed, or null; unit: what it is
+    timing      {planning: [text], final, on_target, text}: what was timed while planning, where the final
+                files were (null: nowhere), and the sentence that says so
+    planned     [{name, asked, predicted, measured}], shares of the dense time; asked is null in the front
     layers      [{name, kind?, before, after, note?}], widths
     inputs?     [{input, shape, of, count, kept}], which features of an input the file still reads
     pinned      [{name, channels, reason}]
     stages      [{name, seconds, peak_mb}]
     metrics     [{name, dense, shipped}], further ones the user asked for
-    front       [{name, accuracy?, macs, latency_ms?, ratio?, chosen}]
+    front       [{name, accuracy?, macs, recovery, predicted?, latency_ms?, ratio?, chosen}]; recovery is
+                fine-tuned, closed form or none; predicted and ratio are shares of the dense time
     files?      [{name, bytes, sha256?}]
     notes?      [text], what a reader should know
 
-An interval is {value, low, high, level}. Other keys are allowed and ignored.
+An interval is {value, low, high, level}. Other keys are allowed and ignored. Schema 1, of finished run
+folders from before, had no estimate, timing, planned, on_target and recovery; the renderers do without.
 """
 
 from __future__ import annotations
@@ -37,8 +43,9 @@ from typing import Any
 
 from edgeprune.errors import RunError
 
-SCHEMA = 1
+SCHEMA = 2
 BASES = ("measured", "estimate", "emulated")
+RECOVERIES = ("fine-tuned", "closed form", "none")
 Check = Callable[[Any, str], None]
 
 
@@ -170,6 +177,7 @@ def _latency(value: Any, where: str) -> None:
     _record(
         basis=_one_of(*BASES),
         where=_text,
+        on_target=_flag,
         threads_=_nullable(_whole(1)),
         batch_=_nullable(_whole(1)),
         dense_p50_ms=_nullable(_number(0)),
@@ -220,6 +228,11 @@ _REPORT = _record(
         samples_=_whole(1),
     ),
     latency=_nullable(_latency),
+    estimate=_nullable(_record(unit=_text, source=_text, dense=_number(0), shipped=_number(0))),
+    timing=_record(planning=_list(_text), final=_nullable(_text), on_target=_flag, text=_text),
+    planned=_list(
+        _record(name=_text, asked=_nullable(_number(0)), predicted=_number(0), measured=_number(0))
+    ),
     layers=_list(_record(name=_text, kind_=_text, before=_whole(1), after=_whole(0), note_=_nullable(_text))),
     inputs_=_list(
         _record(input=_text, shape=_list(_whole(1)), of=_text, count=_whole(1), kept=_list(_whole(0)))
@@ -232,6 +245,8 @@ _REPORT = _record(
             name=_text,
             accuracy_=_nullable(_number(0, 1)),
             macs=_whole(0),
+            recovery=_one_of(*RECOVERIES),
+            predicted_=_nullable(_number(0)),
             latency_ms_=_nullable(_number(0)),
             ratio_=_nullable(_number(0)),
             chosen=_flag,

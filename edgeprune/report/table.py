@@ -34,6 +34,9 @@ def render_table(report: Mapping[str, Any], *, width: int = 100) -> str:
         rows.append(("latency p50", times[0], times[1], verdict.text))
     else:
         rows.append(("latency", "–", "–", verdict.text))
+    estimate = report.get("estimate")
+    if estimate is not None:
+        rows.append((f"for {report['target']['name']}", *words.estimate(estimate)))
     lines = _aligned(rows)
     if accuracy is not None and len(words.steps(accuracy)) > 2:
         path = " → ".join(f"{name} {words.share(step['value'])}" for name, step in words.steps(accuracy))
@@ -41,6 +44,8 @@ def render_table(report: Mapping[str, Any], *, width: int = 100) -> str:
     lines += ["", *_wrap(_parity(report["parity"]), width)]
     if latency is not None:
         lines += _wrap(_where(latency), width)
+    if report.get("timing"):
+        lines += _wrap(report["timing"]["text"], width)
     lines += _wrap(_widths(report), width)
     for entry in report.get("inputs", []):
         lines += _wrap(words.kept_inputs_line(entry), width)
@@ -64,7 +69,7 @@ def _parity(parity: Mapping[str, Any]) -> str:
 
 def _where(latency: Mapping[str, Any]) -> str:
     verb = "measured on" if latency["basis"] == "measured" else f"{latency['basis']} for"
-    text = f"latency: {verb} {latency['where']}"
+    text = f"latency: {verb} {latency['where']}{'' if latency.get('on_target', True) else ', not the target'}"
     settings = words.settings(latency)
     return f"{text}, {settings}" if settings else text
 

@@ -13,7 +13,8 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Verdict:
-    """`kind` is faster, not faster, slower, estimate or unknown; `detail` is the interval or a caveat."""
+    """`kind` is faster, not faster, slower, elsewhere (measured on another machine than the target),
+    estimate or unknown; `detail` is the interval or a caveat."""
 
     kind: str
     headline: str
@@ -37,9 +38,19 @@ def speed(latency: Mapping[str, Any] | None) -> Verdict:
     if latency["basis"] == "estimate":
         return Verdict("estimate", f"about {ratio:.2f} of the dense time", "estimated, not measured")
     if high < 1:
-        return Verdict("faster", f"{_fold(ratio)} faster", f"{1 / high:.2f} to {1 / low:.2f}")
-    kind = "slower" if low > 1 else "not faster"
-    return Verdict(kind, kind, f"{ratio:.2f} of the dense time, {low:.2f} to {high:.2f}")
+        found = Verdict("faster", f"{_fold(ratio)} faster", f"{1 / high:.2f} to {1 / low:.2f}")
+    else:
+        kind = "slower" if low > 1 else "not faster"
+        found = Verdict(kind, kind, f"{ratio:.2f} of the dense time, {low:.2f} to {high:.2f}")
+    if latency.get("on_target", True):
+        return found
+    return Verdict("elsewhere", f"{found.headline} on {latency['where']}, not the target", found.detail)
+
+
+def estimate(entry: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Of a target that was not timed: dense, shipped, and what these numbers are."""
+    change = fewer(entry["dense"], entry["shipped"], "less")
+    return _three(entry["dense"]), _three(entry["shipped"]), f"{entry['unit']}, not measured: {change}"
 
 
 def loss(accuracy: Mapping[str, Any]) -> str:
@@ -148,6 +159,8 @@ def _fold(ratio: float) -> str:
 
 
 def _three(value: float) -> str:
+    if value >= 1e5:
+        return count(value)
     if value >= 100:
         return f"{value:.0f}"
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}" if value >= 0.1 else f"{value:.3g}"

@@ -7,7 +7,6 @@ import json
 import shutil
 import sys
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,7 +17,7 @@ import torch
 import edgeprune
 from edgeprune.cli import main
 from edgeprune.errors import BenchError, BudgetError, OutputError, RunError
-from edgeprune.pipeline import Result, front
+from edgeprune.pipeline import Result
 from edgeprune.pipeline.board import Board, board_of
 from edgeprune.pipeline.options import Options
 from edgeprune.pipeline.verdict import missed, unmeasured
@@ -174,9 +173,10 @@ def test_weights_alone_are_enough_for_a_speedup(task, tmp_path):
 def finished(ratio, p50, p99, size, on_target=True):
     """What a delivery measured of its file."""
     shipped = SimpleNamespace(p50_ms=around(p50), p99_ms=around(p99))
+    front = []
     bench = SimpleNamespace(ratios=[SimpleNamespace(ratio=around(ratio))], models=[None, shipped])
     size, target = SimpleNamespace(bytes=size), SimpleNamespace(name="rpi4")
-    return SimpleNamespace(bench=bench, on_target=on_target, shipped=size, target=target)
+    return SimpleNamespace(bench=bench, on_target=on_target, shipped=size, target=target, front=front)
 
 
 def around(value):
@@ -225,23 +225,3 @@ def test_budgets_that_make_no_sense(name, value):
     """Refused where they are made, by the option's name."""
     with pytest.raises(BudgetError, match="--" + name.replace("_", "-")):
         Budget(**{name: value})
-
-
-def point(name, ratio, drop, int8=False):
-    """A point of the front as measured."""
-    artifact = SimpleNamespace(path=Path(f"{name}.onnx"))
-    width = Interval(ratio, ratio - 0.01, ratio + 0.01)
-    return front.Point(name, artifact, 1.0, 1, True, int8, Interval(drop, drop - 0.1, drop + 0.1), width)
-
-
-def test_eight_bits_are_picked_only_where_faster_and_within_the_budget():
-    """auto: clearly faster and the bound on the loss within --max-drop; without a budget never."""
-    own, quick = point("shipped", 0.5, 0.2), point("shipped-int8", 0.3, 0.5, int8=True)
-    slow, harmful = point("shipped-int8", 0.495, 0.2, int8=True), point("shipped-int8", 0.3, 1.5, int8=True)
-    tight = Options(budget=Budget(max_drop=1.0))
-    assert front.pick([own, quick], own, tight) is quick
-    assert front.pick([own, slow], own, tight) is own
-    assert front.pick([own, harmful], own, tight) is own
-    assert front.pick([own, quick], own, tight, on_target=False) is own
-    assert front.pick([own, quick], own, Options(budget=Budget(macs=0.5))) is own
-    assert front.pick([own, harmful], own, Options(budget=Budget(macs=0.5), int8="on")) is harmful

@@ -32,7 +32,7 @@ def sample() -> dict[str, Any]:
         (0.889, 2_900_000, 0.33),
     ]
     return {
-        "schema": 1,
+        "schema": 2,
         "created": "2026-11-24T09:30:00+00:00",
         "model": {"name": "fashion", "path": "fashion.pt2", "sha256": "ab" * 32},
         "target": {"name": "host", "title": "This machine"},
@@ -57,6 +57,7 @@ def sample() -> dict[str, Any]:
         "latency": {
             "basis": "measured",
             "where": "Some CPU",
+            "on_target": True,
             "threads": 1,
             "batch": 1,
             "dense_p50_ms": 1.234,
@@ -65,6 +66,17 @@ def sample() -> dict[str, Any]:
             "ratio_low": 0.476,
             "ratio_high": 0.512,
         },
+        "estimate": None,
+        "timing": {
+            "planning": ["layers at many widths", "1 whole file that corrected the plan"],
+            "final": "Some CPU",
+            "on_target": True,
+            "text": "timed while planning: layers at many widths; the final table was timed on Some CPU",
+        },
+        "planned": [
+            {"name": "round 1, try 1", "asked": 0.5, "predicted": 0.5, "measured": 0.523},
+            {"name": "point 3", "asked": None, "predicted": 0.48, "measured": 0.495},
+        ],
         "layers": [{"name": n, "kind": "conv", "before": b, "after": a} for n, b, a in layers],
         "pinned": [
             {"name": "head", "channels": 10, "reason": "output of the model"},
@@ -84,6 +96,7 @@ def sample() -> dict[str, Any]:
                 "macs": m,
                 "latency_ms": t,
                 "ratio": t / 1.234,
+                "recovery": "fine-tuned" if i == 3 else "closed form",
                 "chosen": i == 3,
             }
             for i, (a, m, t) in enumerate(front)

@@ -111,6 +111,82 @@ def test_no_milliseconds_and_no_faster_where_nothing_was_timed(basis, word):
         assert word in text
 
 
+def _elsewhere():
+    """A run for a board that was not at hand, timed on this machine."""
+    report = sample()
+    report["target"] = {"name": "rpi4", "title": "Raspberry Pi 4"}
+    report["latency"].update(where="AMD EPYC", on_target=False)
+    report["timing"].update(final="AMD EPYC", on_target=False, text="timed while planning: nothing; the rest")
+    report["estimate"] = {
+        "unit": "estimated ms (roofline)", "source": "roofline of rpi4", "dense": 4.128, "shipped": 2.204,
+    }  # fmt: skip
+    validate_report(report)
+    return report
+
+
+def test_a_time_of_another_machine_names_it_and_the_estimate_stands_beside():
+    """The tile and the row say on which processor, and that it is not the target; an estimate has a unit."""
+    report = _elsewhere()
+    table, page = render_table(report), _page(report)
+    for text in (table, page.text):
+        assert "2.02× faster on AMD EPYC, not the target" in text
+        assert "estimated ms (roofline), not measured: 1.87× less" in text
+    assert re.search(r"^for rpi4 +4\.13 +2\.20 ", table, re.M)
+    assert "measured on AMD EPYC, not the target" in table
+    assert "Estimate for Raspberry Pi 4 4.13 → 2.20" in page.text
+    classes = [v for k, v in page.attributes if k == "class"]
+    assert "card elsewhere" in classes and "card estimate" in classes
+    assert "card faster" not in classes
+    assert "p50 on AMD EPYC" in page.text
+    assert not re.search(r"(4\.13|2\.20) ms", table + page.text)
+
+
+def test_a_report_on_the_target_says_nothing_of_another_machine():
+    """On the target the tile is green as before and no estimate is shown."""
+    page = _page(sample())
+    assert ("class", "card faster") in page.attributes
+    for text in (render_table(sample()), page.text):
+        assert "not the target" not in text and "stimate" not in text
+
+
+def test_both_forms_say_which_timings_were_made():
+    """The sentence of the record stands in the table and on the page."""
+    for text in (render_table(_elsewhere()), _page(_elsewhere()).text):
+        assert re.search(r"[Tt]imed while planning: nothing; the rest", text)
+
+
+def test_predicted_stands_beside_measured_for_every_planned_file():
+    """Each row gives asked, predicted, measured, and how far off the prediction was; elsewhere no error."""
+    text = _page(sample()).text
+    assert "Predicted and measured, 2 files" in text
+    assert "round 1, try 1 0.500 0.500 0.523 −4.4%" in text
+    assert "point 3 – 0.480 0.495 −3.0%" in text
+    text = _page(_elsewhere()).text
+    assert "predicted by estimated ms (roofline) measured on AMD EPYC" in text
+    assert "off by" not in text
+
+
+def test_each_choice_says_how_it_was_recovered_and_lines_join_equal_ones():
+    """Fine-tuned and closed-form files have marks, lines and words of their own."""
+    page = _page(sample())
+    assert page.text.count("closed form") >= 6 and "point 3 fine-tuned" in page.text
+    assert len([v for k, v in page.attributes if (k, v) == ("class", "path")]) == 2
+    assert ("class", "hollow strong") in page.attributes
+
+
+def test_the_report_of_an_older_run_still_renders():
+    """Schema 1 had no estimate, timing, planned, on_target and recovery."""
+    report = sample()
+    for key in ("estimate", "timing", "planned"):
+        del report[key]
+    del report["latency"]["on_target"]
+    for point in report["front"]:
+        del point["recovery"]
+    report["schema"] = 1
+    assert "2.02× faster" in render_table(report)
+    assert "2.02× faster" in _page(report).text
+
+
 def test_the_page_needs_no_network_and_runs_no_script():
     """No script, link, image or URL of any kind; a policy forbids loading; light and dark are styled."""
     html = render_html(sample())

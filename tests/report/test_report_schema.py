@@ -47,7 +47,7 @@ def test_further_keys_are_allowed():
 @pytest.mark.parametrize(
     ("path", "value", "text"),
     [
-        (("schema",), 2, "schema: found 2; expected one of 1"),
+        (("schema",), 1, "schema: found 1; expected one of 2"),
         (("schema",), KeyError, "schema: found nothing; expected this field"),
         (("seed",), -1, "seed: found -1; expected a whole number"),
         (("macs", "shipped"), 1.5, "macs.shipped: found 1.5; expected a whole number"),
@@ -71,6 +71,11 @@ def test_further_keys_are_allowed():
         (("layers",), {}, "layers: found dict; expected a list"),
         (("pinned", 0, "reason"), KeyError, "pinned[0].reason: found nothing"),
         (("stages", 2, "seconds"), -3, "stages[2].seconds"),
+        (("latency", "on_target"), KeyError, "latency.on_target: found nothing"),
+        (("estimate",), {"dense": 1.0}, "estimate.unit: found nothing"),
+        (("timing", "text"), None, "timing.text: found None; expected text"),
+        (("planned", 0, "measured"), None, "planned[0].measured: found None"),
+        (("front", 0, "recovery"), "some", "front[0].recovery: found 'some'; expected one of fine-tuned"),
         (("front", 0, "chosen"), 1, "front[0].chosen: found 1; expected true or false"),
         (("versions", "torch"), 2, "versions.torch: found 2; expected text"),
         (("notes",), [3], "notes[0]: found 3; expected text"),
