@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from edgeprune.errors import TargetError
     from edgeprune.records import Target
 
 
@@ -22,46 +25,66 @@ def targets(name: str | None, as_json: bool) -> None:
     """
     from edgeprune.errors import TargetError
     from edgeprune.records import to_json
-    from edgeprune.targets import list_targets, load_target
+    from edgeprune.targets import list_targets, load_target, misnamed
 
     if name:
         target = load_target(name)
         click.echo(json.dumps(to_json(target), indent=1) if as_json else _explain(target))
         return
-    known, broken = [], []
+    rows: list[Target | tuple[str, TargetError]] = []
     for each in list_targets():
         try:
-            known.append(load_target(each))
-        except TargetError as e:  # one bad file of the user's must not hide the others
-            broken.append(e)
-    click.echo(json.dumps(to_json(known), indent=1) if as_json else _table(known))
-    for error in broken:
-        click.echo(f"skipped {error}", err=True)
+            rows.append(load_target(each))
+        except TargetError as e:  # one bad file of the user's must not hide the others, nor itself
+            rows.append((each, e))
+    rows += [(path.stem, _misnamed(path)) for path in misnamed()]
+    click.echo(json.dumps([_plain(row) for row in rows], indent=1) if as_json else _table(rows))
 
 
-def _table(rows: list[Target]) -> str:
+def _misnamed(path: Path) -> TargetError:
+    from edgeprune.errors import TargetError
+
+    return TargetError(
+        f"{path}: ignored; a target's name has small letters, digits and . _ + - only",
+        tip=f"call it {path.stem.lower().replace(' ', '-')}.toml",
+    )
+
+
+def _plain(row: Target | tuple[str, TargetError]) -> dict[str, Any]:
+    """A target as JSON has it; of one that cannot be used the name and why."""
+    from edgeprune.records import to_json
+
+    if isinstance(row, tuple):
+        return {"name": row[0], "error": {"message": row[1].message, "tip": row[1].tip}}
+    plain: dict[str, Any] = to_json(row)
+    return plain
+
+
+def _table(rows: list[Target | tuple[str, TargetError]]) -> str:
     head = ("target", "processor", "cores", "GHz", "RAM", "GB/s", "INT8", "from")
     lines = [
-        (
-            t.name,
-            t.core,
-            f"{t.cores}+{t.little_cores}" if t.little_cores else str(t.cores),
-            f"{t.clock_ghz:g}",
-            f"{t.memory_mb / 1024:.3g} GB",
-            f"{t.bandwidth_gb_s:g}",
-            t.int8_policy,
-            "user" if t.user else "edgeprune",
+        (row[0], "cannot be used, see below", *[""] * 5, "user")
+        if isinstance(row, tuple)
+        else (
+            row.name,
+            row.core,
+            f"{row.cores}+{row.little_cores}" if row.little_cores else str(row.cores),
+            f"{row.clock_ghz:g}",
+            f"{row.memory_mb / 1024:.3g} GB",
+            f"{row.bandwidth_gb_s:g}",
+            row.int8_policy,
+            "user" if row.user else "edgeprune",
         )
-        for t in rows
+        for row in rows
     ]
     widths = [max(len(row[i]) for row in (head, *lines)) for i in range(len(head))]
     text = [
         "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
         for row in (head, *lines)
     ]
-    return "\n".join(
-        [*text, "", "edgeprune targets NAME explains one: each value with its basis and source."]
-    )
+    broken = [str(row[1]) for row in rows if isinstance(row, tuple)]
+    last = "edgeprune targets NAME explains one: each value with its basis and source."
+    return "\n".join([*text, "", *broken, last])
 
 
 def _explain(t: Target) -> str:

@@ -3,6 +3,7 @@
     load_target("rpi4")          shipped, or overridden by a file of that name in the user's folder
     load_target("./board.toml")  a file of one's own
     list_targets()               every name that load_target takes
+    misnamed()                   files of the user's that no such name reaches
 
 The user's folder is $EDGEPRUNE_TARGETS, else ~/.config/edgeprune/targets. A file there may hold a
 whole descriptor or `base = "rpi4"` and the fields that differ.
@@ -23,7 +24,7 @@ from edgeprune.records import Target
 from edgeprune.targets.descriptor import NAME, read_descriptor, to_target
 from edgeprune.targets.host import detect
 
-__all__ = ["list_targets", "load_target", "shipped_folder", "user_folder"]
+__all__ = ["list_targets", "load_target", "misnamed", "shipped_folder", "user_folder"]
 
 
 def load_target(name: str) -> Target:
@@ -40,6 +41,13 @@ def list_targets() -> tuple[str, ...]:
     """Every known name, sorted; "host" first."""
     names = {p.stem for folder in (shipped_folder(), user_folder()) for p in _descriptors(folder)}
     return tuple(sorted(names, key=lambda n: (n != "host", n)))
+
+
+def misnamed() -> tuple[Path, ...]:
+    """Files of the user's folder that no name reaches: their own has upper-case letters, or others."""
+    folder = user_folder()
+    found = sorted(folder.glob("*.[tT][oO][mM][lL]")) if folder.is_dir() else []
+    return tuple(p for p in found if not (NAME.fullmatch(p.stem) and p.suffix == ".toml"))
 
 
 def shipped_folder() -> Path:

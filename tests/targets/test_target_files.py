@@ -252,14 +252,35 @@ def test_the_command_lists_explains_and_prints_json(own):
     assert len(json.loads(run(command, ["--json"]).output)) == len(SHIPPED)
 
 
-def test_one_bad_file_of_the_users_does_not_hide_the_others(own):
-    """The list shows every good target and says which file was skipped and why."""
-    _write(own, "board", "cores = { value = 4", "cores = { value = 0")
+def test_one_bad_file_of_the_users_hides_neither_the_others_nor_itself(own):
+    """The list keeps a row for a target whose file is malformed, and says why; JSON too."""
+    _write(own, "rpi5", "cores = { value = 4", "cores = { value = 0", source="rpi5")
     result = CliRunner().invoke(command, [])
     assert result.exit_code == 0
-    assert "rpi4" in result.output
-    assert "skipped" in result.output
-    assert "board.toml: cpu.cores" in result.output
+    assert re.search(r"^rpi4 ", result.stdout, re.M)
+    assert re.search(r"^rpi5 +cannot be used, see below +user$", result.stdout, re.M)
+    assert "rpi5.toml: cpu.cores: found 0; expected" in result.stdout
+    rows = json.loads(CliRunner().invoke(command, ["--json"]).stdout)
+    assert [row["name"] for row in rows] == list(SHIPPED)
+    (bad,) = [row for row in rows if "error" in row]
+    assert bad["name"] == "rpi5" and "cpu.cores" in bad["error"]["message"] and bad["error"]["tip"]
+
+
+def test_a_file_whose_name_no_target_can_have_is_said(own):
+    """Kitchen Pi.toml is not found by any --target: the list says so and how to call it."""
+    _write(own, "Kitchen Pi")
+    result = CliRunner().invoke(command, [])
+    assert "Kitchen Pi.toml: ignored; a target's name has small letters" in result.stdout
+    assert "call it kitchen-pi.toml" in result.stdout
+    rows = json.loads(CliRunner().invoke(command, ["--json"]).stdout)
+    assert len(rows) == len(SHIPPED) + 1 and "ignored" in rows[-1]["error"]["message"]
+
+
+def test_emulated_instructions_are_not_called_measured():
+    """A count of instructions is no time: whether INT8 pays is an assumption until a board has shown it."""
+    for name in SHIPPED:
+        policy = next(f for f in load_target(name).fields if f.name == "int8.policy")
+        assert policy.basis == "assumed"
 
 
 def test_the_page_on_targets_names_every_target_and_its_example_loads(own):
