@@ -47,7 +47,10 @@ def _table(points: list[dict[str, Any]]) -> str:
     rows = [("", "point", "faster", "points lost", "MACs", "parameters", "kB", "")]
     for p in points:
         drop = p.get("drop")
-        kinds = [word for word, is_so in (("8 bits", p.get("int8")), ("beaten", p.get("dominated"))) if is_so]
+        kinds = [str(p.get("recovery", ""))]
+        kinds += [
+            word for word, is_so in (("8 bits", p.get("int8")), ("beaten", p.get("dominated"))) if is_so
+        ]
         rows.append(
             (
                 "*" if p["chosen"] else "",
@@ -57,11 +60,11 @@ def _table(points: list[dict[str, Any]]) -> str:
                 f"{p['macs'] / 1e6:.3g} M",
                 f"{p['params'] / 1e3:.4g} k",
                 f"{p['file_bytes'] / 1e3:.0f}",
-                ", ".join(kinds),
+                ", ".join(filter(None, kinds)),
             )
         )
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join(
-        [*lines, "", "* was shipped; losses are on validation; beaten: another is better in both"]
+        [*lines, "", "* was shipped; losses are on validation; beaten: another of that recovery is as good"]
     )
