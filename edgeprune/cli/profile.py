@@ -92,7 +92,7 @@ def profile(
 
 def summary(found: Profile, path: Path) -> dict[str, Any]:
     """What a profile holds, without its points."""
-    from edgeprune.latency import check, explained
+    from edgeprune.latency import check, explained, whole_errors
     from edgeprune.records import to_json
 
     layers, error = explained(found)
@@ -107,6 +107,7 @@ def summary(found: Profile, path: Path) -> dict[str, Any]:
         "points": len(found.points),
         "dense_ms": to_json(found.dense_ms),
         "left_out_error": error,
+        "whole_error": to_json(whole_errors(found)),
         "layers": layers,
         "warnings": list(check(found)),
     }
@@ -124,6 +125,13 @@ def lines_of(shown: dict[str, Any]) -> list[str]:
         lines.append(
             f"a layer's time at widths left out is predicted within {shown['left_out_error']:.1%} (mean)"
         )
+    whole = shown["whole_error"]
+    lines.append(
+        "too few networks to say how well whole ones are predicted"
+        if whole is None
+        else f"a whole network at widths left out is predicted within {whole['median']:.1%} (median), "
+        f"{whole['p90']:.1%} (of nine in ten), {whole['worst']:.1%} (the worst of {whole['networks']})"
+    )
     table = [("layer shape", "dense ms", "steps in", "steps out")]
     for layer in shown["layers"]:
         steps = [", ".join(map(str, layer[side])) or "none" for side in ("steps_in", "steps_out")]

@@ -6,6 +6,7 @@ check(profile, target=…, threads=…, machine=…)  refuse or warn when it is 
 require_network(profile, traced, couplings)  refuse one of another network (belonging)
 cost_of(profile, traced, couplings)          predicted p50 ms of a removal (costs)
 explained(profile)                           a row per layer shape: its time and its steps
+whole_errors(profile)                        predicted against measured, of networks left out (holdout)
 roofline(target, traced, couplings)          an estimate from the descriptor, marked as one
 count(traced, couplings, cpu).cost_of(…)     emulated instructions, a ranking signal, marked as one
 
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 from edgeprune.latency.belonging import require_network
 from edgeprune.latency.costs import LatencyCost, cost_of, explained
+from edgeprune.latency.holdout import whole_errors
 from edgeprune.latency.instructions import Counts, count
 from edgeprune.latency.measuring import profile_model
 from edgeprune.latency.profiles import Profile, check, read_profile, write_profile
@@ -34,5 +36,6 @@ __all__ = [
     "read_profile",
     "require_network",
     "roofline",
+    "whole_errors",
     "write_profile",
 ]

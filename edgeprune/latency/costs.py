@@ -10,7 +10,7 @@ how one layer's points become a function of its widths (fitting).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +20,7 @@ import numpy.typing as npt
 from edgeprune.coupling.components import BoolArray, Couplings
 from edgeprune.errors import BenchError
 from edgeprune.latency.fitting import Layers, Overhead, ShapeModel, fit_overhead, fit_shapes
-from edgeprune.latency.profiles import Profile, Width
+from edgeprune.latency.profiles import Profile, Whole, Width
 from edgeprune.model.graph import state_tensors
 from edgeprune.model.trace import Trace
 
@@ -100,11 +100,11 @@ def cost_of(profile: Profile, traced: Trace, couplings: Couplings) -> LatencyCos
     return LatencyCost(predictor, "ms", profile.source, False, dense, profile.warnings)
 
 
-def predictions(profile: Profile) -> npt.NDArray[np.float64]:
-    """Predicted p50 ms of the networks that the profile itself was measured on, in their order."""
+def predictions(profile: Profile, wholes: Sequence[Whole]) -> npt.NDArray[np.float64]:
+    """Predicted p50 ms of networks of these widths, each of which a profile of the same network may hold."""
     overhead, times, head = _fitted(profile)
     found = []
-    for whole in profile.wholes:
+    for whole in wholes:
         pairs = zip(profile.layers, whole.widths, strict=True)
         found.append(overhead.whole_ms(head + sum(times.models[layer.shape](*pair) for layer, pair in pairs)))
     return np.array(found)

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -241,10 +241,18 @@ class _Collected:
             wholes=tuple(self.wholes),
             lots=tuple(self.lots),
             planned=planned,
-            warnings=tuple(sorted(self.warnings)),
+            warnings=worst_of_each(self.warnings),
             request=request,
             network=self.network,
         )
+
+
+def worst_of_each(warnings: Iterable[str]) -> tuple[str, ...]:
+    """One warning of each kind, which is what stands before the colon: that of the largest number."""
+    found: dict[str, str] = {}
+    for text in sorted(warnings, key=lambda text: (len(text), text)):
+        found[text.partition(":")[0]] = text
+    return tuple(sorted(found.values()))
 
 
 def _run(

@@ -1,14 +1,16 @@
 """From points to the milliseconds of a removal, without timing anything."""
 
 import subprocess
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from profile_samples import conv_ms, gemm_ms, made_up, small_network
+from profile_samples import conv_ms, gemm_ms, interval, made_up, small_network
 
 from edgeprune.errors import BenchError
-from edgeprune.latency import cost_of, explained
+from edgeprune.latency import cost_of, explained, whole_errors
 from edgeprune.latency.fitting import choose_scheme, fit_overhead, fit_table
+from edgeprune.latency.holdout import points_by_network
 from edgeprune.latency.resizing import keep_shares
 
 
@@ -95,8 +97,6 @@ def test_pricing_starts_no_process_and_asks_no_clock(network, monkeypatch):
 
 def test_a_profile_of_another_network_is_refused(network):
     """Tensors that are not there, or are wider here than there, are not priced by chance."""
-    from dataclasses import replace
-
     traced, couplings = network
     profile = made_up()
     first = profile.layers[0]
@@ -113,3 +113,30 @@ def test_every_layer_shape_is_explained():
     assert rows[0]["dense_ms"] == pytest.approx(conv_ms(16, 32), rel=0.05)
     assert error is not None
     assert error < 0.05
+
+
+def test_whole_networks_are_predicted_without_having_been_seen():
+    """Four fits, each without the networks that it predicts; with known laws errors are small, not nil."""
+    found = whole_errors(made_up(80))
+    assert found.networks == 80
+    assert 0 < found.median <= found.p90 <= found.worst
+    assert found.median < 0.03
+    assert whole_errors(made_up(8)) is None
+
+
+def test_a_network_that_follows_no_law_shows_in_the_error_of_whole_networks():
+    """One of the networks took twice as long as its layers say: it is not explained by its own points."""
+    profile = made_up(80)
+    odd = profile.wholes[40]
+    slow = replace(odd, p50_ms=interval(2 * odd.p50_ms.value))
+    found = whole_errors(replace(profile, wholes=(*profile.wholes[:40], slow, *profile.wholes[41:])))
+    assert found.worst == pytest.approx(0.5, abs=0.1) and found.median < 0.03
+
+
+def test_points_are_led_back_to_the_networks_that_gave_them():
+    """Also where a layer gave none in one network, fused away as it was."""
+    profile = made_up(10)
+    thinned = tuple(p for n, p in enumerate(profile.points) if n != 5)
+    parts = points_by_network(replace(profile, points=thinned))
+    assert [len(p) for p in parts] == [2, 2, 1] + [2] * 8
+    assert tuple(p for part in parts for p in part) == thinned

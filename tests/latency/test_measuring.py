@@ -15,7 +15,7 @@ from edgeprune.bench.host import RUNNER
 from edgeprune.coupling.components import Couplings
 from edgeprune.errors import BenchError
 from edgeprune.latency import cost_of, profile_model, read_profile
-from edgeprune.latency.measuring import TIMER, draw_widths
+from edgeprune.latency.measuring import TIMER, draw_widths, worst_of_each
 from edgeprune.latency.resizing import Resizable, keep_shares, trial_widths
 from edgeprune.latency.sites import Owners, find_sites
 from edgeprune.latency.timer import operators
@@ -147,6 +147,12 @@ def test_a_target_of_another_architecture_needs_its_board(network):
     other = "rpi4" if HOST.arch == "x86_64" else "x86-avx2"
     with pytest.raises(BenchError, match="this machine is"):
         profile_model(*network, target=load_target(other), networks=1, seconds=0.05)
+
+
+def test_lots_that_met_other_work_give_one_warning():
+    """Every lot has its own share; the largest is told, beside warnings of other kinds."""
+    said = [f"busy: others had {n}% of the cores" for n in (9, 100, 67)]
+    assert worst_of_each([*said, "slow: it throttled"]) == (said[1], "slow: it throttled")
 
 
 @pytest.mark.skipif(HOST.arch != "x86_64", reason="two x86 targets are told apart by their instruction sets")
