@@ -154,11 +154,11 @@ def broadcast(context: Context, component: FloatArray) -> dict[str, npt.NDArray[
         fan = np.full(weight.shape[in_dim], weight.size / weight.shape[in_dim])
         sizes += per_component(couplings, inputs, fan)
     share = np.divide(component, sizes, out=np.zeros_like(component), where=sizes > 0)
+    share = np.append(share, share.max(initial=0.0))  # at −1
     found = {}
     for (_, in_dim, inputs), name in readings.items():
         weight = weights[name]
-        vector = couplings.extents[inputs]
-        value = np.where(vector >= 0, share[np.maximum(vector, 0)], share.max(initial=0.0))
+        value = share[couplings.extents[inputs]]
         shape = [-1 if d == in_dim else 1 for d in range(weight.ndim)]
         found[name] = np.broadcast_to(value.reshape(shape), weight.shape).astype(np.float32)
     return found
@@ -221,7 +221,7 @@ def filters(context: Context) -> list[tuple[FloatArray, npt.NDArray[np.int32]]]:
     layer, every matrix that has an index for it.
     """
     couplings = context.couplings
-    written = np.zeros(couplings.count, dtype=bool)
+    written = np.zeros(couplings.count + 1, dtype=bool)  # one more for −1
     found: dict[tuple[str, int], npt.NDArray[np.int32]] = {}
     for layer in couplings.layers:
         vector = couplings.extents[layer.outputs]
@@ -230,19 +230,17 @@ def filters(context: Context) -> list[tuple[FloatArray, npt.NDArray[np.int32]]]:
             found.setdefault((couplings.aliases[layer.weight], layer.out_dim), vector)
     for layer in mixing_layers(couplings):
         vector = couplings.extents[layer.inputs]
-        unwritten = np.where((vector >= 0) & ~written[np.maximum(vector, 0)], vector, -1)
+        unwritten = np.where(written[vector], -1, vector)
         if (unwritten >= 0).any():
             found.setdefault((couplings.aliases[str(layer.weight)], layer.in_dim), unwritten)
-    known = np.zeros(couplings.count, dtype=bool)
+    known = np.zeros(couplings.count + 1, dtype=bool)
     for vector in found.values():
         known[vector[vector >= 0]] = True
     tensors = state_tensors(context.trace.graph)
     for name, dims in couplings.tensors.items():
         for dim, extent in enumerate(dims):
             vector = couplings.extents[extent] if extent is not None else np.zeros(0, np.int32)
-            fresh = (
-                np.where((vector >= 0) & ~known[np.maximum(vector, 0)], vector, -1) if known.size else vector
-            )
+            fresh = np.where(known[vector], -1, vector)
             if tensors[name].dim() > 1 and tensors[name].is_floating_point() and (fresh >= 0).any():
                 found.setdefault((name, dim), fresh)
     return [

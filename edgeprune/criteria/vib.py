@@ -1,13 +1,16 @@
 """vib: how much a trained noisy gate lets through (VIBNet, Dai et al., ICML 2018).
 
 Every component gets a gate z = μ + ε·σ on what the layers read of it; μ and σ are trained
-against cross-entropy plus γ·½·Σ log(1 + μ²/σ²) while the weights stand still. A component's
+against cross-entropy (for outputs that are no class scores: ½ of the squared change of the
+output) plus γ·½·Σ log(1 + μ²/σ²) while the weights stand still. A component's
 score is that information, in nats; VIBNet would prune where it is below ½·log 2. Unlike
 VIBNet the weights do not move along: fine-tuning is a later stage here.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,7 +22,7 @@ from edgeprune.capture import mixing_layers
 from edgeprune.criteria.base import Context, Scores, broadcast, complete, measured, rank_in_groups
 from edgeprune.errors import CriterionError
 from edgeprune.model.run import tensors
-from edgeprune.model.trace import pytree
+from edgeprune.model.trace import pytree, run
 
 STEPS, BATCH, RATE = 64, 64, 0.05
 GAMMA = 0.02  # nats of cross-entropy per nat let through a component, over the components of a layer
@@ -54,11 +57,10 @@ def vib(context: Context) -> Scores:
         at = rng.choice(len(indices), min(BATCH, len(indices)), replace=False)
         noise = torch.randn(len(at), couplings.count, generator=generator)
         gates = mean + noise * (0.5 * spread).exp()
-        out = _Gated(graph, context, gates).run(
-            *tensors(dataset.batch(indices[at])), enable_io_processing=False
-        )
+        inputs = tensors(dataset.batch(indices[at]))
+        out = _Gated(graph, context, gates).run(*inputs, enable_io_processing=False)
         known = None if statistics.labels is None else statistics.labels[at]
-        loss = _task(pytree.tree_flatten(out)[0][0], known)
+        loss = _task(pytree.tree_flatten(out)[0][0], known, len(at), partial(run, graph, inputs))
         loss = loss + (share * _nats(mean, spread)).sum()
         optimizer.zero_grad()
         loss.backward()
@@ -80,11 +82,13 @@ def _nats(mean: torch.Tensor, log_variance: torch.Tensor) -> torch.Tensor:
     return 0.5 * torch.log1p(mean**2 * torch.exp(-log_variance))
 
 
-def _task(out: torch.Tensor, labels: np.ndarray | None) -> torch.Tensor:
-    """Cross-entropy where there are logits; how far the gates blur the output elsewhere."""
+def _task(
+    out: torch.Tensor, labels: np.ndarray | None, samples: int, plain: Callable[[], tuple[torch.Tensor, ...]]
+) -> torch.Tensor:
+    """Cross-entropy where there are logits; elsewhere how far the output moves, in nats at unit variance."""
     if labels is not None and out.dim() == 2 and out.shape[1] > 1 and len(out) == len(labels):
         return F.cross_entropy(out, torch.from_numpy(labels))
-    return out.var(0, correction=0).mean()
+    return 0.5 * (out - plain()[0].detach()).square().sum() / samples
 
 
 class _Gated(fx.Interpreter):  # type: ignore[misc]  # torch is untyped here

@@ -241,6 +241,7 @@ def test_options_that_make_no_sense(shop):
         (("--eval-data", "digits.npz"), "NAME=DATA"),
         (("--eval-data", "odd=beyond.npz"), "10 outputs"),
         (("--criterion", "ib-gaus"), "ib-gauss"),
+        (("--theta", "0.3"), "--criterion ib-gauss has no θ"),
         (("--target", "rpi44"), "rpi4"),
         (("--keep", "nothing"), "nothing"),
     ):
@@ -257,6 +258,12 @@ def test_options_that_make_no_sense(shop):
         (("inspect", "absent.pt2"), "ModelError", 3),
         (("inspect",), "MissingParameter", 2),
         (("score", *MODEL, "--criterion", "ib-gaus"), "CriterionError", 16),
+        (("score", *MODEL, "--criterion", "l2", "--theta", "0.5"), "CriterionError", 16),
+        (
+            ("prune", *MODEL, "--macs", "0.5", "--criterion", "fpgm", "--theta", "1", "-o", "no.pt2"),
+            "CriterionError",
+            16,
+        ),
         (("prune", *MODEL, "--macs", "0.001", "--criterion", "l2", "-o", "no.pt2"), "BudgetError", 6),
         (("export", *MODEL, "-o", "taken-too/below.onnx"), "OutputError", 7),
         (("bench", "absent.onnx"), "BenchError", 11),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from scoring import context_of, hidden, mlp, pattern
+from scoring import context_of, hidden, mlp, pattern, unread
 
 from edgeprune.capture import mixing_layers
 from edgeprune.criteria import Context, score
@@ -81,3 +81,19 @@ def test_a_feature_of_an_input_is_judged_by_the_weights_that_read_it():
     )
     gaps = ((weight[:, :, None] - weight[:, None]) ** 2).sum(0)
     np.testing.assert_allclose(score("fpgm", context).component[units], np.sqrt(gaps).sum(1), rtol=1e-6)
+
+
+def test_a_unit_of_a_lower_recurrent_layer_is_judged_by_every_matrix_that_knows_it():
+    """No layer writes or reads it: l2 is the norm over its gates' rows, its feedback and the next layer's."""
+    context = unread("recurrent")
+    couplings = context.couplings
+    units = couplings.extents[couplings.tensors[couplings.aliases["rnn.weight_hh_l0"]][1]]
+    state = {n: p.detach().double().numpy() for n, p in context.trace.graph.named_parameters()}
+    total = np.zeros(5)
+    for name, dims in (("rnn.weight_ih_l0", (0,)), ("rnn.weight_hh_l0", (0, 1)), ("rnn.weight_ih_l1", (1,))):
+        for dim in dims:
+            rows = np.moveaxis(state[name], dim, 0)
+            total += (rows.reshape(-1, 5, rows.shape[1]) ** 2).sum((0, 2))
+    assert (units >= 0).all() and len(units) == 5
+    np.testing.assert_allclose(score("l2", context).component[units], np.sqrt(total), rtol=1e-5)
+    assert np.ptp(score("fpgm", context).component[units]) > 0

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scoring import context_of, hidden, mlp, pattern, unread
 
-from edgeprune.capture import mixing_layers
+from edgeprune.capture import capture, mixing_layers
 from edgeprune.criteria import BUILT_IN, score
 from edgeprune.criteria.base import broadcast, per_component, rank_in_groups
 from edgeprune.errors import CriterionError
@@ -171,3 +171,15 @@ def test_unread_components_are_never_all_zero(name):
     values = score(name, context).component[context.couplings.group == group]
     assert (values > 0).all()
     assert len(np.unique(values)) == len(values)
+
+
+@pytest.mark.parametrize("name", sorted(BUILT_IN))
+def test_a_network_with_nothing_left_to_remove_is_scored_all_the_same(name):
+    """No components, as in the last round of a search: empty scores, connections of the weights' shapes."""
+    context = pattern("chain")
+    couplings = context.couplings.keeping(np.ones(context.couplings.count, bool), "by request")
+    statistics = capture(context.trace, couplings, *context.statistics.source)
+    found = score(name, replace(context, couplings=couplings, statistics=statistics))
+    assert found.component.shape == found.rank.shape == (0,)
+    for weight, values in context.weights().items():
+        assert weight not in found.connections or found.connections[weight].shape == values.shape
