@@ -92,8 +92,13 @@ def scatter(
     y_form: Callable[[float], str],
     x_title: str,
     y_title: str,
+    y_most: float = math.inf,
 ) -> str:
-    """Points in a plane, a mark and a line per series in the order of x; the strong one is named."""
+    """Points in a plane, a mark and a line per series in the order of x; the strong one is named.
+
+    Args:
+        y_most: the largest value there can be; the axis shows none beyond it.
+    """
     ordered = sorted(points)
     x_low, x_high = _padded(min(p.x for p in points), max(p.x for p in points))
     y_low, y_high = _padded(min(p.y for p in points), max(p.y for p in points))
@@ -107,6 +112,8 @@ def scatter(
 
     parts = [_tick(0, 11, y_title, "start")]
     for tick in _ticks(y_low, y_high, 4):
+        if tick > y_most:
+            continue
         y = at(Point(x_low, tick, "", False))[1]
         parts.append(f'<line class="grid" x1="{left}" y1="{y}" x2="{right}" y2="{y}"/>')
         parts.append(_tick(left - 5, y + 4, y_form(tick), "end"))

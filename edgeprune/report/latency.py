@@ -98,14 +98,14 @@ def _planned(report: Mapping[str, Any]) -> str:
         *(["asked"] if goals else []),
         f"predicted{unit}",
         f"measured{where}",
-        *(["prediction off by"] if here else []),
+        *(["off by"] if here else []),
     ]
     note = "shares of the dense network's time"
     if not here:
         note += "; the prediction is for the target, the measurement is not"
     return (
         f"<details open><summary>Predicted and measured, {len(rows)} files</summary>"
-        f"<p class=small>{escape(capital(note))}.</p>{table(head, rows)}</details>"
+        f"<p class=small>{escape(capital(note))}.</p>{table(head, rows, short=True)}</details>"
     )
 
 
@@ -130,6 +130,7 @@ def choices(report: Mapping[str, Any]) -> str:
         y_form=lambda v: f"{100 * v:g}%",
         x_title=f"latency p50{away}" if timed else "MACs",
         y_title="accuracy on validation",
+        y_most=1.0,
     )
     rows = [
         (
@@ -149,7 +150,7 @@ def choices(report: Mapping[str, Any]) -> str:
         " beaten means that another file of the same recovery is at least as fast and as accurate."
     )
     return (
-        f"{chart}<details open><summary>All {len(front)} files</summary>{table(head, rows)}"
+        f"{chart}<details open><summary>All {len(front)} files</summary>{table(head, rows, short=True)}"
         f"<p class=small>{text}</p></details>"
     )
 

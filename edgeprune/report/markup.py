@@ -6,11 +6,16 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Rows of text under a head, in a box that scrolls by itself where the screen is narrow."""
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, short: bool = False) -> str:
+    """Rows of text under a head, in a box that scrolls by itself where the screen is narrow.
+
+    Args:
+        short: cells are names and numbers, which are never broken into lines.
+    """
     top = "".join(f"<th>{escape(h)}</th>" for h in head)
     body = "".join("<tr>" + "".join(f"<td>{escape(c)}</td>" for c in row) + "</tr>" for row in rows)
-    return f"<div class=scroll><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>"
+    kind = " class=short" if short else ""
+    return f"<div class=scroll><table{kind}><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>"
 
 
 def capital(text: str) -> str:

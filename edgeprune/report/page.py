@@ -197,7 +197,7 @@ def _provenance(report: Mapping[str, Any]) -> str:
         for f in report.get("files", [])
     ]
     return (
-        table(("stage", "time", "peak memory"), stages)
+        table(("stage", "time", "peak memory"), stages, short=True)
         + f"<details><summary>Settings, versions and hashes</summary>{table(('', ''), facts)}</details>"
     )
 

@@ -52,6 +52,40 @@ def test_a_speedup_is_planned_from_measured_layers_and_checked_on_whole_files(ru
     timed = report["rounds"][0]["timed"]
     assert timed and all(t["asked"] == pytest.approx(1 / 1.5) and t["measured"] > 0 for t in timed)
     assert report["macs"]["shipped"] < report["macs"]["dense"]
+    said = report["timing"]["text"]
+    assert said.startswith("timed while planning: layers at many widths, ")
+    assert f"the dense file, {len(timed)} whole file" in said
+
+
+def test_predicted_stands_beside_measured_for_every_float_file(run):
+    """Files that corrected the plan and those of the front, in the JSON and on the page."""
+    planned = {p["name"]: p for p in run.report["planned"]}
+    floats = [r for r in run.report["front"] if not r["int8"]]
+    assert {r["name"] for r in floats} | {"round 1, try 1"} <= set(planned)
+    for row in floats:
+        assert planned[row["name"]]["measured"] == row["ratio"]
+        assert 0 < planned[row["name"]]["predicted"] <= 1.001
+    assert f"Predicted and measured, {len(planned)} files" in (run.folder / "report.html").read_text()
+
+
+def test_the_front_has_8_bit_forms_of_its_plans_and_says_where_time_was_up(run):
+    """Each was timed beside the others, with its loss; those left out for time are named."""
+    rows = run.report["front"]
+    made = {r["name"] for r in rows if r["int8"]}
+    left = next((n for n in run.report["notes"] if "s were up before" in n), "")
+    plans = [r["name"] for r in rows if r["name"].startswith("plan-") and not r["int8"]]
+    assert plans and all(f"{name}-int8" in made or name in left for name in plans)
+    assert "shipped-int8" in made or "planned-int8" in made
+    assert any("8 bits are counted on top" in note for note in run.report["notes"])
+
+
+def test_points_are_only_beaten_by_points_of_the_same_recovery(run):
+    """Whatever is called dominated has a rival of its own recovery that is as fast and as accurate."""
+    rows = run.report["front"]
+    assert {r["recovery"] for r in rows} == {"closed form"}  # no epochs
+    for row in (r for r in rows if r["dominated"]):
+        rivals = [r for r in rows if r is not row and r["recovery"] == row["recovery"]]
+        assert any(r["ratio"] <= row["ratio"] and r["drop"]["value"] <= row["drop"]["value"] for r in rivals)
 
 
 def test_the_front_has_six_points_and_every_file_of_it_runs(run, task):
@@ -132,6 +166,7 @@ def test_a_written_profile_plans_without_any_timing(run, task, tmp_path, monkeyp
     monkeypatch.setattr(Board, "time", watched)
     monkeypatch.setattr(sys.modules["edgeprune.pipeline.compress"], "board_of", elsewhere)
     monkeypatch.setattr("edgeprune.latency.profile_model", lambda *a, **k: pytest.fail("measured"))
+    monkeypatch.setattr("edgeprune.pipeline.prepare.staircase", lambda **k: pytest.fail("measured"))
     settings = {"epochs": 0, "rounds": 1, "calibration": 64, "bench_seconds": 0.3, "front": 0, "int8": "off"}
     done = edgeprune.compress(
         net, data, speedup=1.5, profile=str(run.folder / "profile.json"), output=tmp_path / "run", **settings
@@ -141,6 +176,10 @@ def test_a_written_profile_plans_without_any_timing(run, task, tmp_path, monkeyp
     assert any("--speedup 1.5: planned for host, not measured there" in note for note in notes)
     assert done.report["rounds"][0]["timed"] == []
     assert timed and all("model.onnx" in names for names in timed)
+    where = done.report["latency"]["where"]
+    said = f"timed while planning: nothing; the final table was timed on {where}, not the target"
+    assert done.report["timing"]["text"] == said and said in render_table(done.report, width=200)
+    assert done.report["estimate"]["unit"] == "predicted ms (profile)"
 
 
 def test_a_run_that_goes_on_does_not_time_the_dense_file_anew(task, tmp_path, monkeypatch):
@@ -199,6 +238,16 @@ def test_a_budget_that_was_missed_is_never_reported_as_met():
     away = finished(0.9, 99.0, 99.0, 10**7, on_target=False)
     assert [t.split()[0] for t in missed(state, away, asked)] == ["--size-mb"]
     assert "not measured there" in unmeasured(away, asked)[0]
+
+
+def test_the_loss_of_8_bits_counts_against_the_budget_where_they_are_shipped():
+    """--int8 on ships the file whatever it loses; beyond --max-drop the run ends as missed."""
+    asked, done = Options(budget=Budget(max_drop=1.0), int8="on"), finished(0.5, 10.0, 20.0, 10**6)
+    state = SimpleNamespace(record={"validation_drop": {"value": 0.1, "low": 0.0, "high": 0.2}})
+    assert missed(state, done, asked) == []
+    done.front.append({"chosen": True, "int8": True, "drop": Interval(1.5, 1.2, 1.8)})
+    (said,) = missed(state, done, asked)
+    assert said.startswith("--max-drop 1: 1.50 points were lost on validation (up to 1.80")
 
 
 def test_what_cannot_be_reached_names_the_floor(task, tmp_path):

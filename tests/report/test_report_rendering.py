@@ -174,6 +174,16 @@ def test_each_choice_says_how_it_was_recovered_and_lines_join_equal_ones():
     assert ("class", "hollow strong") in page.attributes
 
 
+def test_an_axis_of_shares_ends_at_one_and_numbers_are_not_broken():
+    """Where every choice is right on all samples no tick says 105%; the table of choices scrolls."""
+    report = sample()
+    for point in report["front"]:
+        point["accuracy"] = 1.0
+    page = _page(report)
+    assert "100%" in page.text and "105%" not in page.text
+    assert ("class", "short") in page.attributes
+
+
 def test_the_report_of_an_older_run_still_renders():
     """Schema 1 had no estimate, timing, planned, on_target and recovery."""
     report = sample()
