@@ -96,6 +96,7 @@ private:
     static constexpr int middle = 1 << 15;  // the cell of key 0
     static constexpr int group = 64;        // cells that are skipped together where nothing was seen
     static constexpr int few = 8;           // cells that are passed together where no threshold falls
+    static constexpr std::size_t enough = 32;  // sketched samples to tell quantiles within a cell
 
     template <int many>
     static std::size_t sum_of(const std::uint32_t* counts) {  // of samples, of which there are fewer than 2^32
@@ -130,9 +131,12 @@ private:
                 const std::size_t inside = inside_count;
                 inside_count = 0;
                 if (rank < below + inside) {
-                    if (inside > heavy) sort_cell(keys, count, values(), static_cast<Key>(cell - middle));
+                    // A channel with one exact threshold is searched, not looked up. Of few samples a bin's share
+                    // is so noisy that the cell's begin is as good, unless it holds several.
+                    const bool exact = inside > heavy && (inside >= enough || inside > 3 * heavy);
+                    if (exact) sort_cell(keys, count, values(), static_cast<Key>(cell - middle));
                     do {
-                        *out_++ = inside > heavy ? members_[rank - below] : cell_begin(cell - middle);
+                        *out_++ = exact ? members_[rank - below] : cell_begin(cell - middle);
                         ++next;
                         rank = next < parts ? next * total / parts : count;
                     } while (rank < below + inside);

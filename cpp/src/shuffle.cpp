@@ -117,19 +117,17 @@ struct Stream {
 };
 
 // n ln n in units of 2^-32: with at most most_permuted samples every sum of them fits 63 bits.
-class CoarseTerm {
-public:
-    explicit CoarseTerm(std::uint64_t largest) {
-        const std::uint64_t entries = std::min(largest, std::uint64_t{1} << 20);
-        for (std::uint64_t n = 0; n <= entries; ++n) rise_.push_back(of(n + 1) - of(n));
-    }
-    static std::int64_t of(std::uint64_t n) { return static_cast<std::int64_t>(std::rint(entropy_term(n) * 0x1p32)); }
-    // What one more sample adds to a cell of n.
-    std::int64_t rise(std::uint64_t n) const { return n < rise_.size() ? rise_[n] : of(n + 1) - of(n); }
+std::int64_t coarse_term(std::uint64_t n) { return static_cast<std::int64_t>(std::rint(entropy_term(n) * 0x1p32)); }
 
-private:
-    std::vector<std::int64_t> rise_;
-};
+constexpr std::uint64_t most_rises = std::uint64_t{1} << 20;
+
+// What one more sample adds to a cell of n, for n up to the size of the largest class (or most_rises).
+std::vector<std::int64_t> make_rises(std::uint64_t largest) {
+    std::vector<std::int64_t> rises;
+    for (std::uint64_t n = 0; n < std::min(largest, most_rises); ++n)
+        rises.push_back(coarse_term(n + 1) - coarse_term(n));
+    return rises;
+}
 
 struct Tested {
     std::vector<std::uint64_t> rows;  // with samples
@@ -138,15 +136,17 @@ struct Tested {
 };
 
 // Deal shuffled labels out to the rows; the sum of n ln n over the cells grows sample by sample.
+template <class Rise>
 std::int64_t deal(const std::vector<std::uint64_t>& rows, const std::vector<std::uint32_t>& labels,
-                  const CoarseTerm& term, std::vector<std::uint32_t>& cells) {
+                  std::vector<std::uint32_t>& cells, Rise&& rise) {
     std::int64_t sum = 0;
+    std::uint32_t* cell = cells.data();
     const std::uint32_t* next = labels.data();
     for (const std::uint64_t n : rows) {
         const std::uint32_t* end = next + n;
-        for (const std::uint32_t* at = next; at != end; ++at) sum += term.rise(cells[*at]++);
+        for (const std::uint32_t* at = next; at != end; ++at) sum += rise(cell[*at]++);
         if (n * 8 < cells.size()) {
-            for (const std::uint32_t* at = next; at != end; ++at) cells[*at] = 0;
+            for (const std::uint32_t* at = next; at != end; ++at) cell[*at] = 0;
         } else {
             std::fill(cells.begin(), cells.end(), 0u);
         }
@@ -176,7 +176,13 @@ void permutation_p_values(const std::uint32_t* counts, std::size_t channels, std
             for (const std::uint64_t n : margins.classes)
                 if (n != 0) labels.insert(labels.end(), n, static_cast<std::uint32_t>(used++));
             cells.assign(used, 0);
-            const CoarseTerm term(*std::max_element(margins.classes.begin(), margins.classes.end()));
+            const std::uint64_t largest = *std::max_element(margins.classes.begin(), margins.classes.end());
+            const std::vector<std::int64_t> rises = make_rises(largest);
+            const std::int64_t* rise = rises.data();
+            const auto in_table = [rise](std::uint32_t n) { return rise[n]; };
+            const auto beyond = [rise](std::uint32_t n) {
+                return n < most_rises ? rise[n] : coarse_term(n + std::uint64_t{1}) - coarse_term(n);
+            };
             // Each term is off by half a unit at most, on either side of the comparison.
             const auto tolerance = static_cast<std::int64_t>(std::min<std::uint64_t>(size, margins.samples));
             tested.clear();
@@ -187,14 +193,16 @@ void permutation_p_values(const std::uint32_t* counts, std::size_t channels, std
                 Tested own;
                 for (const std::uint64_t n : next.bins)
                     if (n != 0) own.rows.push_back(n);
-                for (std::size_t i = 0; i < size; ++i) own.reached += CoarseTerm::of(counts[c * size + i]);
+                for (std::size_t i = 0; i < size; ++i) own.reached += coarse_term(counts[c * size + i]);
                 own.reached -= tolerance;
                 tested.push_back(std::move(own));
             }
             Stream stream{Stream{seed}.next()};  // seeds that are neighbours start far apart
             for (std::size_t round = 0; round < rounds && margins.samples != 0; ++round) {
                 for (std::size_t i = labels.size(); i > 1; --i) std::swap(labels[i - 1], labels[stream.below(i)]);
-                for (Tested& own : tested) own.hits += deal(own.rows, labels, term, cells) >= own.reached;
+                for (Tested& own : tested)
+                    own.hits += own.reached <= (largest <= most_rises ? deal(own.rows, labels, cells, in_table)
+                                                                      : deal(own.rows, labels, cells, beyond));
             }
             for (std::size_t i = 0; i < tested.size(); ++i)
                 out[first + i] = margins.samples == 0 ? 1.0

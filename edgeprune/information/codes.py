@@ -148,7 +148,7 @@ def find_edges(x: Any, bins: int = 32, *, sketch: int = SKETCH, threads: int = 0
     each, so `bins` + 1 codes result. Quantiles are taken over at most `sketch`
     samples (`sketch_rows`), on the grid of float32's sign, exponent and leading
     seven mantissa bits, or exactly where one cell of that grid holds more than a
-    bin.
+    bin (than three, if it holds fewer than 32 of these samples).
 
     Args:
         x: floats, shape (samples, channels), any strides.

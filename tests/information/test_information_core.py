@@ -55,6 +55,26 @@ def test_quantile_edges_give_bins_of_nearly_equal_mass(bins: int):
         assert share.max() < 1.6 / (bins - 1), channel
 
 
+@pytest.mark.parametrize("offset", [0, 2])
+def test_many_bins_stay_on_the_grid_and_lose_no_information(offset: int):
+    """250 bins of eight sketched samples: nearly no channel is searched within a cell; 90% of them were."""
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 4, 20_000)
+    x = (rng.normal(size=(y.size, 60)) + 0.7 * y[:, None] + offset).astype(np.float32)
+    edges = information.find_edges(x, 250, sketch=2048)
+    bits = edges.thresholds.view(np.uint32)
+    on_grid = (bits & 0xFFFF) == np.where(bits >> 31, 0xFFFF, 0)
+    assert (on_grid | np.isinf(edges.thresholds)).all(axis=1).mean() > 0.9
+    many, few = (information.label_information(x, y, bins=b).mean() for b in (250, 64))
+    assert many == pytest.approx(few, abs=2e-3)
+
+
+def test_few_samples_in_one_cell_are_still_told_apart():
+    """Twenty samples at 1000 +- 0.01 share one cell of the grid: nine bins all the same."""
+    x = (1000 + 0.01 * np.random.default_rng(1).normal(size=(20, 3))).astype(np.float32)
+    assert [len(np.unique(column)) for column in information.quantize(x, 8).codes.T] == [7, 7, 7]
+
+
 def test_counts_equal_counting_one_by_one():
     """Joint counts equal numpy.add.at and sum to the samples of every channel."""
     x, labels = mixed()

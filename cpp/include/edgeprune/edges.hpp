@@ -7,8 +7,9 @@
 //
 // Quantile edges come from a range-free grid: the 65,536 cells that share the upper 16 bits of a
 // float32 (sign, exponent, 7 leading mantissa bits). Where one cell holds more than a bin's
-// share the exact value within the cell is taken instead, so a channel of any offset and scale
-// is resolved. The edges depend on the multiset of sketched values only, never on their order.
+// share (more than three, if it holds fewer than 32 samples) the exact value within the cell is taken
+// instead, so a channel of any offset and scale is resolved. The edges depend on the multiset of sketched
+// values only, never on their order.
 //
 // A channel whose thresholds all lie on the grid is searched by its upper 16 bits, twice as many
 // values to a vector. The codes are the same; it is only faster.
