@@ -7,12 +7,14 @@ onnxruntime, latency from paired rounds of the dense and the shipped file.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from edgeprune.bench.tails import time_tail
 from edgeprune.bench.why import why
 from edgeprune.device.verify import reference_session, verify_for_target, verify_on_device
 from edgeprune.errors import ParityError
@@ -75,8 +77,7 @@ def deliver(
     dense, calls, final, shipped = prepared.file, list(prepared.calls), choice.final, choice.shipped
     target, device = board.target, board.device
     with clock.stage("bench"):
-        seconds = max(options.bench_seconds, TAIL_SECONDS if options.budget.deadline_ms else 0.0)
-        bench = board.time([dense.path, shipped.path], seconds, probes=PROBES)
+        bench = _timed(board, [dense.path, shipped.path], options, clock)
     notes = (*choice.notes, *_why(prepared, choice, bench, options, clock, board))
     verified: VerifyResult | str | None = None
     if not target.local:
@@ -104,6 +105,14 @@ def deliver(
         board.measures_target, target_estimate(prepared, final, board),
         timing(prepared, choice.tried, options, folder, board, bench),
     )  # fmt: skip
+
+
+def _timed(board: Board, paths: list[Path], options: Options, clock: Clock) -> BenchResult:
+    """The dense and the shipped file in turns; for a deadline until both have a 99th percentile."""
+    time = partial(board.time, probes=PROBES)
+    if options.budget.deadline_ms is None:
+        return time(paths, options.bench_seconds)
+    return time_tail(time, paths, max(options.bench_seconds, TAIL_SECONDS), clock.progress.note)
 
 
 def _why(

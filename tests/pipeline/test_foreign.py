@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import sys
-from types import SimpleNamespace
 
 import pytest
 
 import edgeprune
 from edgeprune.errors import BudgetError
-from edgeprune.pipeline import deliver
 from edgeprune.pipeline.board import Board
-from edgeprune.pipeline.options import Clock, Options, Progress
-from edgeprune.records import Interval
 from edgeprune.report import render_table, words
 
 UNIT = "estimated ms (roofline)"
@@ -83,23 +79,6 @@ def test_what_holds_a_file_up_is_said_of_the_machine_that_was_timed(run):
     causes = [note for note in report["notes"] if note.startswith("why not faster")]
     where = report["latency"]["where"]
     assert causes and all(c.startswith(f"why not faster on {where}, not the target: ") for c in causes)
-
-
-def test_of_a_device_it_is_said_that_operators_cannot_be_profiled_there():
-    """One line instead of silence where the interval touches 1; nothing where the device shows a gain."""
-    prepared = SimpleNamespace(file=SimpleNamespace(path=None))
-    board = SimpleNamespace(device=object())
-
-    def said(changed):
-        bench = SimpleNamespace(
-            ratios=[SimpleNamespace(changed=changed, ratio=Interval(1, 1, 1))], device="pi@pi",
-            machine={"board": "Raspberry Pi 4", "processor": ""},
-        )  # fmt: skip
-        return deliver._why(prepared, None, bench, Options(), Clock(Progress()), board)
-
-    (text,) = said(changed=False)
-    assert "cannot be said" in text and "timed on pi@pi (Raspberry Pi 4)" in text
-    assert said(changed=True) == ()
 
 
 def test_a_goal_that_is_met_already_is_said_to_be_by_the_estimate(task, tmp_path):
