@@ -186,7 +186,11 @@ def _warnings(
         most = 1e9 / float(taken.mean())
         if settings["rate"] and settings["rate"] > most:
             said.append(
-                f"{path}: answers at most {most:.3g} inputs/s, {settings['rate']:g} come: the queue grows"
-                " without bound, and the longer it is fed the more answers are late"
+                f"{path}: answers at most {_rate(most)} inputs/s, {_rate(settings['rate'])} come: the queue"
+                " grows without bound, and the longer it is fed the more answers are late"
             )
     return tuple(said)
+
+
+def _rate(hz: float) -> str:
+    return f"{hz:,.0f}" if hz >= 100 else f"{hz:.3g}"

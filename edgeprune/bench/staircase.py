@@ -135,7 +135,7 @@ def _read(file: Path) -> Staircase | None:
         if raw["schema"] != SCHEMA:
             return None
         relative = {int(w): tuple(v) for w, v in raw["relative"].items()}
-        names = ("processor", "onnxruntime", "threads")
-        return Staircase(*(raw[n] for n in names), relative, raw["alignment"], tuple(raw["warnings"]))
+        found, said = (raw[name] for name in ("alignment", "warnings"))
+        return Staircase(raw["processor"], raw["onnxruntime"], raw["threads"], relative, found, tuple(said))
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -113,11 +113,12 @@ def others_share(before: dict[str, Any], after: dict[str, Any], cores: Sequence[
     known = [state.get("busy", {}) for state in (before, after)]
     if not names or any(name not in busy for name in names for busy in known):
         return None
-    seconds = after["clock"] - before["clock"]
+    seconds: float = after["clock"] - before["clock"]
     if seconds < SHORT:
         return None
-    worked = sum(known[1][name] - known[0][name] for name in names)
-    return max(0.0, worked - (after["own"] - before["own"])) / (seconds * len(names))
+    worked: float = sum(known[1][name] - known[0][name] for name in names)
+    others: float = worked - (after["own"] - before["own"])
+    return max(0.0, others) / (seconds * len(names))
 
 
 def apart(same: Interval) -> float:

@@ -2,8 +2,8 @@
 
 profile_model(traced, couplings, target=…)   measure, on this machine or a device (measuring)
 read_profile(path), write_profile(path, p)   the file (profiles)
-check(profile, target=…, threads=…, machine=…)  refuse or warn when it is of another machine
-require_network(profile, traced, couplings)  refuse one of another network (belonging)
+check(profile, target=…, threads=…, machine=…)  refuse or warn when it is of another machine (belonging)
+require_network(profile, traced, couplings)  refuse one of another network
 cost_of(profile, traced, couplings)          predicted p50 ms of a removal (costs)
 explained(profile)                           a row per layer shape: its time and its steps
 whole_errors(profile)                        predicted against measured, of networks left out (holdout)
@@ -16,12 +16,12 @@ A cost is called with a removal, as planning wants it, and says what it is: `uni
 
 from __future__ import annotations
 
-from edgeprune.latency.belonging import require_network
+from edgeprune.latency.belonging import check, require_network
 from edgeprune.latency.costs import LatencyCost, cost_of, explained
 from edgeprune.latency.holdout import whole_errors
 from edgeprune.latency.instructions import Counts, count
 from edgeprune.latency.measuring import profile_model
-from edgeprune.latency.profiles import Profile, check, read_profile, write_profile
+from edgeprune.latency.profiles import Profile, read_profile, write_profile
 from edgeprune.latency.roofline import roofline
 
 __all__ = [

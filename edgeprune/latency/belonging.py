@@ -1,18 +1,21 @@
-"""Whether a profile is of the network at hand: its layers, their kinds, widths and work, not its weights.
+"""Whether a profile may be used: of the network at hand, for the machine and the threads that will run it.
 
-    fingerprint(traced, couplings)              what a profile stores of its network
-    require_network(profile, traced, couplings) refuse a profile of another one
+    fingerprint(traced, couplings)               what a profile stores of its network
+    require_network(profile, traced, couplings)  refuse a profile of another one
+    check(profile, target=target, threads=4)     another machine or runtime: refused or warned
 
-Layers that a profile does not know would cost nothing, and a plan would look faster than it is.
-Guarantee: asked of the dense network; the smaller ones of later rounds are the profile's by descent.
-Files from before fingerprints were stored are held to the names and widths that they hold.
+Layers that a profile does not know would cost nothing, and a plan would look faster than it is. So the
+dense network has to be the profile's own; the smaller ones of later rounds are so by descent. Files from
+before fingerprints were stored are held to the names and widths in them.
+Guarantee: none from elsewhere passes in silence, and nothing is timed. Elsewhere: the file (profiles).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +24,10 @@ from edgeprune.errors import BenchError
 from edgeprune.latency.profiles import Profile
 from edgeprune.model.graph import state_tensors
 from edgeprune.model.trace import Trace
+from edgeprune.records import Target
+from edgeprune.targets.matching import match
 
+UNSTEADY = 1.25  # slowest over fastest dense p50 from which a run says so
 Facts = tuple[str, str, int, tuple[int, ...], int]
 
 
@@ -49,6 +55,72 @@ def require_network(profile: Profile, traced: Trace, couplings: Couplings) -> No
         f" {found or 'a layer here has another kind, weight shape or input size'}",
         tip="measure this one: edgeprune profile",
     )
+
+
+def check(
+    profile: Profile,
+    *,
+    target: Target | None = None,
+    threads: int | None = None,
+    machine: Mapping[str, Any] | None = None,
+) -> tuple[str, ...]:
+    """Refuse a profile that was measured for something else; give the warnings of one that may do.
+
+    Args:
+        target: what is compressed for; another architecture, instruction set or board is refused, another
+            name of the same kind is warned about.
+        threads: what the network will run with; another count is refused.
+        machine: facts of the machine that will run it, as the runner gives them; another processor is
+            refused, another version of onnxruntime warned about.
+
+    Raises:
+        BenchError: the profile's numbers do not hold there.
+    """
+    said = list(profile.warnings)
+    again = "measure one: edgeprune profile"
+    if threads is not None and threads != profile.threads:
+        raise BenchError(
+            f"the profile was measured with {profile.threads} thread(s), asked for {threads}", tip=again
+        )
+    found = profile.machine
+    if target is not None:
+        arch = found.get("architecture")
+        if target.arch != arch:
+            raise BenchError(
+                f"the profile is of a {arch} machine, target {target.name} is {target.arch}", tip=again
+            )
+        kind = match(target, found)
+        if kind.refused:
+            raise BenchError(
+                f"the profile's machine is not {target.name}: {'; '.join(kind.refused)}", tip=again
+            )
+        said += [f"as {target.name}: {doubt}" for doubt in kind.doubts]
+        if "flags" not in found and not target.local:
+            said.append(f"the profile does not say the instruction set of its machine: is it {target.name}?")
+        if target.name != profile.target:
+            said.append(f"the profile was measured for target {profile.target}, not {target.name}")
+    if machine is not None:
+        for name in ("architecture", "processor", "board"):
+            if machine.get(name) != found.get(name):
+                raise BenchError(
+                    f"the profile was measured on {name} {found.get(name)!r}, this is {machine.get(name)!r}",
+                    tip=again,
+                )
+        if machine.get("onnxruntime") != found.get("onnxruntime"):
+            said.append(
+                f"the profile was measured with onnxruntime {found.get('onnxruntime')}, "
+                f"this is {machine.get('onnxruntime')}: times may differ"
+            )
+    dense = profile.dense_ms
+    if dense.high > UNSTEADY * dense.low:
+        said.append(
+            f"the machine was unsteady: the dense network took {dense.low:.3g} to {dense.high:.3g} ms"
+        )
+    if not profile.complete:
+        said.append(
+            f"the profile is unfinished: {len(profile.wholes)} of {profile.planned} networks were run"
+        )
+    return tuple(dict.fromkeys(said))
 
 
 def _layers(traced: Trace, couplings: Couplings) -> list[Facts]:

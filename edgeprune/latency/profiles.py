@@ -1,11 +1,10 @@
 """The latency profile: what was measured of a network's layers at many widths, as a file.
 
     profile = read_profile("model.rpi4.profile.json")
-    check(profile, target, threads=4)            # another machine or runtime: refused or warned
 
-Guarantee: a profile says where, when and with what it was measured; a damaged file is refused, and
-`check` never lets one from elsewhere pass in silence. Reading it times nothing.
-Elsewhere: measuring (measuring), predicting from it (costs).
+Guarantee: a profile says where, when, of what and with what it was measured; a damaged file is refused.
+Reading it times nothing. Elsewhere: measuring (measuring), whether it may be used (belonging), predicting
+from it (costs).
 """
 
 from __future__ import annotations
@@ -17,13 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from edgeprune.errors import BenchError
-from edgeprune.records import Interval, Target
+from edgeprune.records import Interval
 from edgeprune.store import write_json
-from edgeprune.targets.matching import match
 
 SCHEMA = 1
 KIND = "edgeprune latency profile"
-UNSTEADY = 1.25  # slowest over fastest dense p50 from which a run says so
 
 
 @dataclass(frozen=True)
@@ -158,72 +155,6 @@ def read_profile(path: Path) -> Profile:
         raise BenchError(
             f"{path}: damaged: {type(error).__name__} {error}", tip="measure again: edgeprune profile"
         ) from None
-
-
-def check(
-    profile: Profile,
-    *,
-    target: Target | None = None,
-    threads: int | None = None,
-    machine: Mapping[str, Any] | None = None,
-) -> tuple[str, ...]:
-    """Refuse a profile that was measured for something else; give the warnings of one that may do.
-
-    Args:
-        target: what is compressed for; another architecture, instruction set or board is refused, another
-            name of the same kind is warned about.
-        threads: what the network will run with; another count is refused.
-        machine: facts of the machine that will run it, as the runner gives them; another processor is
-            refused, another version of onnxruntime warned about.
-
-    Raises:
-        BenchError: the profile's numbers do not hold there.
-    """
-    said = list(profile.warnings)
-    again = "measure one: edgeprune profile"
-    if threads is not None and threads != profile.threads:
-        raise BenchError(
-            f"the profile was measured with {profile.threads} thread(s), asked for {threads}", tip=again
-        )
-    found = profile.machine
-    if target is not None:
-        arch = found.get("architecture")
-        if target.arch != arch:
-            raise BenchError(
-                f"the profile is of a {arch} machine, target {target.name} is {target.arch}", tip=again
-            )
-        kind = match(target, found)
-        if kind.refused:
-            raise BenchError(
-                f"the profile's machine is not {target.name}: {'; '.join(kind.refused)}", tip=again
-            )
-        said += [f"as {target.name}: {doubt}" for doubt in kind.doubts]
-        if "flags" not in found and not target.local:
-            said.append(f"the profile does not say the instruction set of its machine: is it {target.name}?")
-        if target.name != profile.target:
-            said.append(f"the profile was measured for target {profile.target}, not {target.name}")
-    if machine is not None:
-        for name in ("architecture", "processor", "board"):
-            if machine.get(name) != found.get(name):
-                raise BenchError(
-                    f"the profile was measured on {name} {found.get(name)!r}, this is {machine.get(name)!r}",
-                    tip=again,
-                )
-        if machine.get("onnxruntime") != found.get("onnxruntime"):
-            said.append(
-                f"the profile was measured with onnxruntime {found.get('onnxruntime')}, "
-                f"this is {machine.get('onnxruntime')}: times may differ"
-            )
-    dense = profile.dense_ms
-    if dense.high > UNSTEADY * dense.low:
-        said.append(
-            f"the machine was unsteady: the dense network took {dense.low:.3g} to {dense.high:.3g} ms"
-        )
-    if not profile.complete:
-        said.append(
-            f"the profile is unfinished: {len(profile.wholes)} of {profile.planned} networks were run"
-        )
-    return tuple(dict.fromkeys(said))
 
 
 def _compact(profile: Profile) -> dict[str, Any]:

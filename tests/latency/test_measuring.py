@@ -15,7 +15,8 @@ from edgeprune.bench.host import RUNNER
 from edgeprune.coupling.components import Couplings
 from edgeprune.errors import BenchError
 from edgeprune.latency import cost_of, profile_model, read_profile
-from edgeprune.latency.measuring import TIMER, draw_widths, worst_of_each
+from edgeprune.latency.collecting import worst_of_each
+from edgeprune.latency.measuring import TIMER, draw_widths
 from edgeprune.latency.resizing import Resizable, keep_shares, trial_widths
 from edgeprune.latency.sites import Owners, find_sites
 from edgeprune.latency.timer import operators
