@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import nets_found
 import nets_images
+import nets_positions
 import nets_rare
 import nets_sequences
+import nets_spelled
 from patterns import NETS, build, inputs_of, quick_trace, settle, traced
 
 __all__ = [
@@ -21,8 +23,10 @@ __all__ = [
     "inputs_of",
     "nets_found",
     "nets_images",
+    "nets_positions",
     "nets_rare",
     "nets_sequences",
+    "nets_spelled",
     "quick_trace",
     "settle",
     "traced",

@@ -35,12 +35,30 @@ from edgeprune.model.graph import attribute, concrete, shape_of, source_line
 from edgeprune.model.trace import Trace
 
 aten = torch.ops.aten
-# Same shape in and out, one element from one element, but without torch's pointwise tag.
-ELEMENTWISE = {
-    aten.hardswish.default, aten.dropout.default, aten.to.dtype, aten._to_copy.default,
-    aten.alias.default, aten.contiguous.default, aten.detach.default, aten.lift_fresh_copy.default,
-    aten.type_as.default, aten.to.device, aten.to.dtype_layout,
-}  # fmt: skip
+# Same shape in and out, one element from one element, but without torch's pointwise tag: other names of
+# what has it, copies, and what writes one value everywhere.
+_UNTAGGED = """
+__and__ __or__ __xor__ absolute alias arctan2 bitwise_or conj contiguous detach divide dropout fill fix
+floor_divide greater greater_equal hardswish isclose less less_equal lift_fresh lift_fresh_copy log_sigmoid
+masked_fill multiply negative not_equal polar real resolve_conj resolve_neg rsub special_erf special_erfc
+special_exp2 special_expit special_expm1 special_log1p special_xlogy subtract to true_divide type_as _to_copy
+where xlogy zero
+"""
+
+
+def _overloads(name: str) -> set[Any]:
+    """The overloads of an operator that give one new tensor."""
+    packet, found = getattr(aten, name), set()
+    for overload in packet.overloads():
+        if any(word in overload for word in ("out", "Dimname", "prim", "complex")):
+            continue
+        target = getattr(packet, overload)
+        if [str(r.type) for r in target._schema.returns] == ["Tensor"]:
+            found.add(target)
+    return found
+
+
+ELEMENTWISE = {t for name in _UNTAGGED.split() for t in _overloads(name) if torch.Tag.pointwise not in t.tags}
 
 
 class Atoms:

@@ -242,3 +242,24 @@ def test_same_graph_gives_the_same_couplings():
 def test_batch_is_never_tracked():
     """With a free batch as with a fixed one, the same channels are free."""
     assert analyse(nets.traced("lstm", full=True)).count == coupled("lstm").count
+
+
+@pytest.mark.parametrize("name", ["attention_buckets", "attention_hidden", "attention_cosine"])
+def test_tables_of_positions_and_scales_per_head_leave_heads_free(name):
+    """Four heads of queries, keys and values; the column of the table and the scale go with their head."""
+    c = coupled(name)
+    width = 3 if name == "attention_cosine" else 1
+    weight = "qkv.weight" if name == "attention_cosine" else "q.weight"
+    rows = of(c, weight).reshape(width, 4, 3)
+    assert (rows == rows[:1, :, :1]).all()
+    assert len(set(rows[0, :, 0])) == 4
+    assert c.exact[rows[0, :, 0]].all()
+    table = {"attention_buckets": ("table.weight", 1), "attention_cosine": ("scale", 0)}.get(name)
+    assert table is None or np.array_equal(of(c, *table), rows[0, :, 0])
+
+
+def test_elementwise_operators_are_known_under_every_name():
+    """Those without torch's tag as well: nothing between the first and the last layer is pinned."""
+    c = coupled("other_names")
+    assert free(of(c, "a.weight")) == 6
+    assert free(of(c, "b.weight")) == 5
