@@ -2,15 +2,17 @@
 
 A detector's post-processing depends on the data, its backbone and heads do not. One run
 records what every submodule is given; from the top down, a module that exports is a part
-and its children are left alone.
+and its children are left alone. A head that is called on every level of a pyramid is one
+part, traced in every shape that it was given.
 
-Guarantee: parts do not overlap, each has parameters, and none was called in two ways.
-`describe_parts` puts them into words, `put_back` replaces one. Elsewhere: pruning them (pipeline.parts).
+Guarantee: parts do not overlap, each has parameters, and exports in all ways in which it was called.
+`describe_parts` puts them into words, `put_back` replaces one.
+Elsewhere: what modules are called with (calls), pruning the parts (pipeline.parts).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,43 +20,67 @@ import torch
 from torch import nn
 
 from edgeprune.errors import TraceError
+from edgeprune.model.calls import Call, Way, recorded, ways
 from edgeprune.model.trace import Trace, trace
 
 pytree = torch.utils._pytree
-Call = tuple[tuple[Any, ...], dict[str, Any]]
 SHOWN = 3
+SHAPES = 8  # each is traced; a pyramid has about five levels
 
 
 @dataclass(frozen=True)
 class Part:
-    """A submodule by its path, its arguments as recorded, its trace on two samples of them.
+    """A submodule by its path, the ways in which it was called, its trace on two samples of each.
 
-    Where the example gave it fewer than two samples (no detection, no mask), `inputs` are noise.
+    The first way, with the largest tensors, is what `inputs`, `trace` and `rows` speak of.
     """
 
     path: str
-    inputs: tuple[Any, ...]
-    trace: Trace
-    rows: int  # samples in dimension 0 when it was recorded
+    ways: tuple[Way, ...]
+    traces: tuple[Trace, ...]
+
+    @property
+    def inputs(self) -> tuple[Any, ...]:
+        """Arguments as recorded; noise where there were fewer than two samples (no detection, no mask)."""
+        return self.ways[0].given
+
+    @property
+    def trace(self) -> Trace:
+        return self.traces[0]
+
+    @property
+    def rows(self) -> int:
+        """Samples in dimension 0 that came in this way in the recorded run."""
+        return self.ways[0].rows
 
 
 def exportable_parts(
-    model: nn.Module, run: Callable[[nn.Module], Any], *, samples: int = 8
+    model: nn.Module,
+    run: Callable[[nn.Module], Any],
+    *,
+    samples: int = 8,
+    refused: Mapping[str, str] | None = None,
 ) -> tuple[list[Part], dict[str, str]]:
     """Find the parts of `model`; `run` calls it once on an example.
+
+    Args:
+        refused: modules that the caller cannot use as a part, with the reason; their children are looked at.
 
     Returns the parts and, for every module with parameters of its own that is in none, the reason.
     """
     calls = recorded(model, run)
     parts: list[Part] = []
     missed: dict[str, str] = {}
+    seen: set[int] = set()  # a module that stands in two places is one part
 
     def descend(path: str, module: nn.Module) -> None:
-        if not any(True for _ in module.parameters()):
+        if id(module) in seen or not any(True for _ in module.parameters()):
             return
-        found = _part(path, module, calls.get(path, []), samples)
+        seen.add(id(module))
+        found = (refused or {}).get(path) or _part(path, module, calls.get(path, []), samples)
         if isinstance(found, Part):
             parts.append(found)
+            seen.update(map(id, module.modules()))
             return
         children = list(module.named_children())
         if not children or any(True for _ in module.parameters(recurse=False)):
@@ -93,14 +119,18 @@ def describe_parts(model: nn.Module, inputs: tuple[Any, ...]) -> Told | None:
     several = [part for part in parts if _layers(model.get_submodule(part.path)) > 1]
     if not several:  # a layer alone has nothing between its inputs and its outputs
         return Told(found, "")
-    first = max(several, key=lambda part: sizes[part.path])
-    given = ", ".join(_as_code(x) for x in pytree.tree_leaves(first.inputs))
-    return Told(
-        found,
+    tip = (
         "; or prune these parts where they are, from Python: edgeprune.prune_parts(model, example_inputs,"
-        f" macs=0.5); or take a part alone: torch.export.save(torch.export.export(model.{first.path},"
-        f" ({given},)), '{first.path}.pt2')",
+        " macs=0.5)"
     )
+    first = max(several, key=lambda part: sizes[part.path])
+    if first.ways[0].fixed is None:  # takes tensors alone
+        given = ", ".join(_as_code(x) for x in pytree.tree_leaves(first.inputs))
+        tip += (
+            f"; or take a part alone: torch.export.save(torch.export.export(model.{first.path}, ({given},)),"
+            f" '{first.path}.pt2')"
+        )
+    return Told(found, tip)
 
 
 def _largest(sizes: dict[str, int]) -> list[tuple[str, int]]:
@@ -123,53 +153,23 @@ def _as_code(x: torch.Tensor) -> str:
 
 
 def put_back(model: nn.Module, path: str, module: nn.Module) -> None:
-    """Replace the submodule at `path`."""
-    *parents, name = path.split(".")
-    owner = model.get_submodule(".".join(parents))
-    owner._modules[name] = module
-
-
-def recorded(model: nn.Module, run: Callable[[nn.Module], Any]) -> dict[str, list[Call]]:
-    """What every submodule is called with while `run` calls the model once: path -> (args, kwargs)."""
-    calls: dict[str, list[Call]] = {}
-    hooks = []
-    for path, module in model.named_modules():
-
-        def keep(_: nn.Module, args: Any, kwargs: Any, path: str = path) -> None:
-            calls.setdefault(path, []).append((args, kwargs))
-
-        hooks.append(module.register_forward_pre_hook(keep, with_kwargs=True))
-    try:
-        with torch.no_grad():
-            run(model)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return calls
+    """Replace the submodule at `path`, in every place where it stands."""
+    old = model.get_submodule(path)
+    for owner in list(model.modules()):
+        for name, child in owner._modules.items():
+            if child is old:
+                owner._modules[name] = module
 
 
 def _part(path: str, module: nn.Module, calls: list[Call], samples: int) -> Part | str:
     """The part, or why the module is none."""
-    if len(calls) != 1:
-        return f"called {len(calls)} times in one run"
-    args, kwargs = calls[0]
-    leaves = pytree.tree_leaves((args, kwargs))
-    tensors = [x for x in leaves if isinstance(x, torch.Tensor)]
-    if kwargs or len(tensors) != len(leaves) or not tensors:
-        return "takes more than tensors"
-    rows = {int(x.shape[0]) if x.dim() else 0 for x in tensors}
-    if len(rows) != 1 or any(not x.dim() for x in tensors):
-        return "its arguments share no batch"
-    if min(rows) < 2 and not all(x.is_floating_point() for x in tensors):
-        return "the example gave it fewer than two samples of whole numbers"
-
-    def several(x: torch.Tensor) -> torch.Tensor:
-        return (
-            x[:samples].detach().clone() if len(x) > 1 else torch.randn(samples, *x.shape[1:], dtype=x.dtype)
-        )
-
-    given = pytree.tree_map(several, tuple(args))
+    found = ways(calls, samples)
+    if isinstance(found, str):
+        return found
+    if len(found) > SHAPES:
+        return f"called in {len(found)} different shapes in one run"
     try:
-        return Part(path, given, trace(module, pytree.tree_map(lambda x: x[:2], given)), min(rows))
+        traces = [trace(way.around(module), pytree.tree_map(lambda x: x[:2], way.given)) for way in found]
     except TraceError as error:
         return error.message
+    return Part(path, tuple(found), tuple(traces))

@@ -85,7 +85,7 @@ def apply_recipe(
         for trial in Guesses(module, traced, sizes).trials():
             _restore(sliced, trial, new=True)
             try:
-                worst = _proven(sliced, fed, expected)
+                worst = proven(sliced, fed, expected)
             except TraceError as error:
                 first = first or error
                 _restore(sliced, trial, new=False)
@@ -103,13 +103,13 @@ def apply_recipe(
     raise TraceError(f"{first.message}{more}", tip=first.tip) from first
 
 
-def _proven(sliced: nn.Module, inputs: tuple[torch.Tensor, ...], expected: tuple[torch.Tensor, ...]) -> float:
+def proven(sliced: nn.Module, inputs: tuple[torch.Tensor, ...], expected: tuple[torch.Tensor, ...]) -> float:
     """Largest difference from the cut graph.
 
     Raises:
         TraceError: the forward fails, or computes something else.
     """
-    name = type(sliced).__name__
+    name = sliced._get_name()
     try:
         with torch.no_grad():
             out = sliced(*inputs)

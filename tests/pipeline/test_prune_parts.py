@@ -143,6 +143,122 @@ def test_a_class_that_cannot_be_sliced_gives_its_graph_and_the_line():
     assert len(found.module.eval()(images(5))) == 5
 
 
+class Levels(nn.Module):
+    """One head on two levels of a pyramid, a neck with a keyword and a constant, and a threshold."""
+
+    def __init__(self, *, literal=False):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU())
+        self.down = nn.Sequential(nn.Conv2d(8, 8, 3, 2, 1), nn.ReLU())
+        self.neck, self.head = Neck(), Tower(literal=literal)
+
+    def forward(self, x):
+        fine = self.neck(feat=self.stem(x), scale=2)
+        y = torch.cat([self.head(f).flatten(2) for f in (self.down(fine), fine)], 2)
+        return [o[:, o[0] > 0] for o in y]
+
+
+class Neck(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(8, 16, 3, 1, 1), nn.Conv2d(16, 8, 3, 1, 1)
+
+    def forward(self, feat, scale):
+        return self.b(torch.relu(self.a(feat))) * scale
+
+
+class Tower(nn.Module):
+    """Its width is a number in the forward where it is literal; the tower inside is a module of its own."""
+
+    def __init__(self, *, literal=False):
+        super().__init__()
+        self.tower = nn.Sequential(nn.Conv2d(8, 16, 3, 1, 1), nn.ReLU(), nn.Conv2d(16, 12, 3, 1, 1))
+        self.out, self.literal = nn.Conv2d(12, 5, 1), literal
+
+    def forward(self, x):
+        y = self.tower(x)
+        return self.out(y.view(-1, 12, *y.shape[2:]) if self.literal else y)
+
+
+def levels(**how):
+    torch.manual_seed(0)
+    return Levels(**how).eval(), torch.randn(4, 3, 32, 32)
+
+
+def test_a_head_on_several_levels_is_one_part_and_all_its_calls_count():
+    """16 x 16 and 8 x 8 positions of four images, by hand; other image sizes pass, weights stay shared."""
+    net, x = levels()
+    found = edgeprune.prune_parts(net, x, macs=0.5)
+    assert [p.path for p in found.parts] == ["stem", "down", "neck", "head"] and not found.missed
+    head = found.parts[-1]
+    assert head.macs[0] == 4 * (16 * 16 + 8 * 8) * (8 * 16 * 9 + 16 * 12 * 9 + 12 * 5)
+    assert head.fixed is None and head.components[1] < head.components[0]
+    dense, small = found.macs
+    assert 0.4 * dense < small <= 0.5 * dense
+    wide, narrow = found.module.head.tower[0], found.module.neck.a
+    assert isinstance(found.module.head, Tower) and wide.out_channels < 16 and narrow.out_channels < 16
+    assert isinstance(found.module.neck, Neck) and found.parts[2].attributes["a.out_channels"][0] == 16
+    assert len(found.module(torch.randn(1, 3, 48, 40))) == 1
+    again, _ = exportable_parts(found.module, lambda m: m(x), samples=2)
+    for part in again:
+        for way, traced in zip(part.ways, part.traces, strict=True):
+            module = way.around(found.module.get_submodule(part.path))
+            with torch.no_grad():
+                torch.testing.assert_close(run(traced.graph, way.given)[0], module(*way.given))
+
+
+def test_samples_of_a_head_on_several_levels_refit_it():
+    """Those in the size of its largest call are what it learns from."""
+    net, x = levels()
+    found = edgeprune.prune_parts(net, x, macs=0.6, data=[torch.randn(8, 3, 32, 32)], criterion="ib-gauss")
+    assert all(p.refitted for p in found.parts if p.components[0])
+
+
+def test_a_class_that_no_graph_can_replace_gives_its_children():
+    """Two levels and a width in the forward: no graph takes both, so the tower inside is the part."""
+    net, x = levels(literal=True)
+    found = edgeprune.prune_parts(net, x, macs=0.7)
+    assert [p.path for p in found.parts] == ["stem", "down", "neck", "head.tower", "head.out"]
+    assert found.module.head.tower[0].out_channels < 16 and found.module.head.literal
+    assert found.macs[1] <= 0.7 * found.macs[0]
+    assert len(found.module(x)) == 4
+
+
+class Missing(Levels):
+    """A head that is called with an object, and a product that the forward takes itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.odd = Odd(8, 64, 3, padding=1)
+
+    def forward(self, x):
+        fine = self.stem(x)
+        y = self.odd(self.neck(feat=fine, scale=2), options={"stride": np.float32(1)}).flatten(2)
+        y = torch.cat([y, (y @ torch.ones(256, 256)), self.head(fine).flatten(2).repeat(1, 13, 1)[:, :64]], 2)
+        return [o[:, o[0] > 0] for o in y]
+
+
+class Odd(nn.Conv2d):
+    def forward(self, x, options):
+        return super().forward(x) * float(options["stride"])
+
+
+def test_the_budget_is_of_the_whole_model_and_what_no_part_holds_is_counted():
+    """Half of the parts is not half of the model: refused with both shares, and met where it can be."""
+    torch.manual_seed(0)
+    net, x = Missing().eval(), torch.randn(4, 3, 32, 32)
+    odd = 4 * 256 * 8 * 64 * 9
+    with pytest.raises(
+        BudgetError, match=r"at least \d\d\.\d% of the model's MACs .*are in no part: odd \(takes more"
+    ):
+        edgeprune.prune_parts(net, x, macs=0.3)
+    found = edgeprune.prune_parts(net, x, macs=0.9)
+    assert found.missed_macs["odd"] == odd
+    assert found.outside == odd + 4 * 64 * 256 * 256
+    assert found.macs[0] == found.outside + sum(p.macs[0] for p in found.parts)
+    assert found.macs[1] <= 0.9 * found.macs[0]
+
+
 class Whole(nn.Module):
     """Nothing in it exports but one layer between two boundaries."""
 
@@ -154,16 +270,16 @@ class Whole(nn.Module):
         return self.layer(x) if x.sum() > -1e9 else x
 
 
-class Loop(Whole):
+class Uncalled(Whole):
     def forward(self, x):
-        return self.layer(x)[: int(self.layer(x).argmax())]
+        return F.linear(x, self.layer.weight)[: int(x.argmax())]
 
 
 def test_what_cannot_be_pruned_says_why(detector):
     """No part, nothing free, a call that fails, a criterion without data: each with the next step."""
     x = torch.randn(4, 4)
-    with pytest.raises(TraceError, match=r"no part of Loop .* layer \(called 2 times"):
-        edgeprune.prune_parts(Loop(), x)
+    with pytest.raises(TraceError, match=r"no part of Uncalled .* layer \(not called in the run"):
+        edgeprune.prune_parts(Uncalled(), x)
     with pytest.raises(BudgetError, match=r"macs=0\.5: at least 100\.0% .*output 'linear'"):
         edgeprune.prune_parts(Whole(), x)
     with pytest.raises(ModelError, match=r"Detector does not run on example_inputs: .*a tuple"):

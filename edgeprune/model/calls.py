@@ -1,0 +1,216 @@
+"""What the submodules of a model are called with while it runs, and what each call costs.
+
+A module may be called several times in one run: a head on every level of a pyramid. Calls that differ
+only in how many samples they bring are one Way to call it; other shapes, or another constant beside
+the tensors (`neck(feat=f, scale=2)`), are another.
+
+Guarantee: a Way's module takes tensors alone, in one shape each, and calls the module as it was called.
+Elsewhere: which modules make a part (parts), tracing (trace).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+
+from edgeprune.errors import TraceError
+
+pytree = torch.utils._pytree
+Call = tuple[tuple[Any, ...], dict[str, Any]]
+CONSTANTS = (bool, int, float, str, torch.dtype, torch.device, type(None))
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way in which a module is called.
+
+    given: its arguments, whole where they hold tensors alone and are positional, else the tensors in order.
+    rows: samples that came this way in one run; where the fullest call had fewer than two, `given` is noise.
+    spec, fixed: the tree of (args, kwargs); its constants by position, None where there is nothing to bind.
+    """
+
+    given: tuple[Any, ...]
+    rows: int
+    spec: Any = None
+    fixed: dict[int, Any] | None = None
+
+    def around(self, module: nn.Module) -> nn.Module:
+        """The module as something that takes `given`."""
+        return module if self.fixed is None else Bound(module, self.spec, self.fixed)
+
+    def instead(self, graph: nn.Module) -> nn.Module:
+        """A graph of `around(module)` as something that is called as the module was."""
+        return graph if self.fixed is None else Standing(graph, self.fixed)
+
+
+class Bound(nn.Module):  # type: ignore[misc]
+    """A module that takes tensors alone; the rest of its call is fixed."""
+
+    def __init__(self, module: nn.Module, spec: Any, fixed: dict[int, Any]) -> None:
+        super().__init__()
+        self.module, self._spec, self._fixed = module, spec, fixed
+        self.training = module.training
+
+    def forward(self, *tensors: torch.Tensor) -> Any:
+        given = iter(tensors)
+        leaves = [self._fixed[i] if i in self._fixed else next(given) for i in range(self._spec.num_leaves)]
+        args, kwargs = pytree.tree_unflatten(leaves, self._spec)
+        return self.module(*args, **kwargs)
+
+    def _get_name(self) -> str:
+        return str(self.module._get_name())
+
+
+class Standing(nn.Module):  # type: ignore[misc]
+    """A graph of a Bound module in the place of that module: it takes the constants that it was made with."""
+
+    def __init__(self, graph: nn.Module, fixed: dict[int, Any]) -> None:
+        super().__init__()
+        self.graph, self._fixed = graph, fixed
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        leaves = pytree.tree_leaves((args, kwargs))
+        for i, wanted in self._fixed.items():
+            if i >= len(leaves) or isinstance(leaves[i], torch.Tensor) or leaves[i] != wanted:
+                raise TraceError(f"a pruned part was traced with {wanted!r} as its argument {i + 1}")
+        return self.graph(*(x for i, x in enumerate(leaves) if i not in self._fixed))
+
+
+def recorded(model: nn.Module, run: Callable[[nn.Module], Any]) -> dict[str, list[Call]]:
+    """What every submodule is called with while `run` calls the model once: path -> (args, kwargs)."""
+    calls: dict[str, list[Call]] = {}
+    hooks = []
+    for path, module in model.named_modules():
+
+        def keep(_: nn.Module, args: Any, kwargs: Any, path: str = path) -> None:
+            calls.setdefault(path, []).append((args, kwargs))
+
+        hooks.append(module.register_forward_pre_hook(keep, with_kwargs=True))
+    try:
+        with torch.no_grad():
+            run(model)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return calls
+
+
+def macs_by_path(model: nn.Module, run: Callable[[nn.Module], Any]) -> dict[str, int]:
+    """Multiply-accumulates that every submodule takes in one run, with all that it calls; "" is the model.
+
+    Counted as operators run, traced or not. torch's fused transformer layers, which count as nothing, are
+    switched off meanwhile.
+    """
+    spent: dict[str, int] = {}
+    open_at: list[int] = []
+    counter = FlopCounterMode(display=False, custom_mapping=_uncounted())
+    hooks = []
+    for path, module in model.named_modules():
+
+        def enter(_: nn.Module, __: Any) -> None:
+            open_at.append(counter.get_total_flops())
+
+        def leave(_: nn.Module, __: Any, ___: Any, path: str = path) -> None:
+            spent[path] = spent.get(path, 0) + counter.get_total_flops() - open_at.pop()
+
+        hooks += [module.register_forward_pre_hook(enter), module.register_forward_hook(leave)]
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with torch.no_grad(), counter:
+            run(model)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
+        for hook in hooks:
+            hook.remove()
+    return {path: flops // 2 for path, flops in spent.items()}
+
+
+def _uncounted() -> dict[Any, Any]:
+    """Operators of the CPU that torch's counter leaves out: FLOPs from the shapes of their arguments."""
+
+    def attention(q: Any, k: Any, v: Any, *_: Any, **__: Any) -> int:
+        return int(sdpa_flop_count(q, k, v))
+
+    def recurrent(x: Any, w_input: Any, w_hidden: Any, *_: Any, **__: Any) -> int:
+        return 2 * math.prod(map(int, x[:2])) * sum(math.prod(map(int, w)) for w in (w_input, w_hidden))
+
+    aten = torch.ops.aten
+    return {aten._scaled_dot_product_flash_attention_for_cpu: attention, aten.mkldnn_rnn_layer: recurrent}
+
+
+def tensors_of(call: Call) -> tuple[torch.Tensor, ...]:
+    """The tensors that a call brings, in order."""
+    return tuple(x for x in pytree.tree_leaves(call) if isinstance(x, torch.Tensor))
+
+
+def ways(calls: list[Call], samples: int) -> list[Way] | str:
+    """The ways in which a module is called, that with the largest tensors first; or why it has none."""
+    if not calls:
+        return "not called in the run"
+    alike: list[list[Call]] = []
+    for call in calls:
+        problem = _problem(call)
+        if problem:
+            return problem
+        for others in alike:
+            if _shape(call) == _shape(others[0]):
+                others.append(call)
+                break
+        else:
+            alike.append([call])
+    found = [_way(group, samples) for group in alike]
+    if not all(isinstance(way, Way) for way in found):
+        return next(way for way in found if isinstance(way, str))
+    return sorted((w for w in found if isinstance(w, Way)), key=lambda w: -_volume(w))
+
+
+def _problem(call: Call) -> str:
+    leaves, tensors = pytree.tree_leaves(call), tensors_of(call)
+    odd = [type(x).__name__ for x in leaves if not isinstance(x, (torch.Tensor, *CONSTANTS))]
+    if odd:
+        return f"takes more than tensors and constants: {odd[0]}"
+    if not tensors:
+        return "takes no tensor"
+    if any(not x.dim() for x in tensors) or len({len(x) for x in tensors}) != 1:
+        return "its arguments share no batch"
+    return ""
+
+
+def _shape(call: Call) -> tuple[Any, ...]:
+    """All that a trace depends on: the tree, the constants with their types, the shape of each sample."""
+    leaves, spec = pytree.tree_flatten(call)
+    return str(spec), tuple(
+        (x.shape[1:], x.dtype) if isinstance(x, torch.Tensor) else (type(x), x) for x in leaves
+    )
+
+
+def _way(calls: list[Call], samples: int) -> Way | str:
+    """From calls that are alike: an example from the fullest of them, noise where that is too small."""
+    fullest = max(calls, key=lambda call: len(tensors_of(call)[0]))
+    tensors = tensors_of(fullest)
+    if len(tensors[0]) < 2 and not all(x.is_floating_point() for x in tensors):
+        return "the example gave it fewer than two samples of whole numbers"
+
+    def several(x: torch.Tensor) -> torch.Tensor:
+        if len(x) > 1:
+            return x[:samples].detach().clone()
+        return torch.randn(samples, *x.shape[1:], dtype=x.dtype, device=x.device)
+
+    rows = sum(len(tensors_of(call)[0]) for call in calls)
+    args, kwargs = fullest
+    leaves, spec = pytree.tree_flatten(fullest)
+    fixed = {i: x for i, x in enumerate(leaves) if not isinstance(x, torch.Tensor)}
+    if not fixed and not kwargs:
+        return Way(pytree.tree_map(several, tuple(args)), rows)
+    return Way(tuple(several(x) for x in tensors), rows, spec, fixed)
+
+
+def _volume(way: Way) -> int:
+    return sum(x[0].numel() for x in pytree.tree_leaves(way.given))
