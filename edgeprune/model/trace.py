@@ -13,9 +13,12 @@ from __future__ import annotations
 
 import contextlib
 import copy as copying
+import inspect
 import io
 import logging
+import re
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +31,7 @@ from edgeprune.model.normalise import functional, normalise
 from edgeprune.model.refusal import explain, first_line, require_known_sizes
 
 pytree = torch.utils._pytree
+HELD = re.compile(r"marked L\['(\w+)'\]\S*\.size\(\)\[0\] as dynamic but your code specialized it")
 
 
 @dataclass(frozen=True)
@@ -75,28 +79,64 @@ def trace(model: torch.nn.Module | torch.export.ExportedProgram, inputs: tuple[A
 
 
 def export(model: torch.nn.Module, inputs: tuple[Any, ...]) -> torch.export.ExportedProgram:
-    """`torch.export.export` with a free batch where the model allows it.
+    """`torch.export.export` with a free batch for every input that the model allows it for.
 
     Raises:
         TraceError: neither a free nor a fixed batch exports.
     """
-
-    def batch(x: object) -> dict[int, Any] | None:
-        free = isinstance(x, torch.Tensor) and x.dim() > 0 and x.shape[0] > 1
-        return {0: torch.export.Dim.AUTO} if free else None
-
+    inputs = tuple(inputs)
     try:
         with quiet():
-            shapes = pytree.tree_map(batch, tuple(inputs))
-            return torch.export.export(model, tuple(inputs), dynamic_shapes=shapes)
+            program = _export(model, inputs, torch.export.Dim.AUTO)
+            free = [_free_batch(val) for val in _input_values(program)]
+            asked = [_has_batch(x) for x in pytree.tree_leaves(inputs)]
+            # AUTO keeps a symbol that it found to be a constant: exported again, it is a number
+            return program if free == asked else _export(model, inputs, torch.export.Dim.AUTO, free)
     except Exception as first:
         try:
             with quiet():
-                return torch.export.export(model, tuple(inputs))
+                return torch.export.export(model, inputs)
         except Exception as second:
             with quiet():
-                reason = explain(model, tuple(inputs), second)
+                reason = explain(model, inputs, second)
             raise reason from first
+
+
+def why_fixed(model: torch.nn.Module, inputs: tuple[Any, ...]) -> str:
+    """What torch.export says against a free batch, in one line; empty where it has nothing against it."""
+    try:
+        with quiet():
+            _export(model, tuple(inputs), torch.export.Dim.DYNAMIC)
+    except Exception as error:
+        held = HELD.search(str(error))
+        return f"the model's code takes no other for {held[1]}" if held else first_line(error)
+    return ""
+
+
+def _export(
+    model: torch.nn.Module, inputs: tuple[Any, ...], size: Any, free: Sequence[bool] | None = None
+) -> torch.export.ExportedProgram:
+    """Export with `size` for the batch of every input, or of those flat inputs that `free` tells.
+
+    torch wants the sizes nested as the signature binds the arguments: those of `*xs` as one tuple.
+    It leaves its marks on the tensors, which a later export of the same ones obeys: it is given copies.
+    """
+    leaves, nested = pytree.tree_flatten(inputs)
+    chosen = [_has_batch(x) for x in leaves] if free is None else free
+    sizes = pytree.tree_unflatten([{0: size} if one else None for one in chosen], nested)
+    shapes = dict(inspect.signature(model.forward).bind(*sizes).arguments)
+    copies = [x.detach().clone() if isinstance(x, torch.Tensor) else x for x in leaves]
+    return torch.export.export(model, pytree.tree_unflatten(copies, nested), dynamic_shapes=shapes)
+
+
+def _has_batch(x: object) -> bool:
+    return isinstance(x, torch.Tensor) and x.dim() > 0 and x.shape[0] > 1
+
+
+def _input_values(program: torch.export.ExportedProgram) -> list[Any]:
+    """What the graph knows of each flat input of the user."""
+    known = {n.name: n.meta.get("val") for n in program.graph.nodes if n.op == "placeholder"}
+    return [known.get(name) for name in program.graph_signature.user_inputs]
 
 
 def run(graph: fx.GraphModule, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
@@ -167,4 +207,6 @@ class quiet:
 
 
 def _free_batch(val: Any) -> bool:
-    return isinstance(val, torch.Tensor) and val.dim() > 0 and isinstance(val.shape[0], torch.SymInt)
+    """Whether dimension 0 is a symbol that stands for no constant."""
+    size = val.shape[0] if isinstance(val, torch.Tensor) and val.dim() > 0 else 0
+    return isinstance(size, torch.SymInt) and size.node.maybe_as_int() is None

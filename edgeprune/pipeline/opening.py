@@ -7,7 +7,7 @@ from edgeprune.model.features import close_features
 from edgeprune.model.free import free_batch
 from edgeprune.model.load import LoadedModel
 from edgeprune.model.parts import describe_parts
-from edgeprune.model.trace import Trace, trace
+from edgeprune.model.trace import Trace, trace, why_fixed
 from edgeprune.surgery.lossless_hooks import fuse_masks
 
 
@@ -30,8 +30,25 @@ def open_trace(loaded: LoadedModel) -> tuple[Trace, tuple[str, ...]]:
         notes = (*notes, f"masks of {len(masks.keep)} weights were multiplied in, which changed no output")
     freed = None if any(traced.dynamic) else free_batch(traced)
     if freed is None:
-        return traced, notes
+        return traced, (*notes, *_fixed(loaded, traced))
     return freed, (*notes, "its batch was made free, which changed no output")
+
+
+def fixed_batch(traced: Trace) -> int | None:
+    """The batch of the first input whose batch is fixed; None where every one is free."""
+    return next(
+        (len(x) for x, d in zip(traced.inputs, traced.dynamic, strict=True) if not d and x.dim()), None
+    )
+
+
+def _fixed(loaded: LoadedModel, traced: Trace) -> tuple[str, ...]:
+    """A note on a batch that stays as the example has it, with torch.export's reason.
+
+    A program that was exported for one batch, and an example of one sample, were noted on loading.
+    """
+    size = fixed_batch(traced)
+    reason = why_fixed(loaded.module, loaded.example_inputs) if size and loaded.module is not None else ""
+    return (f"the batch is fixed at {size}, in the files as well: {reason}",) if reason else ()
 
 
 def require_free_batch(traced: Trace) -> None:
@@ -40,10 +57,10 @@ def require_free_batch(traced: Trace) -> None:
     Raises:
         TraceError: with the way to export it again.
     """
-    stuck = [len(x) for x, d in zip(traced.inputs, traced.dynamic, strict=True) if not d and x.dim()]
-    if stuck:
+    stuck = fixed_batch(traced)
+    if stuck is not None:
         raise TraceError(
-            f"the model has a fixed batch of {stuck[0]} in its graph, and data comes in batches",
+            f"the model has a fixed batch of {stuck} in its graph, and data comes in batches",
             tip="export it again with torch.export.export(..., dynamic_shapes=({0: torch.export.Dim('batch',"
             " min=2)},)), without reshapes that hold the batch size",
         )

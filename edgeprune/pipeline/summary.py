@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeprune.model.load import LoadedModel
+from edgeprune.model.trace import Trace
 from edgeprune.pipeline.choosing import Choice
 from edgeprune.pipeline.costs import parameters, pinned, widths
 from edgeprune.pipeline.deliver import Delivery
@@ -77,7 +78,7 @@ def report(
             "samples": parity.samples,
             "output_spread": parity.output_spread,
         },
-        "latency": _latency(made),
+        "latency": _latency(made, timed_batch(prepared.trace, options, made.bench.batch)),
         "estimate": made.estimate,
         "timing": made.timing,
         "planned": planned(tried, made.front),
@@ -105,7 +106,15 @@ def _in_8_bits(made: Delivery) -> bool:
     return any(row["chosen"] and row["int8"] for row in made.front)
 
 
-def _latency(made: Delivery) -> dict[str, Any] | None:
+def timed_batch(traced: Trace, options: Options, asked: int) -> int:
+    """The batch that the files were timed at: their own where it is fixed, else the one asked for."""
+    if options.fixed_batch is not None:
+        return options.fixed_batch
+    fixed = [len(x) for x, d in zip(traced.inputs, traced.dynamic, strict=True) if not d and x.dim()]
+    return fixed[0] if len(fixed) == len(traced.inputs) else asked
+
+
+def _latency(made: Delivery, batch: int) -> dict[str, Any] | None:
     """Latency of both files where they were run; None where that was an emulator."""
     if not made.bench.ratios:
         return None
@@ -116,7 +125,7 @@ def _latency(made: Delivery) -> dict[str, Any] | None:
         "where": machine_of(made.bench),
         "on_target": made.on_target,
         "threads": made.bench.threads,
-        "batch": made.bench.batch,
+        "batch": batch,
         "dense_p50_ms": dense.p50_ms.value if dense.p50_ms else None,
         "shipped_p50_ms": shipped.p50_ms.value if shipped.p50_ms else None,
         "ratio": ratio.value,
