@@ -3,9 +3,11 @@
     python benchmarks/coverage.py                    # all of torchvision, then transformers
     python benchmarks/coverage.py resnet18 swin_t    # some rows, again
     python benchmarks/coverage.py --failed           # those that did not pass
+    python benchmarks/coverage.py --stale            # those that other code measured
 
 Each row runs in a process of its own, within a memory limit, and is written to
 benchmarks/results/coverage.json as soon as it is done: a killed run goes on where it was.
+A row keeps the hash of the code that measured it; it is stale once that code changed.
 
 A row passes when at most 0.55 of the MACs remain, ONNX Runtime agrees with the pruned
 graph, and the agreement could have failed: zero-initialised weights were drawn anew, batch
@@ -146,12 +148,15 @@ def measure_trace(
     lap()
     small = cut(traced, couplings, removed)
     seconds["surgery"] = lap()
-    if faded(small, inputs):
+    weak = faded(small, inputs)
+    if weak:
         recentre(small, inputs)
     lap()
     row: dict[str, Any] = {
         "components": couplings.count,
+        "channels": sum(len(couplings.extents[layer.outputs]) for layer in couplings.layers),
         "free_share": round(couplings.share_free(), 4),
+        "recentred": weak,
         "exact_share": round(float(couplings.exact.mean()), 4) if couplings.count else None,
         "mmacs": round(full / 1e6, 4),
         "macs_ratio": round(couplings.macs(removed) / full, 4) if full else None,
@@ -265,7 +270,7 @@ def run_row(name: str, limit_gib: float, cpu_seconds: float) -> dict[str, Any]:
     command = ["nice", "-n", "5", sys.executable, __file__, "--child", name]
     command += ["--memory-gib", str(limit_gib), "--cpu-seconds", str(cpu_seconds)]
     timeout = 6 * cpu_seconds
-    began = time.monotonic()
+    began, code = time.monotonic(), code_hash()
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
         lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
@@ -279,7 +284,9 @@ def run_row(name: str, limit_gib: float, cpu_seconds: float) -> dict[str, Any]:
         )
     except subprocess.TimeoutExpired:
         row = {"passed": False, "reason": f"no result within {timeout:.0f} s"}
-    row["code"] = code_hash()
+    row["code"] = code
+    row["commit"] = commit()
+    row["measured"] = time.strftime("%Y-%m-%d", time.gmtime())
     row["seconds_total"] = round(time.monotonic() - began, 1)
     return row
 
@@ -287,10 +294,26 @@ def run_row(name: str, limit_gib: float, cpu_seconds: float) -> dict[str, Any]:
 def code_hash() -> str:
     """Of everything that decides a row, to tell which version measured it."""
     digest = hashlib.sha256()
-    for folder in ("model", "coupling", "surgery"):
-        for path in sorted((ROOT / "edgeprune" / folder).rglob("*.py")):
-            digest.update(path.read_bytes())
+    for path in deciding():
+        digest.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:12]
+
+
+def deciding() -> list[Path]:
+    """The files that decide a row: from the trace to the checked file, and how a row is measured."""
+    folders = ("model", "coupling", "planning", "surgery", "onnxfile")
+    product = [p for folder in folders for p in (ROOT / "edgeprune" / folder).rglob("*.py")]
+    here = ROOT / "benchmarks"
+    bench = [here / f"coverage{part}.py" for part in ("", "_models", "_parts", "_transformers")]
+    return sorted([*product, *bench])
+
+
+def commit() -> str:
+    """The commit of the tree, with a plus where a deciding file differs from it."""
+    git = ["git", "-C", str(ROOT)]
+    head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True)
+    changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", *map(str, deciding())])
+    return head.stdout.strip() + "+" * (changed.returncode != 0) if head.returncode == 0 else ""
 
 
 def known_rows() -> dict[str, Any]:
@@ -329,6 +352,7 @@ def main() -> int:
     parser.add_argument("rows", nargs="*", help="names to measure again (default: those not yet measured)")
     parser.add_argument("--set", choices=("all", "torchvision", "transformers"), default="all")
     parser.add_argument("--failed", action="store_true", help="measure again what did not pass")
+    parser.add_argument("--stale", action="store_true", help="measure again what other code measured")
     parser.add_argument("--force", action="store_true", help="measure everything again")
     parser.add_argument("--memory-gib", type=float, default=20.0)
     parser.add_argument("--cpu-seconds", type=float, default=900.0, help="processor time for one row")
@@ -342,6 +366,7 @@ def main() -> int:
     todo = [
         n for n in every
         if args.rows or args.force or n not in known or (args.failed and not known[n]["passed"])
+        or (args.stale and known[n].get("code") != code_hash())
     ]  # fmt: skip
     head = (
         "model",
@@ -361,7 +386,7 @@ def main() -> int:
         known = record(name, run_row(name, args.memory_gib, args.cpu_seconds))
         print(line(name, known[name]), flush=True)
     passed = [n for n in every if known.get(n, {}).get("passed")]
-    print(summary(known, every))
+    print(summary(known, every, code_hash()))
     return 0 if len(passed) == len(every) else 1
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,12 @@ def joint_target(parts: list[Part]) -> float:
     return low
 
 
+def joint_share(rows: Iterable[dict[str, Any]]) -> float:
+    """Free channels over all channels of the parts; the least of the shares would be that of a box head."""
+    known = [(r["free_share"], r["channels"]) for r in rows]
+    return round(sum(s * n for s, n in known) / max(1, sum(n for _, n in known)), 4)
+
+
 def measure_parts(model: nn.Module, row: Row) -> dict[str, Any]:
     """Every part to half, each file compared with its graph; then all put back and the model run."""
     images = list(row.inputs(SAMPLES))
@@ -67,7 +74,10 @@ def measure_parts(model: nn.Module, row: Row) -> dict[str, Any]:
     worst = min((r["spread_ratio"] or 0.0 for r in rows.values()), default=0.0)
     return {
         "components": sum(r["components"] for r in rows.values()),
-        "free_share": round(min((r["free_share"] for r in rows.values()), default=0.0), 4),
+        "channels": sum(r["channels"] for r in rows.values()),
+        "free_share": joint_share(rows.values()),
+        "recentred": any(r["recentred"] for r in rows.values()),
+        "dynamic_batch": all(r["dynamic_batch"] for r in rows.values()),
         "mmacs": round(before / SAMPLES, 2),
         "macs_ratio": round(after / before, 4) if before else None,
         "params_ratio": round(kept / max(1.0, parameters), 4),

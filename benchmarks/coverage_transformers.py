@@ -1,6 +1,6 @@
 """Rows from `transformers`: small configurations with random weights, no library code patched.
 
-A wrapper names the arguments and gives one tensor back; nothing else of the model changes.
+A wrapper names the arguments and gives the tensors of some fields back; nothing else of the model changes.
 """
 
 from __future__ import annotations
@@ -23,15 +23,16 @@ LENGTH = 16
 
 
 class Named(nn.Module):
-    """Call a model with named arguments and return one field of its answer."""
+    """Call a model with one or two named arguments and return some fields of its answer."""
 
-    def __init__(self, model: nn.Module, names: tuple[str, ...], field: str, **fixed: Any) -> None:
+    def __init__(self, model: nn.Module, names: tuple[str, ...], fields: str, **fixed: Any) -> None:
         super().__init__()
-        self.model, self.names, self.field, self.fixed = model, names, field, fixed
+        self.model, self.names, self.fields, self.fixed = model, names, fields.split(), fixed
 
-    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
-        given = dict(zip(self.names, inputs, strict=True))
-        return getattr(self.model(**given, **self.fixed), self.field)
+    def forward(self, first: torch.Tensor, second: torch.Tensor | None = None) -> tuple[torch.Tensor, ...]:
+        given = dict(zip(self.names, (first, second), strict=False))
+        answer = self.model(**given, **self.fixed)
+        return tuple(getattr(answer, field) for field in self.fields)
 
 
 def words(vocabulary: int = 200) -> Callable[[int], tuple[torch.Tensor, ...]]:
@@ -47,11 +48,11 @@ def transformers_rows() -> dict[str, Row]:
 
     ids, image = ("input_ids",), ("pixel_values",)
 
-    def row(model: str, config: str, options: dict[str, Any], names: Any, inputs: Any, field: str = "logits",
+    def row(model: str, config: str, options: dict[str, Any], names: Any, inputs: Any, fields: str = "logits",
             **fixed: Any) -> Row:  # fmt: skip
         def build() -> nn.Module:
             made = getattr(t, model)(getattr(t, config)(**options))
-            return Named(made.eval(), names, field, **fixed)
+            return Named(made.eval(), names, fields, **fixed)
 
         return Row(build, inputs)
 
@@ -110,8 +111,19 @@ def transformers_rows() -> dict[str, Row]:
             "ConvNextForImageClassification", "ConvNextConfig",
             {"hidden_sizes": [16, 32, 48, 64], "depths": [1, 1, 2, 1]}, image, pixels(),
         ),
-        "hf_detr_like": row(
+        "hf_detr": row(
+            "DetrForObjectDetection", "DetrConfig",
+            {"d_model": 64, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4,
+             "decoder_attention_heads": 4, "encoder_ffn_dim": 128, "decoder_ffn_dim": 128, "num_queries": 10,
+             "num_labels": 5, "use_timm_backbone": False, "use_pretrained_backbone": False, "backbone": None,
+             "backbone_config": t.ResNetConfig(
+                 embedding_size=16, hidden_sizes=[16, 32], depths=[1, 1], layer_type="basic",
+                 out_features=["stage2"])},
+            image, pixels(), "logits pred_boxes",
+        ),
+        "hf_yolos": row(
             "YolosForObjectDetection", "YolosConfig",
             {**vision, "image_size": [64, 64], "num_detection_tokens": 10}, image, pixels(),
+            "logits pred_boxes",
         ),
     }  # fmt: skip
