@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from patterns import conv, pattern
 from torch import nn
@@ -23,3 +25,24 @@ class OtherNames(nn.Module):
         x = torch.where(torch.less(x, 0.5), x, 0.25)
         x = torch.negative(self.b(x))
         return self.c(x.masked_fill(torch.greater(x, 1.0), torch.tensor(0.5, dtype=x.dtype)))
+
+
+@pattern("weight_norm", (3, 12))
+class WeightNorm(nn.Module):
+    """Weights made of lengths and directions, or divided by their largest singular value, old and new."""
+
+    def __init__(self):
+        super().__init__()
+        norms = nn.utils.parametrizations
+        self.a = norms.weight_norm(nn.Conv1d(3, 6, 3, padding=1))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # both are deprecated, and found in many files
+            self.b = nn.utils.weight_norm(nn.Conv1d(6, 5, 3, padding=1), dim=None)
+            self.c = nn.utils.spectral_norm(nn.Conv1d(5, 7, 1))
+        self.d, self.e = norms.spectral_norm(nn.Linear(7, 6)), norms.orthogonal(nn.Linear(6, 4))
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x):
+        x = torch.relu(self.b(torch.relu(self.a(x))))
+        x = torch.relu(self.d(torch.relu(self.c(x)).mean(2)))
+        return self.head(torch.relu(self.e(x)))

@@ -2,7 +2,8 @@
 
 Gives: no guards or assertions (surgery changes the very shapes that they assert),
 batch norm as one node with one output and a training flag, recurrent layers one by one,
-constants folded, unused state dropped. Guarantee: the function that the graph computes stays the same.
+weights in place of what they are computed from, constants folded, unused state dropped.
+Guarantee: the function that the graph computes stays the same.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from torch import fx
 from edgeprune.errors import TraceError
 from edgeprune.model.graph import source_line
 from edgeprune.model.inplace import fold_constants, replace_writes
+from edgeprune.model.normalise_weights import fold_weights
 from edgeprune.model.recurrent import split_layers, unshare
 
 aten = torch.ops.aten
@@ -51,6 +53,7 @@ def normalise(graph: fx.GraphModule) -> None:
     spell_shuffles(graph)
     split_layers(graph)
     unshare(graph)
+    fold_weights(graph)
     fold_constants(graph)
     graph.graph.eliminate_dead_code()
     drop_unused_state(graph)

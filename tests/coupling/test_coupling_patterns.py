@@ -263,3 +263,11 @@ def test_elementwise_operators_are_known_under_every_name():
     c = coupled("other_names")
     assert free(of(c, "a.weight")) == 6
     assert free(of(c, "b.weight")) == 5
+
+
+def test_layers_with_weight_or_spectral_norm_are_free_and_exact():
+    """What their weights are computed from is folded: inputs and outputs are those of plain layers."""
+    c = coupled("weight_norm")
+    assert [free(of(c, f"{n}.weight")) for n in "abcde"] == [6, 5, 7, 6, 4]
+    assert np.array_equal(of(c, "a.weight"), of(c, "b.weight", 1))
+    assert c.exact.all()
