@@ -46,3 +46,30 @@ class WeightNorm(nn.Module):
         x = torch.relu(self.b(torch.relu(self.a(x))))
         x = torch.relu(self.d(torch.relu(self.c(x)).mean(2)))
         return self.head(torch.relu(self.e(x)))
+
+
+@pattern("lstm_projected", (6, 7))
+class LstmProjected(nn.Module):
+    """Two layers, both directions, whose outputs are narrower than their cells."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Linear(7, 6)
+        self.rnn = nn.LSTM(6, 5, 2, batch_first=True, bidirectional=True, proj_size=3)
+        self.head, self.cells, self.last = nn.Linear(6, 4), nn.Linear(5, 4), nn.Linear(3, 4)
+
+    def forward(self, x):
+        y, (h, c) = self.rnn(torch.tanh(self.stem(x)))
+        return self.head(y[:, -1]) + self.cells(c[0] - c[3]) + self.last(h[2])
+
+
+@pattern("lstm_projected_once", (6, 7))
+class LstmProjectedOnce(nn.Module):
+    """One layer, no biases; the last output is read."""
+
+    def __init__(self):
+        super().__init__()
+        self.rnn, self.head = nn.LSTM(7, 8, bias=False, batch_first=True, proj_size=4), nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.head(self.rnn(x)[0][:, -1])

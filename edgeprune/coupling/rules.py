@@ -14,9 +14,11 @@ from typing import Any
 
 import torch
 from torch import fx
+from torch.utils.flop_counter import FlopCounterMode
 
 from edgeprune.coupling.labels import Value, along, varying
 from edgeprune.coupling.ties import LayerAtoms, Ties
+from edgeprune.model.graph import concrete, shape_of
 
 aten = torch.ops.aten
 
@@ -302,12 +304,32 @@ def reduction(ties: Ties, call: Call) -> Value:
 
 
 def unknown(ties: Ties, call: Call) -> Any:
-    """No rule: everything that reaches the operator stays as it is."""
+    """No rule: everything that reaches the operator stays as it is, and so does what it costs."""
     for value in _flat((call.args, call.kwargs)):
         if isinstance(value, Value):
             for label in value.labels:
                 ties.pin(label, f"{call.where} has no rule")
+    if macs := _counted(call.node):
+        ties.cost(call.node.name, macs / call.batch)
     return blank(call.shape)
+
+
+def _counted(node: fx.Node) -> float:
+    """Multiply-accumulates of an operator as torch counts them; 0 where it cannot."""
+
+    def empty(given: fx.Node) -> Any:
+        val = given.meta["val"]
+        if not isinstance(val, torch.Tensor):
+            return concrete(val)
+        return torch.empty(shape_of(val), dtype=val.dtype, device="meta")
+
+    args, kwargs = fx.node.map_arg((node.args, node.kwargs), empty)
+    try:
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            node.target(*args, **kwargs)
+    except Exception:
+        return 0.0
+    return counter.get_total_flops() / 2
 
 
 def blank(shape: Any) -> Any:

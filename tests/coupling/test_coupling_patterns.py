@@ -5,6 +5,9 @@ from __future__ import annotations
 import nets
 import numpy as np
 import pytest
+import torch
+from patterns import quick_trace
+from torch import nn
 
 from edgeprune.coupling.components import Choice
 from edgeprune.surgery import analyse
@@ -271,3 +274,32 @@ def test_layers_with_weight_or_spectral_norm_are_free_and_exact():
     assert [free(of(c, f"{n}.weight")) for n in "abcde"] == [6, 5, 7, 6, 4]
     assert np.array_equal(of(c, "a.weight"), of(c, "b.weight", 1))
     assert c.exact.all()
+
+
+def test_a_projected_lstm_has_cells_and_outputs_of_their_own():
+    """Cells go with gates and columns of the projection, outputs with its rows and with what is fed back."""
+    c = coupled("lstm_projected_once")
+    gates = of(c, "rnn.weight_ih_l0").reshape(4, 8)
+    assert (gates == gates[:1]).all()
+    assert np.array_equal(gates[0], of(c, "rnn.weight_hr_l0", 1))
+    assert np.array_equal(of(c, "rnn.weight_hr_l0"), of(c, "rnn.weight_hh_l0", 1))
+    assert np.array_equal(of(c, "rnn.weight_hr_l0"), of(c, "head.weight", 1))
+    assert free(of(c, "rnn.weight_hr_l0")) == 4
+    assert free(gates[0]) == 8 - 4 - 1  # with as many cells as outputs the operator would see no projection
+    assert c.macs() == 6 * (32 * 7 + 32 * 4 + 8 * 4) + 4 * 3
+
+
+def test_operators_without_a_rule_are_counted_in_the_cost():
+    """A convolution of one image without a batch is pinned, and its products are still there."""
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.head = nn.Conv2d(3, 6, 3, padding=1), nn.Linear(8, 4)
+
+        def forward(self, x):
+            return self.head(self.conv(x))
+
+    c = analyse(quick_trace(Net().eval(), (torch.randn(3, 8, 8),)))
+    assert any("conv2d" in p.reason and "no rule" in p.reason for p in c.pins)
+    assert c.macs() * 3 == 64 * 9 * 3 * 6 + 6 * 8 * 8 * 4  # dimension 0, of size 3, is taken for the samples
