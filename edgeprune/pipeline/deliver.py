@@ -123,7 +123,7 @@ def _why(
     Operators are profiled on this machine, so the causes are those of the timing only where it was
     taken here; for another target they are called this machine's.
     """
-    if not (options.why or not all(row.changed for row in bench.ratios)):
+    if not options.why and all(row.changed for row in bench.ratios):
         return ()
     assert prepared.file is not None
     if board.device is not None:
@@ -131,6 +131,8 @@ def _why(
             f"why not faster: cannot be said, operators are profiled on this machine only and the files were"
             f" timed on {machine_of(bench)}",
         )
+    if not options.why and not choice.final.removed.any() and not choice.chosen.int8:
+        return ()  # the network is as it was, and a note says why nothing had to go
     with clock.stage("why"):
         layers = widths(prepared.couplings, choice.final.removed)
         run = {"layers": layers, "pinned": pinned(prepared.couplings)}

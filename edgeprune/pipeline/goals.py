@@ -80,7 +80,7 @@ def _refuse_below_floor(prepared: Prepared, goal: Goal, text: str) -> None:
             raise
         unit = unit_of(cost)
         raise BudgetError(
-            f"{error.message}; all of this in {unit}: {prepared.latency.source}",
+            f"{error.message}; this is of {unit}, the target was not timed",
             tip=f"in {unit}, {error.tip}",
         ) from None
 

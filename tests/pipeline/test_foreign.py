@@ -88,6 +88,7 @@ def test_a_goal_that_is_met_already_is_said_to_be_by_the_estimate(task, tmp_path
     assert done.report["macs"]["dense"] == done.report["macs"]["shipped"]
     (said,) = [note for note in done.report["notes"] if "nothing had to be removed" in note]
     assert said.startswith("--target-ms 1000: ") and f"{UNIT}, not measured on the target" in said
+    assert not any(note.startswith("why not faster") for note in done.report["notes"])
 
 
 def test_a_floor_in_estimated_milliseconds_is_labelled(task, tmp_path):
@@ -95,5 +96,5 @@ def test_a_floor_in_estimated_milliseconds_is_labelled(task, tmp_path):
     net, data = task
     with pytest.raises(BudgetError, match=r"keeps .* of the latency") as caught:
         edgeprune.compress(net, data, target_ms=1e-6, output=tmp_path / "run", **SMALL)
-    assert f"all of this in {UNIT}: roofline from the descriptor of rpi4" in caught.value.message
+    assert caught.value.message.endswith(f"; this is of {UNIT}, the target was not timed")
     assert caught.value.tip.startswith(f"in {UNIT}, use --target-ms ")
