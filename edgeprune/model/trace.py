@@ -31,7 +31,7 @@ from edgeprune.model.normalise import functional, normalise
 from edgeprune.model.refusal import explain, first_line, require_known_sizes
 
 pytree = torch.utils._pytree
-HELD = re.compile(r"marked L\['(\w+)'\]\S*\.size\(\)\[0\] as dynamic but your code specialized it")
+HELD = re.compile(r"marked L\['(\w+)'\](\S*)\.size\(\)\[0\] as dynamic but your code specialized it")
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def why_fixed(model: torch.nn.Module, inputs: tuple[Any, ...]) -> str:
             _export(model, tuple(inputs), torch.export.Dim.DYNAMIC)
     except Exception as error:
         held = HELD.search(str(error))
-        return f"the model's code takes no other for {held[1]}" if held else first_line(error)
+        return f"the model's code takes no other for {held[1]}{held[2]}" if held else first_line(error)
     return ""
 
 

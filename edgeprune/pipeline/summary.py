@@ -107,11 +107,11 @@ def _in_8_bits(made: Delivery) -> bool:
 
 
 def timed_batch(traced: Trace, options: Options, asked: int) -> int:
-    """The batch that the files were timed at: their own where it is fixed, else the one asked for."""
+    """The batch that the files were timed at: their first input's where it is fixed, else as asked."""
     if options.fixed_batch is not None:
         return options.fixed_batch
-    fixed = [len(x) for x, d in zip(traced.inputs, traced.dynamic, strict=True) if not d and x.dim()]
-    return fixed[0] if len(fixed) == len(traced.inputs) else asked
+    first = traced.inputs[0]
+    return asked if traced.dynamic[0] or not first.dim() else len(first)
 
 
 def _latency(made: Delivery, batch: int) -> dict[str, Any] | None:

@@ -69,7 +69,7 @@ PAIR = (torch.randn(2, 8), torch.randn(2, 8))
 
 @pytest.mark.parametrize("kind", [Positional, Starred, OneAndRest, Everything, Nested])
 def test_the_batch_is_free_whatever_the_signature(kind):
-    """`*xs`, `**kwargs` and nested arguments take five samples after an example of two, and so does a re-export."""
+    """`*xs`, `**kwargs` and nested arguments take five samples, and so does a re-export."""
     model = kind().eval()
     inputs = ({"first": PAIR[0], "second": PAIR[1]},) if kind is Nested else PAIR
     given = trace(model, inputs)
@@ -96,10 +96,9 @@ def test_a_batch_that_torch_export_makes_a_constant_counts_as_fixed(kind, dynami
 def test_a_fixed_batch_is_noted_with_its_reason(kind):
     """Otherwise a file for two samples ships, and nobody was told."""
     _, notes = open_trace(from_module(kind(), PAIR))
-    assert len(notes) == 1
-    assert notes[0].startswith(
-        "the batch is fixed at 2, in the files as well: the model's code takes no other"
-    )
+    held = "xs[0]" if kind is HoldsItsBatch else "second"
+    reason = f"the model's code takes no other for {held}"
+    assert notes == (f"the batch is fixed at 2, in the files as well: {reason}",)
 
 
 def test_an_exporter_that_refuses_a_free_batch_is_quoted(monkeypatch):
@@ -120,8 +119,9 @@ def test_an_exporter_that_refuses_a_free_batch_is_quoted(monkeypatch):
 
 
 def test_the_report_names_the_batch_that_the_files_have():
-    """A file for two samples is timed at two whatever the timer was asked; a free one at what it was asked."""
+    """A file for two samples is timed at two whatever was asked; a free one at what was asked."""
     held, free = trace(HoldsItsBatch().eval(), PAIR), trace(Starred().eval(), PAIR)
     assert timed_batch(held, Options(), 1) == 2
+    assert timed_batch(trace(HoldsTheSecond().eval(), PAIR), Options(), 1) == 1
     assert timed_batch(free, Options(), 1) == 1
     assert timed_batch(free, Options(fixed_batch=4), 1) == 4
