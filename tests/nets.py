@@ -9,6 +9,7 @@ that removing the wrong channel shows.
 
 from __future__ import annotations
 
+import nets_compared
 import nets_found
 import nets_images
 import nets_positions
@@ -21,6 +22,7 @@ __all__ = [
     "NETS",
     "build",
     "inputs_of",
+    "nets_compared",
     "nets_found",
     "nets_images",
     "nets_positions",

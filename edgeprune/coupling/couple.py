@@ -20,6 +20,7 @@ from edgeprune.coupling import (  # noqa: F401  # importing them registers their
     rules_attention,
     rules_index,
     rules_norm,
+    rules_order,
     rules_products,
     rules_recurrent,
     rules_shape,

@@ -281,18 +281,22 @@ def pooling(ties: Ties, call: Call) -> Any:
 @rule(
     aten.mean.dim, aten.sum.dim_IntList, aten.amax.default, aten.amin.default, aten.var.correction,
     aten.std.correction, aten.linalg_vector_norm.default, aten.logsumexp.default,
-    aten.mean.default, aten.sum.default,
+    aten.mean.default, aten.sum.default, aten.prod.dim_int, aten.any.dim, aten.any.dims, aten.all.dim,
+    aten.all.dims, aten.nansum.default, aten.nanmean.default, aten.count_nonzero.dim_IntList,
+    aten.std_mean.correction, aten.var_mean.correction, aten.std_mean.dim, aten.var_mean.dim, aten.std.dim,
+    aten.var.dim, aten.norm.ScalarOpt_dim,
 )  # fmt: skip
-def reduction(ties: Ties, call: Call) -> Value:
+def reduction(ties: Ties, call: Call) -> Any:
     """Channels may be reduced over, but even a silent one changes a mean or a norm: not exact."""
     x = call.args[0]
     rank = len(x.shape)
-    at = {aten.linalg_vector_norm.default: 2}.get(call.node.target, 1)
+    at = 2 if call.node.target in (aten.linalg_vector_norm.default, aten.norm.ScalarOpt_dim) else 1
     given = call.arg(at, "dim")
     dims = [given] if isinstance(given, int) else list(given or range(rank))
     reduced = {d % rank for d in dims}
     stay = [d for d in range(rank) if d not in reduced]
-    kept = tuple(call.shape)
+    several = isinstance(call.shape, list)  # a spread and its mean, of one shape
+    kept = tuple(call.shape[0] if several else call.shape)
     labels = []
     for label in x.labels:
         left = ties.collapse(label, reduced, f"{call.where} reduces over a part of it")
@@ -300,7 +304,8 @@ def reduction(ties: Ties, call: Call) -> Value:
             ties.mark_inexact(label, reduced, f"{call.where} reduces over it")
         else:
             labels.append(left if len(kept) == rank else left.reshape([left.shape[d] for d in stay]))
-    return Value(kept, tuple(labels))
+    out = Value(kept, tuple(labels))
+    return [out] * len(call.shape) if several else out
 
 
 def unknown(ties: Ties, call: Call) -> Any:

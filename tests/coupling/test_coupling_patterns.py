@@ -303,3 +303,14 @@ def test_operators_without_a_rule_are_counted_in_the_cost():
     c = analyse(quick_trace(Net().eval(), (torch.randn(3, 8, 8),)))
     assert any("conv2d" in p.reason and "no rule" in p.reason for p in c.pins)
     assert c.macs() * 3 == 64 * 9 * 3 * 6 + 6 * 8 * 8 * 4  # dimension 0, of size 3, is taken for the samples
+
+
+def test_what_is_compared_along_positions_leaves_channels_free():
+    """topk, sort, median and their like pin only what they run along."""
+    for name in ("topk", "compared"):
+        c = coupled(name)
+        assert [free(of(c, f"{n}.weight")) for n in "ab"] == [6, 5]
+        assert c.exact.all()
+    c = coupled("topk_channels")
+    assert [free(of(c, f"{n}.weight")) for n in "ab"] == [6, 0]
+    assert any("aten.topk at nets_compared.py" in p.reason for p in c.pins)
