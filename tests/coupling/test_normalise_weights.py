@@ -10,7 +10,8 @@ from torch import nn
 from torch.nn.utils import parametrizations, prune
 
 from edgeprune.errors import TraceError
-from edgeprune.model.trace import run, trace
+from edgeprune.model.load import load_model
+from edgeprune.model.trace import quiet, run, trace
 from edgeprune.surgery import analyse
 from edgeprune.surgery.apply import apply_recipe
 from edgeprune.surgery.recipe import recipe
@@ -89,3 +90,12 @@ def test_a_class_that_computes_its_weights_is_refused_with_its_line():
     found = recipe(traced, couplings, np.arange(couplings.count) < 3)
     with pytest.raises(TraceError, match=r"test_normalise_weights\.py:\d+"):
         apply_recipe(net, found, (X,), traced)
+
+
+def test_a_file_with_every_norm_of_weights_loads_and_is_pruned(tmp_path):
+    """What the norms compute with is arithmetic alone (vdot, mv), so the file is not refused as unsafe."""
+    net, inputs = nets.build("weight_norm")
+    with quiet():  # torch warns that the old hooks set an attribute
+        torch.export.save(torch.export.export(net, inputs), tmp_path / "net.pt2")
+    loaded = load_model(tmp_path / "net.pt2")
+    assert analyse(trace(loaded.program)).count == analyse(nets.traced("weight_norm")).count
