@@ -123,7 +123,7 @@ def allocate(
             return choice.removal(least)
         fitting = [least]
     full = [_exchange(choice, _spend(choice, found, target), target) for found in fitting[-CLOSEST:]]
-    return choice.removal(min(full, key=choice.total))
+    return choice.removal(min(full, key=lambda c: (choice.total(c), -choice.price(c))))
 
 
 def cheapest(couplings: Couplings, rank: npt.NDArray[np.int64], cost: Cost) -> BoolArray:
@@ -192,8 +192,38 @@ def _spend(choice: _Choice, counts: dict[int, int], target: float) -> dict[int, 
             return counts
         gain, g, fewer = max(moves, key=lambda m: (m[0], m[2]))
         if gain <= 0 and choice.price({**counts, g: fewer}) > now:
-            return counts
+            return _keep_more(choice, counts, target)
         counts = {**counts, g: fewer}
+
+
+def _keep_more(choice: _Choice, counts: dict[int, int], target: float) -> dict[int, int]:
+    """Give channels back that no measured loss speaks for, the same share of every group.
+
+    Where all curves are flat the price of a cost alone decides, and it would take whatever can go: far
+    more than was asked for, on the word of curves that say nothing.
+    """
+
+    def scaled(share: float) -> dict[int, int]:
+        found = {}
+        for g, count in counts.items():
+            least, total, block = choice.least[g], len(choice.members[g]), choice.block[g]
+            kept = total - least - share * (count - least)
+            fewer = total - min(math.ceil(kept / block) * block, total)
+            found[g] = min(max(fewer, least), count)
+        return found
+
+    low, high = 0.0, 1.0  # of what is removed; the higher end fits
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        low, high = (low, middle) if choice.price(scaled(middle)) <= target else (middle, high)
+    if high < 1.0:
+        counts = scaled(high)
+    for g in sorted(counts, key=lambda g: -counts[g] / len(choice.members[g])):
+        for fewer in _given_back(choice, g, counts[g]):
+            if choice.price({**counts, g: fewer}) <= target:
+                counts = {**counts, g: fewer}
+                break
+    return counts
 
 
 def _exchange(choice: _Choice, counts: dict[int, int], target: float) -> dict[int, int]:

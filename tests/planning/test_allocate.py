@@ -62,6 +62,21 @@ def test_the_target_is_met_and_barely_overshot(target):
     assert couplings.macs(removed) > goal * 0.93
 
 
+@pytest.mark.parametrize("target", [0.9, 0.6, 0.3])
+@pytest.mark.parametrize("align", [1, 8])
+def test_flat_curves_are_no_reason_to_remove_more_than_asked(target, align):
+    """Nothing was lost while curves were measured: still only as much goes, an even share of each group."""
+    couplings = chain(64, 64, 64)
+    goal = target * couplings.macs()
+    curves = {g: line(0.0) for g in range(3)}
+    removed = allocate(couplings, ranks(couplings), curves, couplings.macs, goal, align=align)
+    assert couplings.macs(removed) <= goal
+    assert couplings.macs(removed) > goal * (0.95 if align == 1 else 0.75)
+    counts = removed.reshape(3, 64).sum(1)
+    assert counts.max() - counts.min() <= 16
+    assert not (64 - counts).astype(int) @ np.ones(3, int) % align
+
+
 def test_the_insensitive_group_gives_more():
     """Of two equal groups the one whose curve is ten times flatter loses more channels."""
     couplings = chain(32, 32)
