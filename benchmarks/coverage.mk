@@ -11,8 +11,8 @@ fuzz: $(READY)
 # STALE=--stale those that other code measured, which takes hours after a change.
 bench-coverage: $(READY)
 	.venv/bin/pip install --quiet --disable-pip-version-check -c constraints.txt transformers==5.24.0
-	$(PY) benchmarks/coverage.py $(FAILED) $(STALE)
-	$(PY) benchmarks/coverage_summary.py --write
+	$(PY) benchmarks/coverage.py $(FAILED) $(STALE); missed=$$?; \
+	$(PY) benchmarks/coverage_summary.py --write && exit $$missed
 
 bench-coupling: $(READY)
 	.venv/bin/pip install --quiet --disable-pip-version-check --no-deps torch-pruning==1.6.1
