@@ -328,8 +328,8 @@ def _counted(node: fx.Node) -> float:
             return concrete(val)
         return torch.empty(shape_of(val), dtype=val.dtype, device="meta")
 
-    args, kwargs = fx.node.map_arg((node.args, node.kwargs), empty)
-    try:
+    try:  # bodies of control flow have no value, some operators none without data
+        args, kwargs = fx.node.map_arg((node.args, node.kwargs), empty)
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             node.target(*args, **kwargs)
     except Exception:

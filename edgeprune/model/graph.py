@@ -56,8 +56,12 @@ def state_tensors(graph: fx.GraphModule) -> dict[str, torch.Tensor]:
 
 
 def source_line(node: fx.Node) -> str:
-    """`file.py:41` of the innermost frame of the user's own code, or the node's name."""
-    frames = [ln.strip() for ln in (node.meta.get("stack_trace") or "").splitlines() if "File " in ln]
+    """`file.py:41` of the innermost frame of the user's own code, or the node's name.
+
+    Frames of code that torch made itself (`<eval_with_key>`) are in no file that anyone could open.
+    """
+    lines = [ln.strip() for ln in (node.meta.get("stack_trace") or "").splitlines()]
+    frames = [ln for ln in lines if ln.startswith("File ") and 'File "<' not in ln]
     own = [f for f in frames if "/torch/" not in f]
     for frame in reversed(own or frames):
         parts = frame.split('"')

@@ -11,6 +11,7 @@ Elsewhere: trying to export (trace), which parts of the model do export (parts).
 from __future__ import annotations
 
 import linecache
+import re
 import sys
 import sysconfig
 import traceback
@@ -33,6 +34,11 @@ STDLIB = f"{sysconfig.get_paths()['stdlib']}/"
 SITE = ("/site-packages/", "/dist-packages/")
 BY_VALUE = ("data-dependent", "DataDependent", "DynamicOutputShape")
 SILENT = {"aten._local_scalar_dense", "aten.detach", "aten.alias", "aten._to_copy", "aten.lift_fresh"}
+OPEN = (
+    "torch.export.export(model, example_inputs) shows where; a module around it that calls it with tensors"
+    " alone, and returns tensors, often exports"
+)
+ODD_OUTPUT = re.compile(r"Found <class '([^']+)'> in output")
 Place = tuple[str, int]
 
 
@@ -50,6 +56,8 @@ def explain(model: torch.nn.Module, inputs: tuple[Any, ...], error: BaseExceptio
             tip="check the example inputs (--input-shape: one sample without batch, once per input, with the"
             " type first where it is not float32, as in int64:64)",
         )
+    if odd := _odd_output(name, error):
+        return odd
     place = _place(error)
     names = operators.at.get(place, ()) if place else ()
     if place and any(word in f"{type(e).__name__} {e}" for e in _chain(error) for word in BY_VALUE):
@@ -61,7 +69,20 @@ def explain(model: torch.nn.Module, inputs: tuple[Any, ...], error: BaseExceptio
     after = f" ({', '.join(names)})" if names else ""
     return TraceError(
         f"torch.export refused {name}: {_at(place, after)}{first_line(error)}",
-        tip="write that line with tensor operations alone" if place else "try torch.export.export on it",
+        tip="write that line with tensor operations alone" if place else OPEN,
+    )
+
+
+def _odd_output(name: str, error: BaseException) -> TraceError | None:
+    """The model returns an object that is no tensor and no container, as language models do their cache."""
+    found = next((m for e in _chain(error) if (m := ODD_OUTPUT.search(str(e)))), None)
+    if found is None:
+        return None
+    kind, wrapper = found[1].rpartition(".")[2], "wrap it in a module whose forward returns tensors only"
+    cache = "Cache" in kind
+    return TraceError(
+        f"{name} cannot be exported: it returns a {kind}, which torch.export does not know",
+        tip=f"set model.config.use_cache = False, or {wrapper}" if cache else wrapper,
     )
 
 
