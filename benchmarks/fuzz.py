@@ -12,7 +12,8 @@ and a free batch (those run one by one).
 With --json the totals are written after every 40 networks, and a run goes on where the
 file ends: seeds that failed are tried again first, the others once per generator (the
 file names the one that drew them; another generator starts over, and the record of the one
-before moves to `earlier`). The table says which operators the rules know and how many nodes
+before moves to `earlier`). `code` says how many networks each state of the rules and of surgery
+was held to, by a hash of its files; the last is the newest. The table says which operators the rules know and how many nodes
 of each were held to the property, by any generator, and why the others were not. Stretches
 that ran side by side are joined by `--merge a.json b.json --json benchmarks/results/fuzz.json`.
 """
@@ -78,7 +79,12 @@ def chunk(first: int, stop: int) -> dict[str, Any]:
         totals["free_batch"] += len(seeds) * how["full"]
         totals["other_factor"] += len(seeds) * how["other"]
         at = seeds.stop
-    return {**totals, "operators": dict(operators), "failures": failures}
+    return {
+        **totals,
+        "operators": dict(operators),
+        "failures": failures,
+        "code": {CODE: totals["networks"]},
+    }
 
 
 def told(outcome: Outcome, seeds: list[int]) -> list[dict[str, Any]]:
@@ -101,6 +107,15 @@ def generator() -> str:
     return digest.hexdigest()[:12]
 
 
+def code() -> str:
+    """Hash of what is put to the test: the graph as it is read, the rules, surgery."""
+    digest = hashlib.sha256()
+    for folder in ("coupling", "model", "surgery"):
+        for path in sorted((ROOT / "edgeprune" / folder).glob("*.py")):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
 def merged(known: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     """Totals of two stretches of seeds."""
     return {
@@ -108,6 +123,7 @@ def merged(known: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
         **{key: known[key] + new[key] for key in COUNTED},
         "operators": dict(Counter(known["operators"]) + Counter(new["operators"])),
         "failures": known["failures"] + new["failures"],
+        "code": dict(Counter(known["code"]) + Counter(new["code"])),
     }
 
 
@@ -153,12 +169,14 @@ def others(known: list[dict[str, Any]], own: dict[str, Any]) -> list[dict[str, A
 def fuzz(count: int, start: int, path: Path | None) -> dict[str, Any]:
     """Check seeds start..start+count-1, going on from what the file holds."""
     blank: dict[str, Any] = {**dict.fromkeys(COUNTED, 0), "operators": {}, "failures": [], "seconds": 0.0}
+    blank["code"] = {}
     header = {"start": start, "generator": generator(), "torch": torch.__version__}
     known = records(path)
     found: dict[str, Any] = {**header, **blank, "earlier": others(known, header)}
     for old in known:
         if path and all(old[k] == v for k, v in header.items()):
-            found |= old | {"failures": again(old["failures"])}
+            held = old.get("code", {"unknown": old["networks"]})
+            found |= old | {"failures": again(old["failures"]), "code": held}
             write_json(path, found | coverage(found))
     while found["networks"] < count:
         began = time.monotonic()
@@ -178,7 +196,8 @@ def join(paths: list[Path], path: Path | None) -> dict[str, Any]:
     Raises:
         SystemExit: another generator or torch, or seeds that are missing or counted twice.
     """
-    first, *rest = sorted((json.loads(p.read_text()) for p in paths), key=lambda found: found["start"])
+    read = [{"code": {}} | json.loads(p.read_text()) for p in paths]
+    first, *rest = sorted(read, key=lambda found: found["start"])
     for other in rest:
         if any(other[key] != first[key] for key in ("generator", "torch")):
             raise SystemExit(f"the stretch from seed {other['start']} is of another generator or torch")
@@ -190,6 +209,9 @@ def join(paths: list[Path], path: Path | None) -> dict[str, Any]:
     if path:
         write_json(path, first)
     return first
+
+
+CODE = code()  # as it was imported, whatever happens to the files meanwhile
 
 
 def main() -> int:
