@@ -13,8 +13,8 @@ With --json the totals are written after every 40 networks, and a run goes on wh
 file ends: seeds that failed are tried again first, the others once per generator (the
 file names the one that drew them; another generator starts over, and the record of the one
 before moves to `earlier`). `code` says how many networks each state of the rules and of surgery
-was held to, by a hash of its files; the last is the newest. The table says which operators the rules know and how many nodes
-of each were held to the property, by any generator, and why the others were not. Stretches
+was held to, by a hash of its files. The table says which operators the rules know and how many
+nodes of each were held to the property, by any generator, and why the others were not. Stretches
 that ran side by side are joined by `--merge a.json b.json --json benchmarks/results/fuzz.json`.
 """
 
