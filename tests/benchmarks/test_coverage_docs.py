@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
 
 from benchmarks import coverage_summary
+from edgeprune.model.trace import trace
 
 ROOT = Path(__file__).parents[2]
 ROWS = json.loads((ROOT / "benchmarks/results/coverage.json").read_text())["rows"]
@@ -40,3 +47,26 @@ def test_a_row_of_other_code_is_marked_and_named():
     (old,) = [line for line in page.splitlines() if line.startswith("| b ")]
     assert old.endswith("○ abc |")
     assert "| hf_c | died / x |" in page and "| d | never measured |" in page
+
+
+def test_the_share_of_a_detector_weighs_its_parts_by_channels(monkeypatch):
+    """A box head with nothing free made whole detectors 0.0."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    parts = importlib.import_module("coverage_parts")
+    rows = [{"free_share": 0.9, "channels": 90}, {"free_share": 0.0, "channels": 10}]
+    assert parts.joint_share(rows) == 0.81
+    assert parts.joint_share([]) == 0.0
+
+
+@pytest.mark.parametrize("names", [("a",), ("a", "b")])
+def test_a_row_from_transformers_has_a_free_batch(monkeypatch, names):
+    """Eight samples run through what was traced with two; with a fixed batch no such row can be measured."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    wrapped = importlib.import_module("coverage_transformers").Named
+
+    class Model(nn.Module):
+        def forward(self, a, b=None, *, twice):
+            return SimpleNamespace(logits=a * 2 if b is None else a + b, twice=twice)
+
+    given = trace(wrapped(Model(), names, "logits", twice=True).eval(), (torch.randn(2, 3),) * len(names))
+    assert all(given.dynamic)
