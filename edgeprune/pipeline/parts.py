@@ -15,7 +15,6 @@ Elsewhere: finding the parts (model.parts), slicing a class (surgery.apply), who
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -40,7 +39,7 @@ from edgeprune.planning import parse_share, uniform
 from edgeprune.planning.groups import largest
 from edgeprune.recovery import compensate, recalibrate
 from edgeprune.surgery import analyse, cut
-from edgeprune.surgery.apply import apply_recipe, proven
+from edgeprune.surgery.apply import apply_recipe, copied, proven
 from edgeprune.surgery.recipe import recipe
 
 pytree = torch.utils._pytree
@@ -150,7 +149,7 @@ def prune_parts(
         DataError: a criterion that needs data, and none reached a part.
     """
     share, name = parse_share(str(macs), "macs"), type(model).__name__
-    own = copy.deepcopy(model).eval()
+    own = copied(model).eval()
     call = _caller(example_inputs)
     try:
         spent = macs_by_path(own, call)

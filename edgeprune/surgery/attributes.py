@@ -4,7 +4,7 @@
 number (or sequence of them) that a user's module keeps, the sizes that such a number became
 inside that module. Which offer is right, the caller proves by running the module.
 
-Guarantee: a layer of torch that cannot hold the sliced weights is refused, with its line.
+Guarantee: the layers of torch that cannot hold the sliced weights are refused, all at once, with their lines.
 Elsewhere: slicing and the proof (apply).
 """
 
@@ -28,6 +28,7 @@ from edgeprune.surgery.sizes import Sizes
 Changes = dict[str, tuple[Any, Any]]
 Put = Callable[..., None]
 TRIALS = 64
+SHOWN = 5  # refused layers that a message describes; its tip has all
 
 
 def update_layers(module: nn.Module, where: dict[str, str], choice: Choice) -> Changes:
@@ -42,6 +43,8 @@ def update_layers(module: nn.Module, where: dict[str, str], choice: Choice) -> C
         TraceError: recurrent layers of different widths in one module, or attention with fewer heads.
     """
     changed: Changes = {}
+    recurrent: list[str] = []  # what torch's classes cannot express
+    attention: list[str] = []
 
     def put(path: str, layer: nn.Module, **values: Any) -> None:
         for name, new in values.items():
@@ -74,10 +77,31 @@ def update_layers(module: nn.Module, where: dict[str, str], choice: Choice) -> C
         elif isinstance(layer, nn.RNNCellBase):
             put(path, layer, input_size=layer.weight_ih.shape[1], hidden_size=layer.weight_hh.shape[1])
         elif isinstance(layer, nn.RNNBase):
-            _recurrent(path, layer, put, where)
+            recurrent += _recurrent(path, layer, put, where)
         elif isinstance(layer, nn.MultiheadAttention):
-            _attention(path, layer, put, where)
+            attention += _attention(path, layer, put, where)
+    if recurrent or attention:
+        raise _refusal(module, recurrent, attention)
     return changed
+
+
+def _refusal(module: nn.Module, recurrent: list[str], attention: list[str]) -> TraceError:
+    """Every layer that cannot be expressed, and the options that keep them all.
+
+    Attention that fits this time is kept too: with the others whole, the next plan may take its heads.
+    """
+    found, steps = list(recurrent), []
+    if recurrent:
+        steps.append("write recurrent layers of different widths as modules of one layer each")
+    if attention:
+        shown = "; ".join(attention[:SHOWN])
+        shown += f"; and {len(attention) - SHOWN} more" if len(attention) > SHOWN else ""
+        found.append(f"{shown}: torch's class has one embed_dim and one head width for both")
+        paths = [p for p, layer in module.named_modules() if isinstance(layer, nn.MultiheadAttention)]
+        options = " ".join(f"--keep {p}" for p in paths if p)
+        steps.append(f"prune again with {options}, which leaves attention whole" if options else "")
+    steps.append("use the pruned .pt2, which needs no class")
+    return TraceError("; ".join(found), tip="; or ".join(s for s in steps if s))
 
 
 def _convolution(path: str, layer: Any, shape: tuple[int, ...], put: Put, *, by_position: bool) -> None:
@@ -90,36 +114,42 @@ def _convolution(path: str, layer: Any, shape: tuple[int, ...], put: Put, *, by_
     put(path, layer, groups=groups, in_channels=inputs, out_channels=outputs)
 
 
-def _recurrent(path: str, layer: Any, put: Put, where: dict[str, str]) -> None:
-    """One module has one hidden size: all its layers must have kept equally many units."""
-    widths = [getattr(layer, f"weight_hh_l{i}").shape[1] for i in range(layer.num_layers)]
-    if len(set(widths)) > 1:
-        raise TraceError(
-            f"nn.{type(layer).__name__} '{path}' at {where.get(path, path)}: its layers keep"
-            f" {', '.join(map(str, widths))} units, and one nn.{type(layer).__name__} has one hidden_size",
-            tip=f"write it as {layer.num_layers} modules of one layer, or use the pruned .pt2, which needs no"
-            " class",
-        )
+def _recurrent(path: str, layer: Any, put: Put, where: dict[str, str]) -> list[str]:
+    """One module has one hidden size: all its layers must have kept equally many units; else the refusal."""
+    sizes = range(layer.num_layers)
+    gates = {"LSTM": 4, "GRU": 3}.get(layer.mode, 1)
+    widths = [getattr(layer, f"weight_hh_l{i}").shape[0] // gates for i in sizes]
+    projected = [getattr(layer, f"weight_hr_l{i}").shape[0] for i in sizes if layer.proj_size]
+    for kept, name in (widths, "hidden_size"), (projected, "proj_size"):
+        if len(set(kept)) > 1:
+            return [
+                f"nn.{type(layer).__name__} '{path}' at {where.get(path, path)}: its layers keep"
+                f" {', '.join(map(str, kept))} units, and one nn.{type(layer).__name__} has one {name}"
+            ]
     put(path, layer, hidden_size=widths[0], input_size=layer.weight_ih_l0.shape[1])
+    put(path, layer, proj_size=projected[0] if projected else 0)
     layer._init_flat_weights()
+    return []
 
 
-def _attention(path: str, layer: Any, put: Put, where: dict[str, str]) -> None:
-    """torch computes heads x head width = embed_dim: fewer heads fit where the outer width fell alike."""
+def _attention(path: str, layer: Any, put: Put, where: dict[str, str]) -> list[str]:
+    """torch computes heads x head width = embed_dim: fewer heads fit where the outer width fell alike.
+
+    Gives the refusal, if there is one.
+    """
     outer = layer.out_proj.weight.shape[0]
     inner = layer.out_proj.weight.shape[1]
     old_width = layer.embed_dim // layer.num_heads
     if (outer, inner) == (layer.embed_dim, layer.embed_dim):
-        return
+        return []
     if inner != outer or inner % old_width:
         stay = f"{inner // old_width} of {layer.num_heads} heads stay"
         if inner % old_width:
             stay = f"heads of {old_width} channels become narrower"
-        raise TraceError(
+        return [
             f"nn.MultiheadAttention '{path}' at {where.get(path, path)}: {stay}, {inner} channels inside and"
-            f" {outer} outside, and torch's class has one embed_dim and one head width for both",
-            tip=f"--keep {path} leaves its heads whole; or use the pruned .pt2, which needs no class",
-        )
+            f" {outer} outside"
+        ]
     keys, values = (
         (outer, outer)
         if layer._qkv_same_embed_dim
@@ -128,6 +158,7 @@ def _attention(path: str, layer: Any, put: Put, where: dict[str, str]) -> None:
     put(
         path, layer, embed_dim=outer, num_heads=inner // old_width, head_dim=old_width, kdim=keys, vdim=values
     )
+    return []
 
 
 class Guesses:

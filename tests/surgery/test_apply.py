@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import nets
 import numpy as np
 import pytest
@@ -123,6 +125,63 @@ def test_torch_attention_loses_a_head_where_the_outer_width_falls_by_a_head():
     assert applied.attributes["attend.num_heads"] == (4, 3)
     expected = run(cut(traced, couplings, removed).graph, inputs)[0]
     assert torch.allclose(applied.module(*inputs), expected, rtol=0, atol=1e-9)
+
+
+class Encoded(nn.Module):
+    """torch's own encoder: its layers share the outer width, and each layer's attention has one of its own."""
+
+    def __init__(self):
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(8, 4, 12, batch_first=True)
+        self.stem, self.encoder = nn.Linear(5, 8), nn.TransformerEncoder(layer, 2)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.head(self.encoder(self.stem(x)))
+
+
+def test_all_attention_that_cannot_be_expressed_is_named_at_once_and_the_tip_works():
+    """A tip for the first layer alone led to the same refusal of the second."""
+    torch.manual_seed(0)
+    net, inputs = Encoded().double().eval(), (torch.randn(2, 6, 5, dtype=torch.float64),)
+    traced = nets.quick_trace(net, inputs)
+    couplings = analyse(traced)
+    removed = removal(couplings, stem_dot_weight__0=[1])
+    paths = [f"encoder.layers.{i}.self_attn" for i in range(2)]
+    with pytest.raises(TraceError) as error:
+        apply_recipe(net, recipe(traced, couplings, removed), inputs, traced)
+    assert all(f"'{path}' at test_apply.py:" in error.value.message for path in paths)
+    assert f"--keep {paths[0]} --keep {paths[1]}, which" in error.value.tip
+    removed = removal(couplings, **{"encoder_dot_layers_dot_1_dot_linear1_dot_weight__0": [2, 7]})
+    apply_recipe(net, recipe(traced, couplings, removed), inputs, traced)
+
+
+class Reshaped(nn.Module):
+    """Two widths that are attributes, with the same value; then the number itself, three lines below."""
+
+    def __init__(self):
+        super().__init__()
+        self.heads, self.width = 4, 4
+        self.qkv, self.out = nn.Linear(8, 48), nn.Linear(16, 4)
+
+    def forward(self, x):
+        n, t, _ = x.shape
+        q, k, v = self.qkv(x).view(n, t, 3, self.heads, self.width).permute(2, 0, 3, 1, 4)
+        y = torch.nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+        return self.out(
+            y.reshape(n, t, 16),
+        )
+
+
+def test_the_guess_that_got_furthest_gives_the_line():
+    """The first guess takes heads and width for the same number and fails where the forward is right."""
+    torch.manual_seed(0)
+    net, inputs = Reshaped().double().eval(), (torch.randn(2, 6, 8, dtype=torch.float64),)
+    plan, _ = made(net, inputs)
+    source, start = inspect.getsourcelines(Reshaped.forward)
+    line = start + next(i for i, text in enumerate(source) if "y.reshape" in text)
+    with pytest.raises(TraceError, match=rf"does not reach: test_apply.py:{line}: shape"):
+        apply_recipe(net, plan, inputs)
 
 
 class Sized(nn.Module):
