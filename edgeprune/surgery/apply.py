@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import fx, nn
+from torch.nn.utils import parametrize
 from torch.overrides import TorchFunctionMode
 
 from edgeprune.coupling.components import BoolArray, Choice, Couplings
@@ -77,9 +78,10 @@ def apply_recipe(
     expected = run(small.graph, traced.inputs)
     fed = selected(small.graph, inputs) if recipe.get("inputs") else inputs
     sliced = copied(module)
+    made = _made_plain(sliced, [name for name, entry in recipe["tensors"].items() if entry["keep"]])
     _slice_tensors(sliced, {name: entry["keep"] for name, entry in recipe["tensors"].items()})
     sizes = Sizes(couplings, removed)
-    changed = update_layers(sliced, lines_of_modules(traced), couplings.choice)
+    changed = made | update_layers(sliced, lines_of_modules(traced), couplings.choice)
     failed: TraceError | None = None
     furthest = -1
     for beside in ({}, folded_buffers(module, traced, sizes)):
@@ -136,6 +138,32 @@ def copied(module: nn.Module) -> nn.Module:
     return copy.deepcopy(module, memo)
 
 
+def _made_plain(module: nn.Module, names: list[str]) -> dict[str, tuple[Any, Any]]:
+    """Make parameters of weights that are computed from others (weight norm, parametrisations).
+
+    A trace holds the weight alone, and the norm of a sliced weight is another than that of the whole one.
+    """
+    changed: dict[str, tuple[Any, Any]] = {}
+    for name in names:
+        path, _, last = name.rpartition(".")
+        owner = module.get_submodule(path)
+        if parametrize.is_parametrized(owner, last):
+            # torch's own way deletes the property from the class, which the user's module has as well
+            values = {n: getattr(owner, n).detach().clone() for n in owner.parametrizations}
+            owner.__class__ = parametrize.type_before_parametrizations(owner)
+            del owner.parametrizations
+            for n, value in values.items():
+                setattr(owner, n, nn.Parameter(value))
+        elif any(getattr(hook, "name", None) == last for hook in owner._forward_pre_hooks.values()):
+            for remove in (nn.utils.remove_weight_norm, nn.utils.remove_spectral_norm):
+                with contextlib.suppress(ValueError):  # it is not of this kind
+                    remove(owner, last)
+        else:
+            continue
+        changed[name] = ("computed", "a parameter")
+    return changed
+
+
 class _Steps(TorchFunctionMode):  # type: ignore[misc]
     """Counts the calls of torch that succeed."""
 
@@ -154,7 +182,7 @@ def _reached(sliced: nn.Module, inputs: tuple[torch.Tensor, ...]) -> int:
     """
     with torch.no_grad(), _Steps() as steps, contextlib.suppress(Exception):
         sliced(*inputs)
-    return steps.count
+    return int(steps.count)
 
 
 def removed_by(recipe: Mapping[str, Any], couplings: Couplings) -> BoolArray:

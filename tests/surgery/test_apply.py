@@ -128,7 +128,7 @@ def test_torch_attention_loses_a_head_where_the_outer_width_falls_by_a_head():
 
 
 class Encoded(nn.Module):
-    """torch's own encoder: its layers share the outer width, and each layer's attention has one of its own."""
+    """torch's own encoder: layers share the outer width, each one's attention has an inner width."""
 
     def __init__(self):
         super().__init__()
