@@ -69,3 +69,22 @@ class Cosine(Encoder):
         table = 16 * torch.sigmoid(self.mlp(self.places).view(t, t, -1).permute(2, 0, 1))
         y = (scores + table.unsqueeze(0)).softmax(-1) @ v
         return self.proj(y.transpose(1, 2).reshape(n, t, -1))
+
+
+@pattern("attention_pooled", SEQUENCE)
+class Pooled(Encoder):
+    """MViT: every head is pooled by one convolution, which a class token does not pass; both are joined."""
+
+    def __init__(self):
+        super().__init__()
+        self.pools = nn.ModuleList(nn.Conv1d(3, 3, 3, padding=1, groups=3, bias=False) for _ in range(3))
+
+    def pooled(self, x, pool):
+        n, h, t, d = x.shape
+        token, rest = torch.tensor_split(x, (1,), 2)
+        rest = pool(rest.transpose(2, 3).reshape(n * h, d, t - 1))
+        return torch.cat((token, rest.reshape(n, h, d, t - 1).transpose(2, 3)), 2)
+
+    def attend(self, q, k, v):
+        q, k, v = (self.pooled(x, pool) for x, pool in zip((q, k, v), self.pools, strict=True))
+        return (q @ k.mT).softmax(-1) @ v

@@ -93,6 +93,7 @@ def join(ties: Ties, operands: Sequence[Value], dim: int, shape: tuple[int, ...]
     Labels are matched by the dimensions other than `dim` that they depend on. An operand
     that is free there while another is not has nothing to follow, and is pinned.
     """
+    operands = _narrowed_to_partners(ties, operands, dim, where)
     keys: list[frozenset[int]] = []
     for value in operands:
         for label in value.labels:
@@ -120,6 +121,33 @@ def join(ties: Ties, operands: Sequence[Value], dim: int, shape: tuple[int, ...]
             for label in (x for part in parts for x in part):
                 ties.pin(label, f"{where} joins them with channels that are not free")
     return Value(shape, keep_alive(out))
+
+
+def _narrowed_to_partners(ties: Ties, operands: Sequence[Value], dim: int, where: str) -> list[Value]:
+    """Operands whose labels depend on no more dimensions than those of the branch that has fewest.
+
+    A branch that went through a convolution has only the width of its heads free; one that did not
+    (a class token) could lose heads or widths. Joined, both can lose widths alone.
+    """
+    found = []
+    for value in operands:
+        labels = []
+        for label in value.labels:
+            dims = frozenset(varying(label))
+            fewer = [
+                frozenset(varying(x)) for other in operands if other is not value for x in other.labels
+                if dim not in dims and frozenset(varying(x)) < dims and not _has(other, dims)
+            ]  # fmt: skip
+            target = min(fewer, key=len, default=dims)
+            taken = target != dims and _has(value, target)
+            left = None if taken else ties.collapse(label, set(dims - target), f"{where} joins branches")
+            labels.append(label if left is None else left)
+        found.append(Value(value.shape, tuple(labels)))
+    return found
+
+
+def _has(value: Value, dims: frozenset[int]) -> bool:
+    return any(frozenset(varying(label)) == dims for label in value.labels)
 
 
 def blocks(old: Sequence[int], new: Sequence[int]) -> Iterator[tuple[range, range]]:

@@ -334,7 +334,7 @@ def _counted(node: fx.Node) -> float:
             node.target(*args, **kwargs)
     except Exception:
         return 0.0
-    return counter.get_total_flops() / 2
+    return float(counter.get_total_flops()) / 2
 
 
 def blank(shape: Any) -> Any:

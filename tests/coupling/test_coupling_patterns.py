@@ -314,3 +314,14 @@ def test_what_is_compared_along_positions_leaves_channels_free():
     c = coupled("topk_channels")
     assert [free(of(c, f"{n}.weight")) for n in "ab"] == [6, 0]
     assert any("aten.topk at nets_compared.py" in p.reason for p in c.pins)
+
+
+def test_a_token_that_passes_no_convolution_loses_the_widths_that_the_others_lose():
+    """The convolution works on the width of every head, so widths stay free."""
+    c = coupled("attention_pooled")
+    q, k, v = (of(c, f"{n}.weight").reshape(4, 3) for n in "qkv")
+    assert np.array_equal(q, k)
+    for rows in (k, v):
+        assert (rows == rows[:1]).all()
+        assert len(set(rows[0]) - {-1}) == 3
+    assert c.exact[v].all()

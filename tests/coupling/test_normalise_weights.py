@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import nets
-import numpy as np
-import pytest
 import torch
 from torch import nn
 from torch.nn.utils import parametrizations, prune
 
-from edgeprune.errors import TraceError
 from edgeprune.model.load import load_model
 from edgeprune.model.trace import quiet, run, trace
 from edgeprune.surgery import analyse
-from edgeprune.surgery.apply import apply_recipe
-from edgeprune.surgery.recipe import recipe
 
 X = torch.linspace(-1, 1, 12).reshape(2, 6)
 
@@ -71,25 +66,6 @@ def test_a_user_s_own_parametrisation_is_computed_once():
     net = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 3))
     nn.utils.parametrize.register_parametrization(net[0], "weight", Symmetric())
     assert set(parameters(net)) == {"0.weight", "0.bias", "1.weight", "1.bias"}
-
-
-def test_a_class_that_computes_its_weights_is_refused_with_its_line():
-    """The recipe is for plain weights, which this class does not hold; the cut graph does."""
-
-    class Net(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.a, self.b = parametrizations.weight_norm(nn.Linear(6, 8)), nn.Linear(8, 3)
-
-        def forward(self, x):
-            return self.b(torch.relu(self.a(x)))
-
-    net = Net().eval()
-    traced = trace(net, (X,))
-    couplings = analyse(traced)
-    found = recipe(traced, couplings, np.arange(couplings.count) < 3)
-    with pytest.raises(TraceError, match=r"test_normalise_weights\.py:\d+"):
-        apply_recipe(net, found, (X,), traced)
 
 
 def test_a_file_with_every_norm_of_weights_loads_and_is_pruned(tmp_path):
