@@ -139,7 +139,9 @@ def _why(
         found = why(prepared.file.path, choice.shipped.path, run, threads=board.threads,
                     seconds=options.bench_seconds)  # fmt: skip
     where = "" if board.measures_target else f" on {machine_of(bench)}, not the target"
-    return tuple(f"why not faster{where}: {cause}" for cause in found.causes)
+    gained = all(row.changed and row.ratio.value < 1 for row in bench.ratios)
+    said = "where the time goes" if gained else "why not faster"
+    return tuple(f"{said}{where}: {cause}" for cause in found.causes)
 
 
 def _steps(prepared: Prepared, final: State) -> dict[str, npt.NDArray[np.float32]]:
