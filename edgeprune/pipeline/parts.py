@@ -70,7 +70,8 @@ class PrunedPart:
 class PrunedParts:
     """The model with its parts pruned, in evaluation mode.
 
-    missed: why modules are in no part. missed_macs: what each takes in one run on the example.
+    missed: why modules are in no part. missed_macs: what each takes in one run on the example, less the
+    parts inside it.
     outside: MACs of that run in no part, which are not pruned: the missed modules, and what forwards
     multiply themselves.
     """
@@ -165,9 +166,10 @@ def prune_parts(
             why = ", ".join(f"{path or name} ({reason})" for path, reason in list(missed.items())[:3])
             raise TraceError(f"no part of {name} can be exported: {why or 'it has no parameters'}")
         outside = max(0, spent.get("", 0) - sum(spent.get(part.path, 0) for part in parts))
+        took = {path: _apart(path, parts, spent) for path in missed}
         try:
             coupled = [_coupled(part) for part in parts]
-            asked = _shares(coupled, share, outside, _dearest(missed, spent))
+            asked = _shares(coupled, share, outside, _dearest(missed, took))
             seen = _samples(own, parts, data or ())
             done = [
                 _pruned(
@@ -185,7 +187,6 @@ def prune_parts(
             call(own)
     except Exception as error:
         raise ModelError(f"{name} does not run with its pruned parts: {first_line(error)}") from error
-    took = {path: spent.get(path, 0) for path in missed}
     return PrunedParts(own, tuple(record for _, record in done), missed, took, outside)
 
 
@@ -246,9 +247,15 @@ def _shares(coupled: list[_Coupled], share: float, outside: int, dearest: str) -
     return {path: max(low, least) for path, least in floor.items()}
 
 
-def _dearest(missed: dict[str, str], spent: dict[str, int]) -> str:
+def _apart(path: str, parts: list[Part], spent: dict[str, int]) -> int:
+    """MACs of a module, less those of the parts inside it."""
+    inside = sum(spent.get(part.path, 0) for part in parts if part.path.startswith(f"{path}."))
+    return max(0, spent.get(path, 0) - inside)
+
+
+def _dearest(missed: dict[str, str], took: dict[str, int]) -> str:
     """The three missed modules that take most, with the reasons."""
-    some = sorted((path for path in missed if spent.get(path)), key=lambda path: -spent[path])
+    some = sorted((path for path in missed if took[path]), key=lambda path: -took[path])
     return ", ".join(f"{path} ({missed[path]})" for path in some[:3])
 
 

@@ -239,8 +239,14 @@ class Missing(Levels):
 
 
 class Odd(nn.Conv2d):
+    """Has weights of its own and a part inside."""
+
+    def __init__(self, *sizes, **how):
+        super().__init__(*sizes, **how)
+        self.after = nn.Conv2d(64, 64, 1)
+
     def forward(self, x, options):
-        return super().forward(x) * float(options["stride"])
+        return self.after(super().forward(x) * float(options["stride"]))
 
 
 def test_the_budget_is_of_the_whole_model_and_what_no_part_holds_is_counted():
@@ -253,7 +259,7 @@ def test_the_budget_is_of_the_whole_model_and_what_no_part_holds_is_counted():
     ):
         edgeprune.prune_parts(net, x, macs=0.3)
     found = edgeprune.prune_parts(net, x, macs=0.9)
-    assert found.missed_macs["odd"] == odd
+    assert found.missed_macs["odd"] == odd and "odd.after" in [p.path for p in found.parts]
     assert found.outside == odd + 4 * 64 * 256 * 256
     assert found.macs[0] == found.outside + sum(p.macs[0] for p in found.parts)
     assert found.macs[1] <= 0.9 * found.macs[0]

@@ -184,6 +184,20 @@ def test_the_guess_that_got_furthest_gives_the_line():
         apply_recipe(net, plan, inputs)
 
 
+def test_computed_weights_become_parameters_and_the_class_that_was_given_keeps_them():
+    """Both kinds of weight norm are gone where a weight was sliced, and stay in the user's module."""
+    net, inputs = nets.build("weight_norm")
+    plan, expected = made(net, inputs)
+    applied = apply_recipe(net, plan, inputs)
+    assert torch.allclose(applied.module(*inputs), expected[0], rtol=0, atol=1e-9)
+    for name in "a.weight", "b.weight":
+        assert applied.attributes[name] == ("computed", "a parameter")
+        assert isinstance(applied.module.get_parameter(name), nn.Parameter)
+    held = dict(net.named_parameters())
+    assert {"a.parametrizations.weight.original0", "b.weight_g"} <= set(held)
+    assert net.a.weight.shape[0] > applied.module.a.weight.shape[0]
+
+
 class Sized(nn.Module):
     """Keeps its sizes in a list, on the class, and as a product; two of the numbers are the same."""
 
