@@ -37,7 +37,8 @@ def fold_weights(graph: fx.GraphModule) -> None:
         values = {
             n: attribute(graph, str(n.target)) for m in inner for n in m.all_input_nodes if n not in inner
         }
-        if any(_is_mask(v) for n, v in values.items() if n not in sources):
+        shapes = {values[n].shape for n in sources}
+        if any(_is_mask(v) and v.shape in shapes for n, v in values.items() if n not in sources):
             continue
         trained = any(values[n].requires_grad for n in sources)
         for node in inner:
@@ -82,7 +83,7 @@ def _inner(graph: fx.GraphModule, sources: list[fx.Node]) -> list[fx.Node]:
 
 
 def _is_mask(value: torch.Tensor) -> bool:
-    return value.dim() > 1 and bool(((value == 0) | (value == 1)).all())
+    return bool(((value == 0) | (value == 1)).all())
 
 
 def _constant(graph: fx.GraphModule, node: fx.Node) -> bool:
