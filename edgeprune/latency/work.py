@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from edgeprune.coupling.components import BoolArray, Couplings
+from edgeprune.coupling.components import BoolArray, Cost, Couplings
 from edgeprune.model.graph import attribute, shape_of
 from edgeprune.model.trace import Trace
 
@@ -48,11 +48,14 @@ class Work:
     def __init__(self, traced: Trace, couplings: Couplings) -> None:
         self.couplings = couplings
         batch = len(traced.inputs[0]) if traced.inputs and traced.inputs[0].dim() else 1
-        costs = {c.node: c for c in couplings.costs}
+        costs: dict[str, list[Cost]] = {}  # a recurrent operator has one per layer and gate matrix
+        for entry in couplings.costs:
+            costs.setdefault(entry.node, []).append(entry)
         layers = {layer.node: layer for layer in couplings.layers}
         macs: list[tuple[float, tuple[int, ...]]] = []
         written: list[tuple[float, tuple[int, ...]]] = []
         weights: list[tuple[float, tuple[int, ...]]] = []
+        owners: list[int] = []
         self.kinds: list[str] = []
         for node in traced.graph.graph.nodes:
             if node.op != "call_function" or not couplings.values.get(node.name) or "val" not in node.meta:
@@ -61,8 +64,9 @@ class Work:
             dims = [d for d in shape or () if isinstance(d, int)]
             factors = tuple(e for dim in couplings.values[node.name][0] for e in dim)
             written.append(self._spread(float(np.prod(dims)) / max(batch, 1), factors))
-            cost = costs.get(node.name)
-            macs.append((cost.coefficient, cost.factors) if cost else (0.0, ()))
+            cost = costs.get(node.name, [])
+            macs += [(c.coefficient, c.factors) for c in cost]
+            owners += [len(written) - 1] * len(cost)
             layer = layers.get(node.name)
             name = layer.weight if layer else None
             if layer is None or name is None:
@@ -75,11 +79,14 @@ class Work:
             taps = int(np.prod(tensor.shape[2:]))
             self.kinds.append("grouped" if layer.groups > 1 else "spatial" if taps > 1 else "pointwise")
         self._macs, self._written, self._weights = (_Products(rows) for rows in (macs, written, weights))
+        self._owners = np.array(owners, dtype=np.int64)
 
     def at(self, removed: BoolArray) -> Amounts:
         """Amounts after a removal; boolean, shape (couplings.count,)."""
         kept = np.append(self.couplings.kept(removed), 1).astype(np.float64)
-        return Amounts(self._macs.at(kept), self._written.at(kept), self._weights.at(kept))
+        found = np.bincount(self._owners, self._macs.at(kept), len(self.kinds))
+        macs = np.asarray(found, dtype=np.float64)
+        return Amounts(macs, self._written.at(kept), self._weights.at(kept))
 
     def _spread(self, whole: float, extents: tuple[int, ...]) -> tuple[float, tuple[int, ...]]:
         """A whole amount as a coefficient of the product of these extents' sizes."""

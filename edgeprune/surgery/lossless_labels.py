@@ -71,7 +71,9 @@ def finalise(x: torch.Tensor) -> torch.Tensor:
 
 
 def bits(value: torch.Tensor) -> torch.Tensor:
-    """Labels of constants: equal values, equal labels, whatever their dtype."""
+    """Labels of constants: equal real values, equal labels, whatever their dtype."""
+    if value.is_complex():
+        return mix(bits(value.real), bits(value.imag))
     return finalise((value.detach().double() + 0.0).contiguous().view(torch.int64))
 
 

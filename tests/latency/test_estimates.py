@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from profile_samples import small_network
 
 from edgeprune.device.emulation import find_sandbox
@@ -11,6 +12,8 @@ from edgeprune.latency.instructions import fit
 from edgeprune.latency.measuring import draw_widths
 from edgeprune.latency.resizing import keep_shares
 from edgeprune.latency.work import Work
+from edgeprune.model.trace import trace
+from edgeprune.surgery import analyse
 from edgeprune.targets import load_target
 
 
@@ -28,6 +31,16 @@ def test_work_is_the_arithmetic_that_couplings_count(network):
     dense = work.at(np.zeros(couplings.count, bool))
     assert dense.weights.sum() == 16 * 3 * 9 + 32 * 16 * 9 + 10 * 32
     assert dense.written.max() == 32 * 8 * 8
+
+
+def test_every_matrix_of_a_recurrent_operator_counts():
+    """One operator with two layers in two directions does all the arithmetic that couplings count."""
+    net = torch.nn.LSTM(6, 5, num_layers=2, bidirectional=True, batch_first=True).eval()
+    traced = trace(net, (torch.randn(2, 7, 6),))
+    couplings = analyse(traced)
+    removed = np.zeros(couplings.count, bool)
+    assert couplings.macs(removed) > 0
+    assert Work(traced, couplings).at(removed).macs.sum() == pytest.approx(couplings.macs(removed))
 
 
 def test_a_roofline_is_called_an_estimate_and_falls_with_removal(network):

@@ -18,6 +18,7 @@ from edgeprune.model.trace import run, trace
 from edgeprune.surgery import analyse
 from edgeprune.surgery.cut import cut
 from edgeprune.surgery.lossless import apply_mask, certify, lossless
+from edgeprune.surgery.lossless_labels import bits
 
 torch.set_num_threads(1)  # tiny tensors: threads only wait for each other
 
@@ -600,3 +601,10 @@ def test_a_mask_of_another_model_is_refused():
     traced, couplings, inputs = fresh(Valid, 3, 7, 7)
     with pytest.raises(MaskError, match="'nope'"):
         lossless(traced, couplings, Mask({"nope": np.ones(2, bool)}), inputs)
+
+
+def test_complex_constants_that_differ_in_one_part_have_labels_of_their_own():
+    """A label without the imaginary part would call i and 0 the same constant."""
+    found = bits(torch.tensor([0j, 1j, 1 + 0j, 1j]))
+    assert len(set(found.tolist())) == 3
+    assert found[1] == found[3]
