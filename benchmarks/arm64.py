@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 from recording import record, table
 
-from edgeprune.device.emulation import CPUS, need_sandbox
-from edgeprune.device.verify import verify_emulated
+from edgeprune.deploy.emulation import CPUS, need_sandbox
+from edgeprune.deploy.verify import verify_emulated
 from edgeprune.errors import EdgepruneError, ParityError
 
 

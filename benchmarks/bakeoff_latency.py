@@ -19,13 +19,13 @@ import torch
 
 from benchmarks import bakeoff
 from benchmarks.bakeoff_net import bench_of
-from edgeprune.bench import run_bench
 from edgeprune.criteria.base import rank_in_groups
-from edgeprune.model.trace import reexport
-from edgeprune.onnxfile import export_onnx
-from edgeprune.planning import uniform
+from edgeprune.export.export import export_onnx
+from edgeprune.graph.trace import reexport
+from edgeprune.measure.host import run_bench
 from edgeprune.records import to_json
-from edgeprune.surgery import cut
+from edgeprune.search.groups import uniform
+from edgeprune.surgery.cut import cut
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -15,17 +15,19 @@ import numpy as np
 import torch
 
 from benchmarks.bakeoff_table import packed
-from edgeprune.capture import Statistics, capture
+from edgeprune.calibration.capture import Statistics, capture
+from edgeprune.coupling.analysis import analyse
 from edgeprune.criteria import Context, score
 from edgeprune.data import open_data
-from edgeprune.model.features import open_features
-from edgeprune.model.run import batches, outputs
-from edgeprune.model.trace import Trace, trace
-from edgeprune.planning import Curve, allocate, uniform
+from edgeprune.graph.execution import batches, outputs
+from edgeprune.graph.features import open_features
+from edgeprune.graph.trace import Trace, trace
 from edgeprune.recovery import FineTune, compensate, finetune, recalibrate
 from edgeprune.recovery.finetune import penultimate
-from edgeprune.recovery.sensitivity import sensitivity
-from edgeprune.surgery import analyse, cut
+from edgeprune.search.allocate import allocate
+from edgeprune.search.groups import Curve, uniform
+from edgeprune.search.sensitivity import sensitivity
+from edgeprune.surgery.cut import cut
 
 OUTSIDE = ("tp-l2", "tp-taylor", "tp-bn-scale")
 SCRATCH = "scratch"

@@ -21,14 +21,13 @@ import torch
 
 from benchmarks import bakeoff, bakeoff_table
 from benchmarks.bakeoff_net import Bench, bench_of
-from edgeprune.capture import capture
+from edgeprune.calibration.capture import capture
 from edgeprune.criteria import Context, ib_gauss, score
-from edgeprune.pipeline.options import Options
-from edgeprune.pipeline.state import State, advance
-from edgeprune.planning import uniform
-from edgeprune.planning.groups import in_order
 from edgeprune.recovery import compensate, recalibrate
-from edgeprune.surgery import retrace
+from edgeprune.search.groups import in_order, uniform
+from edgeprune.search.state import State, advance
+from edgeprune.session.options import Options
+from edgeprune.surgery.cut import retrace
 
 NET, RATIO, FIRST = "fashion_resnet", 0.25, 0.5
 RECOVERIES = ["compensate", "finetune"]

@@ -36,9 +36,10 @@ STEPS = ("functional", "coupling", "plan", "surgery")
 
 def ours(model: torch.nn.Module, program: torch.export.ExportedProgram) -> dict[str, float]:
     """Seconds per step; the program was exported before."""
-    from edgeprune.model.trace import trace
-    from edgeprune.planning import uniform
-    from edgeprune.surgery import analyse, cut
+    from edgeprune.coupling.analysis import analyse
+    from edgeprune.graph.trace import trace
+    from edgeprune.search.groups import uniform
+    from edgeprune.surgery.cut import cut
 
     clock = [time.perf_counter()]
     traced = trace(program)
@@ -115,8 +116,8 @@ def interval(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
 def growth(repeats: int) -> dict[str, Any]:
     """Coupling of a bottleneck residual network at width ×1, ×2, ×4, in turns."""
     from edgeprune.coupling.couple import couple
-    from edgeprune.model.trace import trace
-    from edgeprune.surgery import cut
+    from edgeprune.graph.trace import trace
+    from edgeprune.surgery.cut import cut
 
     nets = {}
     for factor in (1, 2, 4):
@@ -152,7 +153,7 @@ def growth(repeats: int) -> dict[str, Any]:
 
 
 def _export(model: torch.nn.Module, image: torch.Tensor) -> torch.export.ExportedProgram:
-    from edgeprune.model.trace import export
+    from edgeprune.graph.trace import export
 
     return export(model, (image,))
 

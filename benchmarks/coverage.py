@@ -114,7 +114,7 @@ def enliven(model: Any, inputs: Any) -> None:
 
 def measure_module(model: Any, inputs: tuple[Any, ...]) -> dict[str, Any]:
     """The row of one traceable module; `inputs` hold eight samples."""
-    from edgeprune.model.trace import trace
+    from edgeprune.graph.trace import trace
 
     began = time.monotonic()
     traced = trace(model, tuple(x[:2] for x in inputs))
@@ -128,8 +128,9 @@ def measure_trace(
     """The row of one trace, and the trace cut to `target` of its MACs."""
     import numpy as np
 
-    from edgeprune.planning import uniform
-    from edgeprune.surgery import analyse, cut
+    from edgeprune.coupling.analysis import analyse
+    from edgeprune.search.groups import uniform
+    from edgeprune.surgery.cut import cut
 
     clock = [time.monotonic()]
 
@@ -181,7 +182,7 @@ def faded(small: Any, inputs: tuple[Any, ...]) -> bool:
     """
     import torch
 
-    from edgeprune.model.trace import run
+    from edgeprune.graph.trace import run
 
     with torch.no_grad():
         found = [y for y in run(small.graph, inputs) if y.is_floating_point() and len(y) > 1]
@@ -197,7 +198,7 @@ def recentre(small: Any, inputs: tuple[Any, ...]) -> None:
     import torch
     from torch import fx
 
-    from edgeprune.model.graph import attribute
+    from edgeprune.graph.module import attribute
 
     class Recentring(fx.Interpreter):  # type: ignore[misc]  # torch is untyped here
         def run_node(self, n: fx.Node) -> Any:
@@ -217,8 +218,9 @@ def parity(small: Any, inputs: tuple[Any, ...], lap: Any, seconds: dict[str, flo
     """Export the cut trace and compare ONNX Runtime with it on the eight samples."""
     import torch
 
-    from edgeprune.model.trace import reexport, run
-    from edgeprune.onnxfile import check_parity, export_onnx
+    from edgeprune.export.export import export_onnx
+    from edgeprune.export.parity import check_parity
+    from edgeprune.graph.trace import reexport, run
 
     program = reexport(small.graph, small.inputs, small.dynamic)
     seconds["retrace"] = lap()

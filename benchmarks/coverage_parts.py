@@ -11,9 +11,9 @@ from coverage import LIMIT, SAMPLES, SPREAD, TARGET, enliven, measure_trace
 from coverage_models import Row
 from torch import nn
 
-from edgeprune.model.parts import Part, exportable_parts, put_back
-from edgeprune.planning import uniform
-from edgeprune.surgery import analyse
+from edgeprune.coupling.analysis import analyse
+from edgeprune.graph.parts import Part, exportable_parts, put_back
+from edgeprune.search.groups import uniform
 
 
 def joint_target(parts: list[Part]) -> float:

@@ -21,16 +21,19 @@ from typing import Any
 import numpy as np
 from recording import RESULTS, record, table
 
-from edgeprune.bench import HostTimer, run_bench, why
-from edgeprune.data import accuracy, open_data, split
+from edgeprune.data import open_data, split
 from edgeprune.errors import EdgepruneError
-from edgeprune.onnxfile import int8_settings, quantise
-from edgeprune.pipeline import Progress
-from edgeprune.pipeline.exporting import file_outputs
-from edgeprune.pipeline.options import Clock
-from edgeprune.planning.bounds import paired_drop, share_interval
+from edgeprune.export.quantisation import quantise
+from edgeprune.export.quantisation_policy import int8_settings
+from edgeprune.measure.why import why
+from edgeprune.measure.host import run_bench
+from edgeprune.measure.operators import HostTimer
 from edgeprune.records import QuantiseResult, to_json
+from edgeprune.session.exporting import file_outputs
+from edgeprune.session.options import Clock, Progress
 from edgeprune.targets import load_target
+from edgeprune.tasks.bounds import paired_drop, share_interval
+from edgeprune.tasks.metrics import accuracy
 
 ROOT = Path(__file__).parent.parent
 FASHION = "/usr/share/datasets/fashion-mnist"

@@ -18,16 +18,16 @@ from benchmarks import bakeoff_table
 from benchmarks.bakeoff_net import Bench, bench_of
 from benchmarks.latency_outside import outside_removal
 from benchmarks.latency_prediction import profiled
-from edgeprune.bench import run_bench
-from edgeprune.bench.staircase import staircase
+from edgeprune.export.export import export_onnx
+from edgeprune.graph.trace import Trace, reexport
 from edgeprune.latency import Profile, cost_of
-from edgeprune.model.trace import Trace, reexport
-from edgeprune.onnxfile import export_onnx
-from edgeprune.planning import allocate
-from edgeprune.planning.groups import Cost
+from edgeprune.measure.host import run_bench
+from edgeprune.measure.staircase import staircase
 from edgeprune.records import to_json
+from edgeprune.search.allocate import allocate
+from edgeprune.search.groups import Cost
 from edgeprune.store import read_record, write_json
-from edgeprune.surgery import cut
+from edgeprune.surgery.cut import cut
 
 SHARES = {
     "latency": (0.7, 0.55, 0.43, 0.34, 0.27, 0.21),  # of the dense network's predicted milliseconds

@@ -23,16 +23,17 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from edgeprune.bench.host import RUNNER, read_answer
-from edgeprune.bench.timings import block_bootstrap
+from edgeprune.coupling.analysis import analyse
 from edgeprune.coupling.components import BoolArray, Couplings
+from edgeprune.export.export import export_onnx
+from edgeprune.graph.trace import Trace, reexport, trace
 from edgeprune.latency import Profile, cost_of, profile_model, read_profile
 from edgeprune.latency.measuring import TIMER
 from edgeprune.latency.resizing import keep_shares
-from edgeprune.model.trace import Trace, reexport, trace
-from edgeprune.onnxfile.export import export_onnx
+from edgeprune.measure.host import RUNNER, read_answer
+from edgeprune.measure.timings import block_bootstrap
 from edgeprune.store import write_json
-from edgeprune.surgery import analyse, cut
+from edgeprune.surgery.cut import cut
 from edgeprune.targets import load_target
 from examples import nets
 

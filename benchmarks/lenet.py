@@ -24,8 +24,8 @@ from torch import Tensor, nn
 
 from benchmarks import bakeoff, bakeoff_table
 from benchmarks.bakeoff_net import Bench, load_parts
-from edgeprune.model.features import kept_features
-from edgeprune.surgery import cut
+from edgeprune.graph.features import kept_features
+from edgeprune.surgery.cut import cut
 
 RATIOS = (0.25, 0.1, 0.05, 0.036)  # 97-71-33 keeps 3.6% of the multiply-adds of 784-300-100-10
 EPOCHS, TUNING, RATE, BATCH = 6, 10, 1e-3, 128

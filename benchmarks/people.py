@@ -22,14 +22,16 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from recording import RESULTS, record, table
 
+from edgeprune.coupling.analysis import analyse
 from edgeprune.criteria import Context, score
 from edgeprune.data import Dataset, open_data, split
-from edgeprune.model.load import load_model
-from edgeprune.model.run import batches, outputs
-from edgeprune.model.trace import Trace, trace
-from edgeprune.planning import paired_drop, uniform
+from edgeprune.frontend.load import load_model
+from edgeprune.graph.execution import batches, outputs
+from edgeprune.graph.trace import Trace, trace
 from edgeprune.recovery import FineTune, compensate, finetune, recalibrate
-from edgeprune.surgery import analyse, retrace
+from edgeprune.search.groups import uniform
+from edgeprune.surgery.cut import retrace
+from edgeprune.tasks.bounds import paired_drop
 from examples import wearable
 
 SHARE, BATCH, CALIBRATION = 0.3, 128, 1024

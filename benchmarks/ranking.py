@@ -25,12 +25,12 @@ import torch
 from scipy.stats import spearmanr
 
 from benchmarks.bakeoff_net import bench_of
-from edgeprune.capture import Statistics, capture
+from edgeprune.calibration.capture import Statistics, capture
 from edgeprune.coupling.components import Couplings
 from edgeprune.criteria import Context, score
-from edgeprune.model.run import batches
-from edgeprune.model.trace import run
-from edgeprune.recovery.sensitivity import loss_without
+from edgeprune.graph.execution import batches
+from edgeprune.graph.trace import run
+from edgeprune.search.sensitivity import loss_without
 
 RESULTS = Path(__file__).parent / "results"
 CRITERIA = ("ib-gauss", "ib-jmi", "ib-edge", "mrmr", "hsic-lasso", "vib", "taylor", "fpgm", "l2", "random")

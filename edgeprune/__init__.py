@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from edgeprune import information
     from edgeprune.api import compress
-    from edgeprune.pipeline.parts import prune_parts
+    from edgeprune.run.parts import prune_parts
 
 __all__ = ["__version__", "compress", "information", "prune_parts"]
 __version__ = "0.1.0"
@@ -24,7 +24,7 @@ def __getattr__(name: str) -> Any:
     if name == "compress":
         return importlib.import_module("edgeprune.api").compress
     if name == "prune_parts":
-        return importlib.import_module("edgeprune.pipeline.parts").prune_parts
+        return importlib.import_module("edgeprune.run.parts").prune_parts
     if name == "information":
         return importlib.import_module("edgeprune.information")
     raise AttributeError(f"module 'edgeprune' has no attribute {name!r}")

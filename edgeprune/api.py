@@ -20,17 +20,18 @@ from typing import Any, TypeAlias
 import torch
 
 from edgeprune.data import open_data
-from edgeprune.device.remote import Device
-from edgeprune.device.ssh import Remote
+from edgeprune.deploy.remote import Device
+from edgeprune.deploy.ssh import Remote
 from edgeprune.errors import BudgetError, DataError, ModelError
+from edgeprune.frontend.examples import examples_of_program, fixed_batch_note
+from edgeprune.frontend.load import LoadedModel
+from edgeprune.frontend.loaded import from_module, total_bytes
 from edgeprune.masks import fuse_pruned
-from edgeprune.model.examples import examples_of_program, fixed_batch_note
-from edgeprune.model.load import LoadedModel
-from edgeprune.model.loaded import from_module, total_bytes
-from edgeprune.pipeline import Options, Progress, Result
-from edgeprune.pipeline import compress as run
-from edgeprune.pipeline.hooked import NOTE, has_hooks, load_hooked
-from edgeprune.planning import Budget, parse_share
+from edgeprune.run.compress import compress as run
+from edgeprune.run.compress import Result
+from edgeprune.run.torch_prune_compat import NOTE, has_hooks, load_hooked
+from edgeprune.search.budget import Budget, parse_share
+from edgeprune.session.options import Options, Progress
 
 Examples: TypeAlias = torch.Tensor | Sequence[torch.Tensor]
 

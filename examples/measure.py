@@ -20,9 +20,9 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from edgeprune.bench import run_bench
 from edgeprune.errors import EdgepruneError, ModelError
-from edgeprune.onnxfile import export_onnx
+from edgeprune.export.export import export_onnx
+from edgeprune.measure.host import run_bench
 from edgeprune.records import to_json
 from examples import debian_text, fashion, nets, sequence_nets, training, wearable
 from examples.training import Part

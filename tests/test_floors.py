@@ -37,7 +37,7 @@ LAZY = ("onnxfile",)  # torch only inside the functions that export
 
 
 def unit(name: str) -> str | None:
-    """`edgeprune.model.load` → `model`; None for anything else and for the package itself."""
+    """`edgeprune.frontend.load` → `model`; None for anything else and for the package itself."""
     parts = name.split(".")
     return parts[1] if parts[0] == "edgeprune" and len(parts) > 1 else None
 
@@ -85,9 +85,9 @@ def test_modules_import_only_from_lower_floors():
 
 
 def test_the_runner_imports_only_what_a_device_has():
-    """bench/runner.py and the device's agent travel alone: the standard library, NumPy and onnxruntime."""
+    """measure/runner.py and the device's agent travel alone: the standard library, NumPy and onnxruntime."""
     allowed = {*sys.stdlib_module_names, "numpy", "onnxruntime"}
-    for name in ("bench/runner.py", "device/agent.py"):
+    for name in ("measure/runner.py", "deploy/agent.py"):
         found = {m.split(".")[0] for _, m in imports(ast.parse((PACKAGE / name).read_text()))}
         assert found <= allowed, f"{name}: {found - allowed}"
 

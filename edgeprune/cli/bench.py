@@ -52,8 +52,8 @@ def bench(
     The files take turns in one process, in an order shuffled each round; intervals are 95%. Where a
     second file is not faster, its operators are compared with the first one's, as by --why.
     """
-    from edgeprune.bench import run_bench
     from edgeprune.errors import BenchError
+    from edgeprune.measure.host import run_bench
     from edgeprune.records import to_json
 
     if explain and (len(models) != 2 or destination is not None):
@@ -67,7 +67,7 @@ def bench(
     if destination is None:
         result = run_bench(models, **settings)
     else:
-        from edgeprune.device.remote import device_bench
+        from edgeprune.deploy.remote import device_bench
 
         device = open_device(destination, device_python, ssh_config, accept_new_host_key)
         with device.remote:
@@ -78,7 +78,8 @@ def bench(
         len(models) == 2 and destination is None and bool(result.ratios) and result.ratios[0].ratio.high >= 1
     )
     if (explain or slow) and not result.emulated:
-        from edgeprune.bench import run_report, why
+        from edgeprune.measure.why import why
+        from edgeprune.measure.why import run_report
 
         names = ("threads", "batch", "seed", "inputs", "shapes")
         asked = {name: settings[name] for name in names} | {"seconds": min(seconds, 4.0)}

@@ -10,8 +10,8 @@ import click
 
 if TYPE_CHECKING:
     from edgeprune.data import Dataset
+    from edgeprune.frontend.load import LoadedModel
     from edgeprune.masks import Mask
-    from edgeprune.model.load import LoadedModel
 
 Command = Callable[..., Any]
 SHAPE_HELP = "Of one input, without batch; once per input."
@@ -74,8 +74,8 @@ def load_with_mask(
     model: Path, factory: str | None, input_shapes: tuple[str, ...], trust_pickle: bool
 ) -> tuple[LoadedModel, Mask | None]:
     """Load a model as the options say, with the mask that torch.nn.utils.prune left in it."""
-    from edgeprune.model.examples import parse_input_shape
-    from edgeprune.pipeline.hooked import load_hooked
+    from edgeprune.frontend.examples import parse_input_shape
+    from edgeprune.run.torch_prune_compat import load_hooked
 
     parsed = [parse_input_shape(text) for text in input_shapes]
     shapes, dtypes = [shape for shape, _ in parsed], [dtype for _, dtype in parsed]

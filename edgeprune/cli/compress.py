@@ -125,10 +125,10 @@ def compress(
     Every finished step is kept: the same command goes on where a stopped one was.
     """
     from edgeprune.cli.progress import Terminal
-    from edgeprune.pipeline import Options
-    from edgeprune.pipeline import compress as run
-    from edgeprune.planning import Budget, parse_share
     from edgeprune.report import render_table
+    from edgeprune.run.compress import compress as run
+    from edgeprune.search.budget import Budget, parse_share
+    from edgeprune.session.options import Options
 
     shares = {"macs": macs, "params": params}
     parsed = {k: None if v is None else parse_share(v, f"--{k}") for k, v in shares.items()}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from edgeprune.device.remote import Device
+    from edgeprune.deploy.remote import Device
     from edgeprune.records import Finding, VerifyResult
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -31,8 +31,8 @@ def device_options(command: Command) -> Command:
 
 def open_device(name: str, python: str, config: Path | None, accept_new: bool) -> Device:
     """The device behind an ssh name; leaving its `remote` ends the connection."""
-    from edgeprune.device.remote import Device
-    from edgeprune.device.ssh import Remote
+    from edgeprune.deploy.remote import Device
+    from edgeprune.deploy.ssh import Remote
 
     return Device(Remote(name, config=config, accept_new=accept_new), python)
 
@@ -67,7 +67,7 @@ def verify(
     --emulate runs the real aarch64 onnxruntime under QEMU and counts instructions; it never shows
     a time. --device compares with a board over ssh.
     """
-    from edgeprune.device.verify import verify_emulated, verify_on_device
+    from edgeprune.deploy.verify import verify_emulated, verify_on_device
     from edgeprune.records import to_json
 
     if not cpus and destination is None:
@@ -117,9 +117,10 @@ def ship(
     edgeprune ship --list pi@host:/srv/model          what is there
     edgeprune ship RUN --bundle FOLDER                only write the bundle
     """
+    from edgeprune.deploy.bundle import open_bundle, write_bundle
+    from edgeprune.deploy.shipping import list_releases, rollback
+    from edgeprune.deploy.shipping import ship as deliver
     from edgeprune.records import to_json
-    from edgeprune.ship import list_releases, open_bundle, rollback, write_bundle
-    from edgeprune.ship import ship as deliver
 
     if (back or listing) and destination is None and folder is not None:
         folder, destination = None, str(folder)
@@ -168,8 +169,8 @@ def doctor(
     accept_new_host_key: bool,
 ) -> int:
     """Say what is installed, what is missing and what to do; exit code 1 when something needed is missing."""
-    from edgeprune.device.doctor import diagnose_device, diagnose_host
-    from edgeprune.device.remote import make_environment
+    from edgeprune.deploy.doctor import diagnose_device, diagnose_host
+    from edgeprune.deploy.remote import make_environment
     from edgeprune.records import to_json
 
     if (make_venv or wheels) and destination is None:

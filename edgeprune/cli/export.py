@@ -43,9 +43,9 @@ def export(
     Parity is checked on samples of --data, else on seeded noise. Takes any model, also a pruned .pt2.
     """
     from edgeprune.cli.progress import Terminal
-    from edgeprune.pipeline.options import Clock
-    from edgeprune.pipeline.stages import analyse_model, export_model
     from edgeprune.records import to_json
+    from edgeprune.run.stages import analyse_model, export_model
+    from edgeprune.session.options import Clock
 
     path = output or Path(f"{model.stem}.onnx")
     writable(path)

@@ -12,7 +12,7 @@ from edgeprune.cli.common import choice_options, load, model_options
 from edgeprune.cli.text import aligned, shortened
 
 if TYPE_CHECKING:
-    from edgeprune.pipeline.inspection import Inspection
+    from edgeprune.run.inspect import Inspection
 
 
 @click.command("inspect")
@@ -31,9 +31,9 @@ def inspect(
     as_json: bool,
 ) -> None:
     """Show what can be removed from MODEL, and what cannot, with reasons. Needs no data."""
-    from edgeprune.pipeline.inspection import inspect_model
-    from edgeprune.pipeline.stages import analyse_model
     from edgeprune.records import to_json
+    from edgeprune.run.inspect import inspect_model
+    from edgeprune.run.stages import analyse_model
 
     loaded = load(model, factory, input_shapes, trust_pickle)
     found = inspect_model(analyse_model(loaded, keep=keep, heads=heads, groups=groups))
@@ -42,8 +42,8 @@ def inspect(
 
 def lines_of(found: Inspection) -> list[str]:
     """The result as a person reads it."""
-    from edgeprune.pipeline.costs import what_pins
     from edgeprune.report.words import count
+    from edgeprune.search.costs import what_pins
 
     inputs = ", ".join(
         f"{i['dtype']} {'×'.join(map(str, i['shape'])) or 'scalar'}"

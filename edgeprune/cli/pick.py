@@ -21,8 +21,8 @@ def pick(run: Path, point: str | None, output: Path | None, as_json: bool) -> No
     edgeprune pick RUN                      what there is: loss, latency, size
     edgeprune pick RUN plan-48              writes RUN-plan-48 with model.onnx
     """
-    from edgeprune.ship import choices
-    from edgeprune.ship import pick as take
+    from edgeprune.pareto.pick import choices
+    from edgeprune.pareto.pick import pick as take
 
     if point is None:
         found = choices(run)

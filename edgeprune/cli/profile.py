@@ -56,9 +56,9 @@ def profile(
     interrupted profile is taken up again by the same command. Plan with it: compress --profile FILE.
     """
     from edgeprune.cli.progress import Terminal
-    from edgeprune.device.identity import target_of
+    from edgeprune.deploy.identity import target_of
     from edgeprune.latency import profile_model
-    from edgeprune.pipeline.stages import analyse_model
+    from edgeprune.run.stages import analyse_model
     from edgeprune.targets import load_target
 
     target = load_target(target_name)

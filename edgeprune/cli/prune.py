@@ -18,9 +18,9 @@ from edgeprune.cli.common import (
 )
 
 if TYPE_CHECKING:
+    from edgeprune.frontend.load import LoadedModel
     from edgeprune.masks import Mask
-    from edgeprune.model.load import LoadedModel
-    from edgeprune.pipeline.pruning import Pruned
+    from edgeprune.run.prune import Pruned
 
 MASK_HELP = "npz of zeros and ones per weight, or `weights`: what is zero in them already."
 
@@ -73,10 +73,10 @@ def prune(
     --params more goes, until the budget is met. Masks of torch.nn.utils.prune in a state dict are found.
     """
     from edgeprune.cli.progress import Terminal
-    from edgeprune.pipeline.options import Clock
-    from edgeprune.pipeline.pruning import PruneSettings, prune_model, write_pruned
-    from edgeprune.pipeline.stages import analyse_model
-    from edgeprune.planning import parse_share
+    from edgeprune.run.prune import PruneSettings, prune_model, write_pruned
+    from edgeprune.run.stages import analyse_model
+    from edgeprune.search.budget import parse_share
+    from edgeprune.session.options import Clock
 
     shares = {
         k: None if v is None else parse_share(v, f"--{k}") for k, v in (("macs", macs), ("params", params))
@@ -105,8 +105,8 @@ def prune(
 
 def _mask(spec: str | None, hooks: Mask | None, loaded: LoadedModel, graph: Any) -> Mask | None:
     """The mask asked for; prune hooks that the file holds count too."""
+    from edgeprune.graph.module import state_tensors
     from edgeprune.masks import mask_from_zeros, read_mask
-    from edgeprune.model.graph import state_tensors
 
     if spec is None:
         return hooks

@@ -55,18 +55,20 @@ def quantise(
 
     Layers that 8 bits make slower, or that cost more accuracy than --max-drop, stay in float.
     """
-    from edgeprune.bench import HostTimer, run_bench
     from edgeprune.cli.progress import Terminal
-    from edgeprune.data import check_labels, open_data, resolve_metric, split
+    from edgeprune.data import check_labels, open_data, split
     from edgeprune.errors import DataError
-    from edgeprune.onnxfile import int8_settings, require_gain
-    from edgeprune.onnxfile import quantise as run
-    from edgeprune.onnxfile.files import load
-    from edgeprune.pipeline.exporting import file_outputs
-    from edgeprune.pipeline.options import Clock
-    from edgeprune.planning.bounds import paired_drop, share_interval
+    from edgeprune.export.files import load
+    from edgeprune.export.quantisation import quantise as run
+    from edgeprune.export.quantisation_policy import int8_settings, require_gain
+    from edgeprune.measure.host import run_bench
+    from edgeprune.measure.operators import HostTimer
     from edgeprune.records import to_json
+    from edgeprune.session.exporting import file_outputs
+    from edgeprune.session.options import Clock
     from edgeprune.targets import load_target
+    from edgeprune.tasks.bounds import paired_drop, share_interval
+    from edgeprune.tasks.metrics import resolve_metric
 
     device = load_target(target)
     if not anyway:

@@ -12,7 +12,7 @@ from edgeprune.cli.common import data_options, load, model_options, open_for, wr
 from edgeprune.cli.text import aligned
 
 if TYPE_CHECKING:
-    from edgeprune.pipeline.stages import Scored
+    from edgeprune.run.stages import Scored
 
 
 @click.command()
@@ -50,8 +50,8 @@ def score(
     With the same seed and sizes the samples are those that `edgeprune compress` takes.
     """
     from edgeprune.cli.progress import Terminal
-    from edgeprune.pipeline.options import Clock
-    from edgeprune.pipeline.stages import analyse_model, score_model, write_scores
+    from edgeprune.run.stages import analyse_model, score_model, write_scores
+    from edgeprune.session.options import Clock
 
     if output is not None:
         writable(output)

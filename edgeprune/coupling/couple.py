@@ -31,9 +31,9 @@ from edgeprune.coupling.movement import CYCLIC, MOVEMENT, join, move, roll
 from edgeprune.coupling.resolve import resolve
 from edgeprune.coupling.rules import RULES, Call, blank, elementwise, unknown
 from edgeprune.coupling.ties import Ties
-from edgeprune.model.features import is_selection
-from edgeprune.model.graph import attribute, concrete, shape_of, source_line
-from edgeprune.model.trace import Trace
+from edgeprune.graph.features import is_selection
+from edgeprune.graph.module import attribute, concrete, shape_of, source_line
+from edgeprune.graph.trace import Trace
 
 aten = torch.ops.aten
 # Same shape in and out, one element from one element, but without torch's pointwise tag: other names of

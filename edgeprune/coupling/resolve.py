@@ -19,7 +19,7 @@ from edgeprune.coupling.components import BoolArray, Cost, Couplings, IntArray, 
 from edgeprune.coupling.decide import decide, units_left
 from edgeprune.coupling.labels import Value, varying
 from edgeprune.coupling.ties import Ties
-from edgeprune.model.features import SELECTION, is_selection
+from edgeprune.graph.features import SELECTION, is_selection
 
 if TYPE_CHECKING:
     from edgeprune.coupling.couple import Atoms

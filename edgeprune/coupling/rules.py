@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from edgeprune.coupling.labels import Value, along, varying
 from edgeprune.coupling.ties import LayerAtoms, Ties
-from edgeprune.model.graph import concrete, shape_of
+from edgeprune.graph.module import concrete, shape_of
 
 aten = torch.ops.aten
 

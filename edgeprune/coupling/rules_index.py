@@ -14,7 +14,7 @@ from edgeprune.coupling.labels import Value, along, keep_alive, varying
 from edgeprune.coupling.movement import move
 from edgeprune.coupling.rules import Call, combine, rule
 from edgeprune.coupling.ties import Ties
-from edgeprune.model.features import is_selection
+from edgeprune.graph.features import is_selection
 
 aten = torch.ops.aten
 

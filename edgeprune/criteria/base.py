@@ -13,11 +13,11 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from edgeprune.capture import LayerStatistics, Statistics, mixing_layers
+from edgeprune.calibration.capture import LayerStatistics, Statistics, mixing_layers
 from edgeprune.coupling.components import Couplings, Layer
 from edgeprune.errors import CriterionError
-from edgeprune.model.graph import state_tensors
-from edgeprune.model.trace import Trace
+from edgeprune.graph.module import state_tensors
+from edgeprune.graph.trace import Trace
 
 FloatArray = npt.NDArray[np.float64]
 Function = TypeVar("Function", bound=Callable[..., Any])

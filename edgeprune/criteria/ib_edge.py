@@ -12,7 +12,7 @@ import numpy as np
 from scipy.stats import rankdata
 
 from edgeprune import information
-from edgeprune.capture import mixing_layers
+from edgeprune.calibration.capture import mixing_layers
 from edgeprune.criteria.base import (
     Context,
     Scores,

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeprune import information
-from edgeprune.capture import LayerStatistics, mixing_layers
+from edgeprune.calibration.capture import LayerStatistics, mixing_layers
 from edgeprune.coupling.components import Layer
 from edgeprune.criteria.base import (
     Context,

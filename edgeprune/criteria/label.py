@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from edgeprune import information
-from edgeprune.capture import mixing_layers
+from edgeprune.calibration.capture import mixing_layers
 from edgeprune.criteria.base import Context, FloatArray
 
 BINS = 32

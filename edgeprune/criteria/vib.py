@@ -18,11 +18,11 @@ import torch
 import torch.nn.functional as F
 from torch import fx
 
-from edgeprune.capture import mixing_layers
+from edgeprune.calibration.capture import mixing_layers
 from edgeprune.criteria.base import Context, Scores, broadcast, complete, measured, rank_in_groups
 from edgeprune.errors import CriterionError
-from edgeprune.model.run import tensors
-from edgeprune.model.trace import pytree, run
+from edgeprune.graph.execution import tensors
+from edgeprune.graph.trace import pytree, run
 
 STEPS, BATCH, RATE = 64, 64, 0.05
 GAMMA = 0.02  # nats of cross-entropy per nat let through a component, over the components of a layer

@@ -12,18 +12,13 @@ that names the file or the sample. torch is imported only where a source needs i
 from __future__ import annotations
 
 from edgeprune.data.dataset import Dataset, check_labels, iterate
-from edgeprune.data.metrics import Metric, accuracy, resolve_metric, top5
 from edgeprune.data.opening import open_data
 from edgeprune.data.splits import split
 
 __all__ = [
     "Dataset",
-    "Metric",
-    "accuracy",
     "check_labels",
     "iterate",
     "open_data",
-    "resolve_metric",
     "split",
-    "top5",
 ]

@@ -16,11 +16,11 @@ A cost is called with a removal, as planning wants it, and says what it is: `uni
 
 from __future__ import annotations
 
-from edgeprune.latency.belonging import check, require_network
 from edgeprune.latency.costs import LatencyCost, cost_of, explained
 from edgeprune.latency.holdout import whole_errors
 from edgeprune.latency.instructions import Counts, count
 from edgeprune.latency.measuring import profile_model
+from edgeprune.latency.profile_compatibility import check, require_network
 from edgeprune.latency.profiles import Profile, read_profile, write_profile
 from edgeprune.latency.roofline import roofline
 

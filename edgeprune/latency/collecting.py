@@ -14,16 +14,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgeprune.bench.timings import trust_warnings
 from edgeprune.coupling.components import Couplings
-from edgeprune.device.remote import Device
+from edgeprune.deploy.remote import Device
 from edgeprune.errors import BenchError
-from edgeprune.latency.belonging import fingerprint
+from edgeprune.graph.module import state_tensors
+from edgeprune.graph.trace import Trace
+from edgeprune.latency.profile_compatibility import fingerprint
 from edgeprune.latency.profiles import Layer, Point, Profile, Whole, Width
 from edgeprune.latency.resizing import Follows, Resizable
 from edgeprune.latency.sites import Owners, Site
-from edgeprune.model.graph import state_tensors
-from edgeprune.model.trace import Trace
+from edgeprune.measure.timings import trust_warnings
 from edgeprune.records import Interval, Target
 
 

@@ -19,10 +19,10 @@ import numpy.typing as npt
 
 from edgeprune.coupling.components import BoolArray, Couplings
 from edgeprune.errors import BenchError
+from edgeprune.graph.module import state_tensors
+from edgeprune.graph.trace import Trace
 from edgeprune.latency.fitting import Layers, Overhead, ShapeModel, fit_overhead, fit_shapes
 from edgeprune.latency.profiles import Profile, Whole, Width
-from edgeprune.model.graph import state_tensors
-from edgeprune.model.trace import Trace
 
 
 @dataclass

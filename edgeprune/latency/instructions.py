@@ -16,13 +16,13 @@ import numpy as np
 from scipy.optimize import nnls
 
 from edgeprune.coupling.components import BoolArray, Couplings
-from edgeprune.device.emulation import core_name, count_instructions, need_sandbox
+from edgeprune.deploy.emulation import core_name, count_instructions, need_sandbox
 from edgeprune.errors import BenchError
+from edgeprune.graph.trace import Trace
 from edgeprune.latency.costs import LatencyCost
 from edgeprune.latency.measuring import draw_widths
 from edgeprune.latency.resizing import Resizable
 from edgeprune.latency.work import Work
-from edgeprune.model.trace import Trace
 
 UNIT = "emulated instructions"
 

@@ -24,17 +24,17 @@ from typing import Any
 
 import numpy as np
 
-from edgeprune.bench.host import RUNNER, read_answer
-from edgeprune.bench.runner import machine
 from edgeprune.coupling.components import BoolArray, Couplings
-from edgeprune.device.remote import Device
+from edgeprune.deploy.remote import Device
 from edgeprune.errors import BenchError, DeviceError
+from edgeprune.graph.module import state_tensors
+from edgeprune.graph.trace import Trace
 from edgeprune.latency.collecting import Collected
 from edgeprune.latency.profiles import Profile, read_profile, write_profile
 from edgeprune.latency.resizing import BLOB, Resizable, keep_shares
 from edgeprune.latency.sites import find_sites
-from edgeprune.model.graph import state_tensors
-from edgeprune.model.trace import Trace
+from edgeprune.measure.host import RUNNER, read_answer
+from edgeprune.measure.runner import machine
 from edgeprune.records import Target
 from edgeprune.targets.matching import match
 

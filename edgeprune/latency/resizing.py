@@ -21,9 +21,9 @@ import numpy.typing as npt
 
 from edgeprune.coupling.components import BoolArray, Couplings
 from edgeprune.errors import BenchError
-from edgeprune.model.trace import Trace, reexport
-from edgeprune.onnxfile.export import export_onnx
-from edgeprune.surgery import cut
+from edgeprune.export.export import export_onnx
+from edgeprune.graph.trace import Trace, reexport
+from edgeprune.surgery.cut import cut
 
 IntArray = npt.NDArray[np.int64]
 PAGE, INLINE = 4096, 1024  # external data is mapped by pages; small tensors stay in the file

@@ -10,9 +10,9 @@ from __future__ import annotations
 import numpy as np
 
 from edgeprune.coupling.components import BoolArray, Couplings
+from edgeprune.graph.trace import Trace
 from edgeprune.latency.costs import LatencyCost
 from edgeprune.latency.work import Work
-from edgeprune.model.trace import Trace
 from edgeprune.records import Target
 
 UNIT = "estimated ms (roofline)"

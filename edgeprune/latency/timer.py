@@ -5,7 +5,7 @@
 Each file is opened twice. One session runs as a user would run it and gives the whole inference's
 time; the other has onnxruntime's own profiler on and gives the time of each operator in its place:
 fused as in the whole network, in the same layout, with the caches as the operators before left them.
-All take turns in an order shuffled each round (bench/runner.py says why).
+All take turns in an order shuffled each round (measure/runner.py says why).
 
 Guarantees: needs what the runner needs and nothing else; one JSON object with a schema number on
 stdout; under an emulator the files run once and no time is reported. Elsewhere: what the times mean.

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeprune.coupling.components import BoolArray, Cost, Couplings
-from edgeprune.model.graph import attribute, shape_of
-from edgeprune.model.trace import Trace
+from edgeprune.graph.module import attribute, shape_of
+from edgeprune.graph.trace import Trace
 
 FloatArray = npt.NDArray[np.float64]
 

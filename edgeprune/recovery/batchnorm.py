@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import fx
 
-from edgeprune.model.graph import attribute
-from edgeprune.model.trace import Trace
-from edgeprune.recovery.walk import Batches, Walk
+from edgeprune.graph.module import attribute
+from edgeprune.graph.trace import Trace
+from edgeprune.recovery.lockstep import Batches, Walk
 
 aten = torch.ops.aten
 TRAINING, MOMENTUM = 5, 6  # positions in aten.batch_norm's arguments

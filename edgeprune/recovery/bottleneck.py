@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from torch import fx
 
-from edgeprune.model.trace import pytree
-from edgeprune.statistics import SampleAxis, sample_axes
+from edgeprune.calibration.samples import SampleAxis, sample_axes
+from edgeprune.graph.trace import pytree
 
 aten = torch.ops.aten
 NOISE = 0.1

@@ -22,13 +22,13 @@ import numpy as np
 import torch
 from torch import fx
 
+from edgeprune.calibration.patches import MAX_FEATURES, patch_rows
 from edgeprune.coupling.components import BoolArray, Couplings, Layer
-from edgeprune.model.graph import attribute
-from edgeprune.model.trace import Trace
+from edgeprune.graph.module import attribute
+from edgeprune.graph.trace import Trace
+from edgeprune.recovery.lockstep import MEMORY, Walk
 from edgeprune.recovery.ridge import Moments, best_dual, best_ridge, held_out
-from edgeprune.recovery.walk import MEMORY, Walk
-from edgeprune.statistics.patches import MAX_FEATURES, patch_rows
-from edgeprune.surgery import cut
+from edgeprune.surgery.cut import cut
 
 aten = torch.ops.aten
 ROWS = 30_000

@@ -24,8 +24,8 @@ from torch import fx
 
 from edgeprune.data import Dataset
 from edgeprune.errors import CriterionError
-from edgeprune.model.run import swift, tensors
-from edgeprune.model.trace import Trace, run
+from edgeprune.graph.execution import swift, tensors
+from edgeprune.graph.trace import Trace, run
 from edgeprune.recovery.batchnorm import set_training
 from edgeprune.recovery.bottleneck import (
     Axes,

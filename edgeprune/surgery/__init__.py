@@ -1,12 +1,8 @@
 """Apply a removal to a Trace: slice tensors, rewrite shape constants, certify.
 
-`analyse` couples a trace and proves every movement map by a trial; `cut` removes.
-Elsewhere: which components to remove (planning), folding dead channels (lossless).
+cut       the trace without the removed components, proven by one run
+recipe    what was kept, for the user's own class; apply slices the class by it
+oracle    masked twins that tests compare with
+
+Elsewhere: which components to remove (search), removal that changes nothing (simplify).
 """
-
-from __future__ import annotations
-
-from edgeprune.surgery.cut import analyse, cut, retrace
-from edgeprune.surgery.oracle import masked, zeroed
-
-__all__ = ["analyse", "cut", "masked", "retrace", "zeroed"]

@@ -25,16 +25,17 @@ from torch import fx, nn
 from torch.nn.utils import parametrize
 from torch.overrides import TorchFunctionMode
 
+from edgeprune.coupling.analysis import analyse
 from edgeprune.coupling.components import BoolArray, Choice, Couplings
+from edgeprune.coupling.rewrite import rewrite
+from edgeprune.coupling.sizes import Sizes, compact
 from edgeprune.errors import ModelError, TraceError
-from edgeprune.model.features import open_features, selected
-from edgeprune.model.graph import source_line
-from edgeprune.model.trace import Trace, run, trace
+from edgeprune.graph.features import open_features, selected
+from edgeprune.graph.module import source_line
+from edgeprune.graph.trace import Trace, run, trace
 from edgeprune.surgery.attributes import Guesses, folded_buffers, lines_of_modules, update_layers
-from edgeprune.surgery.cut import analyse, cut
+from edgeprune.surgery.cut import cut
 from edgeprune.surgery.recipe import owned
-from edgeprune.surgery.rewrite import rewrite
-from edgeprune.surgery.sizes import Sizes, compact
 
 TOLERANCE = {torch.float64: 1e-9}  # of the largest output; 1e-4 in any other precision
 

@@ -20,10 +20,10 @@ import torch
 from torch import fx, nn
 
 from edgeprune.coupling.components import Choice
+from edgeprune.coupling.sizes import Sizes
 from edgeprune.errors import TraceError
-from edgeprune.model.graph import shape_of, source_line, state_tensors
-from edgeprune.model.trace import Trace
-from edgeprune.surgery.sizes import Sizes
+from edgeprune.graph.module import shape_of, source_line, state_tensors
+from edgeprune.graph.trace import Trace
 
 Changes = dict[str, tuple[Any, Any]]
 Put = Callable[..., None]

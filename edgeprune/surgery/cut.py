@@ -9,52 +9,19 @@ Trace that was given changes.
 from __future__ import annotations
 
 import copy as copying
-from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import fx
 
-from edgeprune.coupling.components import BoolArray, Choice, Couplings
-from edgeprune.coupling.couple import couple
+from edgeprune.coupling import rewrite_more  # noqa: F401  # registers its rewriters
+from edgeprune.coupling.components import BoolArray, Couplings
+from edgeprune.coupling.replay import REPLAYED, commutes
+from edgeprune.coupling.rewrite import rewrite
+from edgeprune.coupling.sizes import Sizes, compact
 from edgeprune.errors import TraceError
-from edgeprune.model.graph import source_line, state_tensors
-from edgeprune.model.trace import Trace, reexport, trace
-from edgeprune.surgery import rewrite_more  # noqa: F401  # registers its rewriters
-from edgeprune.surgery.replay import REPLAYED, commutes, whole
-from edgeprune.surgery.rewrite import rewrite
-from edgeprune.surgery.sizes import Sizes, compact
-
-
-def analyse(
-    traced: Trace, *, keep: Sequence[str] = (), seed: int = 0, choice: Choice | None = None
-) -> Couplings:
-    """Couple a trace; movement that does not commute with removal is pinned.
-
-    Two trial removals of a random half test every movement operator; each one that
-    fails is pinned with its reason and the coupling is repeated.
-    """
-    frozen: dict[str, str] = {}
-    while True:
-        couplings = couple(traced, keep=keep, frozen=frozen, choice=choice)
-        failed: dict[str, str] = {}
-        for trial in range(2):
-            sizes = Sizes(couplings, random_half(couplings, seed + trial))
-            for node in traced.graph.graph.nodes:
-                moved = node.op == "call_function" and node.target in REPLAYED and sizes.changes(node)
-                if not whole(node, couplings) or (moved and not _replays(node, sizes, traced)):
-                    failed[node.name] = f"{node.target} at {source_line(node)} does not commute with removal"
-        if not failed:
-            return couplings
-        frozen.update(failed)
-
-
-def _replays(node: fx.Node, sizes: Sizes, traced: Trace) -> bool:
-    try:
-        return commutes(node, rewrite(node, sizes), sizes, traced.graph)
-    except TraceError:  # a size that cannot be written
-        return False
+from edgeprune.graph.module import source_line, state_tensors
+from edgeprune.graph.trace import Trace, reexport, trace
 
 
 def cut(traced: Trace, couplings: Couplings, removed: BoolArray) -> Trace:
@@ -90,19 +57,6 @@ def cut(traced: Trace, couplings: Couplings, removed: BoolArray) -> Trace:
 def retrace(cut_trace: Trace) -> Trace:
     """Export the cut graph again, which proves that it stands alone with its free batch."""
     return trace(reexport(cut_trace.graph, cut_trace.inputs, cut_trace.dynamic))
-
-
-def random_half(couplings: Couplings, seed: int) -> BoolArray:
-    """About half of every group, never all of an extent."""
-    rng = np.random.default_rng(seed)
-    removed = rng.random(couplings.count) < 0.5
-    for _ in range(len(couplings.extents)):
-        empty = couplings.emptied(removed)
-        if not empty:
-            break
-        for extent in empty:
-            removed[couplings.extents[extent][0]] = False
-    return removed
 
 
 def _sliced_state(graph: fx.GraphModule, sizes: Sizes) -> dict[int, Any]:

@@ -15,9 +15,9 @@ import torch
 from torch import fx
 
 from edgeprune.coupling.components import BoolArray, Couplings
-from edgeprune.model.graph import state_tensors
-from edgeprune.model.trace import Trace
-from edgeprune.surgery.sizes import Sizes
+from edgeprune.coupling.sizes import Sizes
+from edgeprune.graph.module import state_tensors
+from edgeprune.graph.trace import Trace
 
 
 def zeroed(traced: Trace, couplings: Couplings, removed: BoolArray, *, readers_only: bool = True) -> Trace:

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from edgeprune.coupling.components import BoolArray, Choice, Couplings
-from edgeprune.model.features import FIXED, SELECTION, kept_features
-from edgeprune.model.graph import attribute
-from edgeprune.model.trace import Trace
-from edgeprune.surgery.sizes import Sizes
+from edgeprune.coupling.sizes import Sizes
+from edgeprune.graph.features import FIXED, SELECTION, kept_features
+from edgeprune.graph.module import attribute
+from edgeprune.graph.trace import Trace
 
 # By export, by folding constants, by --prune-inputs.
 MADE = ("_folded_", "lifted_tensor_", "_tensor_constant", SELECTION, FIXED)

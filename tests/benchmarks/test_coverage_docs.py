@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from benchmarks import coverage_summary
-from edgeprune.model.trace import trace
+from edgeprune.graph.trace import trace
 
 ROOT = Path(__file__).parents[2]
 ROWS = json.loads((ROOT / "benchmarks/results/coverage.json").read_text())["rows"]

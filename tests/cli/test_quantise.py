@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgeprune.cli.quantise import quantise
 from edgeprune.errors import DataError, TargetError
-from edgeprune.onnxgraph import graph_layers
+from edgeprune.export.onnx_nodes import graph_layers
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,6 @@ import pytest
 import torch
 from shop import HALF, MODEL, QUICK, listing, small_disk
 
-sys.path.append(str(Path(__file__).parents[1] / "model"))
 import archives
 
 ATTACKS = (*archives.FIRES_ON_LOAD, *archives.FIRES_ON_USE, *archives.OTHERS)
@@ -221,7 +220,7 @@ def test_a_full_disk_stops_a_run_that_goes_on_later(shop):
 
 def test_ctrl_c_in_a_short_command(shop, monkeypatch):
     """An interrupt anywhere is code 130 and one line, not a traceback."""
-    import edgeprune.pipeline.stages as stages
+    import edgeprune.run.stages as stages
 
     def stop(*_, **__):
         raise KeyboardInterrupt

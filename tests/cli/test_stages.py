@@ -13,7 +13,7 @@ import torch
 from shop import MODEL
 from torch.nn.utils import prune as torch_prune
 
-from edgeprune.model.load import load_model
+from edgeprune.frontend.load import load_model
 
 DATA = ("--data", "digits.npz", "--calibration", "64")
 LAYERS = {"0": 8, "3": 12, "7": 10}

@@ -9,8 +9,8 @@ import torch
 from patterns import quick_trace
 from torch import nn
 
+from edgeprune.coupling.analysis import analyse
 from edgeprune.coupling.components import Choice
-from edgeprune.surgery import analyse
 
 
 def coupled(name, **options):

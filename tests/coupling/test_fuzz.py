@@ -13,10 +13,11 @@ from blocks_spelled import SpelledImage
 from generate import Outcome, check, draw_removal
 from torch import nn
 
-from edgeprune.model.trace import run, trace
-from edgeprune.surgery import analyse, cut, masked
+from edgeprune.coupling.analysis import analyse
+from edgeprune.graph.trace import run, trace
+from edgeprune.surgery.cut import cut
+from edgeprune.surgery.oracle import masked
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 import fuzz
 

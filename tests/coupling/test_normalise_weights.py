@@ -7,9 +7,9 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations, prune
 
-from edgeprune.model.load import load_model
-from edgeprune.model.trace import quiet, run, trace
-from edgeprune.surgery import analyse
+from edgeprune.coupling.analysis import analyse
+from edgeprune.frontend.load import load_model
+from edgeprune.graph.trace import quiet, run, trace
 
 X = torch.linspace(-1, 1, 12).reshape(2, 6)
 

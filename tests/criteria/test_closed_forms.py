@@ -12,12 +12,12 @@ import torch
 from scoring import context_of, hidden, mlp, pattern, unread
 from torch import nn
 
-from edgeprune import capture as capturing
-from edgeprune.capture import capture
+from edgeprune.calibration import capture as capturing
+from edgeprune.calibration.capture import capture
+from edgeprune.calibration.layers import LayerStatistics
 from edgeprune.criteria import score
 from edgeprune.criteria.base import own_energy
 from edgeprune.criteria.ib_gauss import consumer, eliminate, energy
-from edgeprune.statistics import LayerStatistics
 
 
 def of_variances(context):

@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from scoring import context_of, hidden, mlp, pattern, unread
 
-from edgeprune.capture import mixing_layers
+from edgeprune.calibration.capture import mixing_layers
+from edgeprune.coupling.analysis import analyse
 from edgeprune.criteria import Context, score
-from edgeprune.model.features import open_features
-from edgeprune.model.trace import trace
-from edgeprune.surgery import analyse
+from edgeprune.graph.features import open_features
+from edgeprune.graph.trace import trace
 
 
 def test_random_follows_its_seed():

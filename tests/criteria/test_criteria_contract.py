@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scoring import context_of, hidden, mlp, pattern, unread
 
-from edgeprune.capture import capture, mixing_layers
+from edgeprune.calibration.capture import capture, mixing_layers
 from edgeprune.criteria import BUILT_IN, score
 from edgeprune.criteria.base import broadcast, per_component, rank_in_groups
 from edgeprune.errors import CriterionError

@@ -11,7 +11,7 @@ import reference
 import torch
 from scoring import context_of, hidden, mlp, pattern, unread
 
-from edgeprune.capture import mixing_layers
+from edgeprune.calibration.capture import mixing_layers
 from edgeprune.criteria import score
 from edgeprune.criteria.base import per_component
 from edgeprune.criteria.ib_gauss import consumer

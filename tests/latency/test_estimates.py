@@ -5,15 +5,15 @@ import pytest
 import torch
 from profile_samples import small_network
 
-from edgeprune.device.emulation import find_sandbox
+from edgeprune.coupling.analysis import analyse
+from edgeprune.deploy.emulation import find_sandbox
 from edgeprune.errors import BenchError, DeviceError
+from edgeprune.graph.trace import trace
 from edgeprune.latency import count, roofline
 from edgeprune.latency.instructions import fit
 from edgeprune.latency.measuring import draw_widths
 from edgeprune.latency.resizing import keep_shares
 from edgeprune.latency.work import Work
-from edgeprune.model.trace import trace
-from edgeprune.surgery import analyse
 from edgeprune.targets import load_target
 
 

@@ -11,18 +11,19 @@ import torch
 from profile_samples import small_network
 from torch import nn
 
-from edgeprune.bench.host import RUNNER
+from edgeprune.coupling.analysis import analyse
 from edgeprune.coupling.components import Couplings
 from edgeprune.errors import BenchError
+from edgeprune.export.export import export_onnx
+from edgeprune.graph.trace import reexport, trace
 from edgeprune.latency import cost_of, profile_model, read_profile
 from edgeprune.latency.collecting import worst_of_each
 from edgeprune.latency.measuring import TIMER, draw_widths
 from edgeprune.latency.resizing import Resizable, keep_shares, trial_widths
 from edgeprune.latency.sites import Owners, find_sites
 from edgeprune.latency.timer import operators
-from edgeprune.model.trace import reexport, trace
-from edgeprune.onnxfile.export import export_onnx
-from edgeprune.surgery import analyse, cut
+from edgeprune.measure.host import RUNNER
+from edgeprune.surgery.cut import cut
 from edgeprune.targets import load_target
 
 HOST = load_target("host")

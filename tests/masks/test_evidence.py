@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import nn
 
+from edgeprune.coupling.analysis import analyse
 from edgeprune.errors import MaskError
+from edgeprune.graph.trace import trace
 from edgeprune.masks import Mask, evidence, honoured, mask_from_scores, order
-from edgeprune.model.trace import trace
-from edgeprune.surgery import analyse
 
 
 class Residual(nn.Module):

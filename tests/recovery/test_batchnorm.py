@@ -6,8 +6,8 @@ import nets
 import torch
 from cutting import prepared
 
-from edgeprune.model.graph import state_tensors
-from edgeprune.model.trace import run
+from edgeprune.graph.module import state_tensors
+from edgeprune.graph.trace import run
 from edgeprune.recovery import recalibrate
 from edgeprune.recovery.batchnorm import MOMENTUM, TRAINING, batch_norms, set_training
 

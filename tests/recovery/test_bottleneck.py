@@ -10,7 +10,7 @@ import pytest
 import torch
 from cutting import prepared
 
-from edgeprune.model.trace import run
+from edgeprune.graph.trace import run
 from edgeprune.recovery.bottleneck import (
     NOISE,
     Observed,

@@ -8,10 +8,11 @@ import torch
 from cutting import apart, prepared, squared, without
 from torch import nn
 
-from edgeprune.model.graph import state_tensors
-from edgeprune.model.trace import trace
+from edgeprune.coupling.analysis import analyse
+from edgeprune.graph.module import state_tensors
+from edgeprune.graph.trace import trace
 from edgeprune.recovery import compensate
-from edgeprune.surgery import analyse, cut
+from edgeprune.surgery.cut import cut
 
 
 class Linear(nn.Module):

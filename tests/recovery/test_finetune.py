@@ -11,9 +11,9 @@ import torch
 
 from edgeprune.data import open_data
 from edgeprune.errors import CriterionError
-from edgeprune.model.graph import state_tensors
-from edgeprune.model.run import outputs
-from edgeprune.model.trace import run, trace
+from edgeprune.graph.execution import outputs
+from edgeprune.graph.module import state_tensors
+from edgeprune.graph.trace import run, trace
 from edgeprune.recovery import FineTune, finetune, penultimate
 from edgeprune.recovery.batchnorm import TRAINING, batch_norms
 from edgeprune.recovery.bottleneck import Observed, noise_scales, penalty, reading_axes, similarity_loss

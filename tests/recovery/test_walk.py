@@ -10,12 +10,12 @@ import torch
 from cutting import apart, prepared, squared, without
 from torch import nn
 
-from edgeprune.model.graph import state_tensors
-from edgeprune.model.trace import run
+from edgeprune.graph.module import state_tensors
+from edgeprune.graph.trace import run
 from edgeprune.recovery import compensate, recalibrate
+from edgeprune.recovery.lockstep import Walk, affordable, last_use
 from edgeprune.recovery.ridge import Moments, best_dual, best_ridge
-from edgeprune.recovery.walk import Walk, affordable, last_use
-from edgeprune.surgery import cut
+from edgeprune.surgery.cut import cut
 
 MODULE = sys.modules["edgeprune.recovery.compensate"]  # the package names its function alike
 

@@ -11,10 +11,11 @@ import torch
 from generate import draw_removal
 from torch import nn
 
+from edgeprune.coupling.analysis import analyse
 from edgeprune.errors import ModelError, TraceError
-from edgeprune.model.trace import run, trace
-from edgeprune.surgery import analyse, cut
+from edgeprune.graph.trace import run, trace
 from edgeprune.surgery.apply import apply_recipe
+from edgeprune.surgery.cut import cut
 from edgeprune.surgery.recipe import recipe
 
 

@@ -11,9 +11,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from edgeprune.coupling import rules
+from edgeprune.coupling.analysis import analyse
 from edgeprune.errors import TraceError
-from edgeprune.model.trace import run, save, trace
-from edgeprune.surgery import analyse, cut, masked, retrace, zeroed
+from edgeprune.graph.trace import run, save, trace
+from edgeprune.surgery.cut import cut, retrace
+from edgeprune.surgery.oracle import masked, zeroed
 
 aten = torch.ops.aten
 

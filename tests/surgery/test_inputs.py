@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import nn
 
+from edgeprune.coupling.analysis import analyse, random_half
 from edgeprune.errors import ModelError
-from edgeprune.model.features import close_features, kept_features, open_features, selected, without_idle
-from edgeprune.model.trace import run, trace
-from edgeprune.surgery import analyse, cut, retrace
+from edgeprune.graph.features import close_features, kept_features, open_features, selected, without_idle
+from edgeprune.graph.trace import run, trace
+from edgeprune.simplify.lossless import lossless
 from edgeprune.surgery.apply import apply_recipe
-from edgeprune.surgery.cut import random_half
-from edgeprune.surgery.lossless import lossless
+from edgeprune.surgery.cut import cut, retrace
 from edgeprune.surgery.oracle import masked
 from edgeprune.surgery.recipe import recipe
 

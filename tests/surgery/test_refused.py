@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from edgeprune.coupling.analysis import analyse
 from edgeprune.errors import TraceError
-from edgeprune.model.trace import trace
-from edgeprune.surgery import analyse
+from edgeprune.graph.trace import trace
 
 
 class DynamicCache:

@@ -1,0 +1,110 @@
+"""What reads a component besides the layers that mix channels, and what silencing that costs.
+
+Recurrent weights read hidden units; queries and keys meet in a product that no weight
+reads; a channel may feed an operator that keeps no row per channel. To second order in
+the silenced weights the loss grows by ½·wᵀF·w, F the Fisher matrix; with labels drawn
+from the model the score has mean zero, so the squared slope of a whole batch estimates
+the sum over its samples without a pass per sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import fx
+
+from edgeprune.coupling.components import Couplings, Layer
+from edgeprune.graph.module import state_tensors
+
+DRAWS = 4  # labels drawn per batch: a squared slope of one draw is a noisy estimate
+
+
+class Readings:
+    """Sums ½·(Σ w·∂L/∂w)² per component over its further readings."""
+
+    def __init__(self, graph: fx.GraphModule, couplings: Couplings, layers: list[Layer]) -> None:
+        tensors = state_tensors(graph)
+        self.couplings = couplings
+        self.places = [
+            (name, dim)
+            for name, dim in further_readings(couplings, layers)
+            if isinstance(tensors.get(name), torch.nn.Parameter) and tensors[name].is_floating_point()
+        ]
+        self.tensors = {name: tensors[name] for name, _ in self.places}
+        for tensor in self.tensors.values():
+            tensor.requires_grad_(True)
+        self.total = np.zeros(couplings.count)
+
+    def add(self, out: torch.Tensor, draw: Callable[[], torch.Tensor]) -> None:
+        """One batch: `draw` gives ∂L/∂out for freshly drawn labels."""
+        if not self.places or not out.requires_grad:
+            return
+        for _ in range(DRAWS):
+            slopes = torch.autograd.grad(
+                out, list(self.tensors.values()), draw(), retain_graph=True, allow_unused=True
+            )
+            found = dict(zip(self.tensors, slopes, strict=True))
+            slope = np.zeros(self.couplings.count)
+            for name, dim in self.places:
+                if found[name] is None:
+                    continue
+                product = (found[name] * self.tensors[name].detach()).double().movedim(dim, 0)
+                extent = self.couplings.tensors[name][dim]
+                assert extent is not None
+                vector = self.couplings.extents[extent]
+                free = vector >= 0
+                values = product.reshape(len(product), -1).sum(1).numpy()
+                slope += np.bincount(vector[free], values[free], self.couplings.count)
+            self.total += slope**2 / (2 * DRAWS)
+
+    def result(self, samples: int) -> npt.NDArray[np.float64]:
+        """Nats per sample, shape (count,)."""
+        return self.total / max(1, samples)
+
+
+def further_readings(couplings: Couplings, layers: list[Layer]) -> list[tuple[str, int]]:
+    """(state tensor, dimension) that reads components and belongs to none of the mixing layers.
+
+    Components that no weight reads at all are silenced where the first layer writes them.
+    """
+    mixed = {(couplings.aliases[str(layer.weight)], layer.in_dim) for layer in layers}
+    places = [
+        (name, dim)
+        for name, dim in sorted(couplings.reads - mixed)
+        if couplings.tensors[name][dim] is not None
+    ]
+    read = np.zeros(couplings.count, dtype=bool)
+    for name, dim in [*places, *mixed]:
+        _mark(couplings, read, couplings.tensors[name][dim])
+    places = [p for p in places if _frees(couplings, p)]
+    for name, dims in couplings.tensors.items():
+        for dim, extent in enumerate(dims):
+            vector = couplings.extents[extent] if extent is not None else np.zeros(0, np.int32)
+            if (~read[vector[vector >= 0]]).any():
+                places.append((name, dim))
+                bias = _bias_of(couplings, name, dim)
+                if bias is not None:
+                    places.append((bias, 0))
+                _mark(couplings, read, extent)
+    return list(dict.fromkeys(places))
+
+
+def _frees(couplings: Couplings, place: tuple[str, int]) -> bool:
+    extent = couplings.tensors[place[0]][place[1]]
+    return extent is not None and bool((couplings.extents[extent] >= 0).any())
+
+
+def _mark(couplings: Couplings, read: npt.NDArray[np.bool_], extent: int | None) -> None:
+    if extent is not None:
+        vector = couplings.extents[extent]
+        read[vector[vector >= 0]] = True
+
+
+def _bias_of(couplings: Couplings, weight: str, dim: int) -> str | None:
+    for layer in couplings.layers:
+        if layer.weight and couplings.aliases[layer.weight] == weight and layer.out_dim == dim and layer.bias:
+            return couplings.aliases[layer.bias]
+    return None

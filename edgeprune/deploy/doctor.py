@@ -1,0 +1,82 @@
+"""What is installed, what is missing, what to do: on this machine and on a device.
+
+Gives findings, never raises for a missing thing; a device that cannot be reached is a finding too.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import shutil
+import sys
+from importlib import metadata
+
+from edgeprune.deploy.emulation import find_sandbox
+from edgeprune.deploy.remote import Device
+from edgeprune.errors import EdgepruneError
+from edgeprune.records import Finding
+
+NEEDED = ("numpy", "click", "torch", "onnx", "onnxruntime", "onnxscript", "onnxsim", "scipy", "safetensors")
+OPTIONAL = {"torchvision": "only for examples with its models"}
+
+
+def diagnose_host() -> list[Finding]:
+    """Python, packages, the C++ core, OpenSSH, the compiler and the arm64 sandbox of this machine."""
+    found = [Finding("python", True, f"{platform.python_version()} on {platform.machine()}", "")]
+    for name in NEEDED:
+        found.append(_package(name, needed=True, why=f"pip install {name}"))
+    found += [_package(name, needed=False, why=why) for name, why in OPTIONAL.items()]
+    core = importlib.util.find_spec("edgeprune._core") is not None
+    found.append(
+        Finding("C++ core", core, "built" if core else "missing", "" if core else "pip install -e .")
+    )
+    tools = (
+        ("ssh", "openssh-client: devices are reached with it"),
+        ("qemu-aarch64", "qemu-user: verify --emulate runs in it (make arm64 installs it)"),
+        ("g++", "g++: only to build usage.cpp of a bundle"),
+    )
+    for tool, why in tools:
+        where = shutil.which(tool)
+        found.append(Finding(tool, bool(where), where or "missing", "" if where else why, needed=False))
+    sandbox = find_sandbox()
+    text, tip = (
+        (str(sandbox.folder), "") if sandbox else ("missing", "make arm64, in a checkout of edgeprune")
+    )
+    found.append(Finding("arm64 sandbox", sandbox is not None, text, tip, needed=False))
+    load, cores = os.getloadavg()[0], os.cpu_count() or 1
+    busy = load > cores / 2
+    tip = "timings made now have wide intervals" if busy else ""
+    found.append(Finding("load", not busy, f"{load:.1f} on {cores} cores", tip, needed=False))
+    return found
+
+
+def diagnose_device(device: Device) -> list[Finding]:
+    """Connection, Python, packages, memory and disk of a device."""
+    name = device.remote.destination
+    try:
+        facts = device.preflight()
+    except EdgepruneError as error:
+        return [Finding(name, False, error.message, error.tip)]
+    where = facts["board"] or facts["system"]
+    found = [
+        Finding(name, True, f"{where}, {facts['architecture']}, {facts['bits']} bit, {facts['libc']}", "")
+    ]
+    found.append(Finding("python", True, f"{facts['python']} ({facts['executable']})", ""))
+    for package, version in facts["versions"].items():
+        found.append(Finding(package, bool(version), version or "missing", ""))
+    found.append(Finding("memory", True, f"{facts['memory_free_mb']} MB free", ""))
+    found.append(Finding("disk", True, f"{facts['disk_free_mb']} MB free", ""))
+    if facts["emulated"]:
+        found.append(Finding("emulated", True, f"{facts['emulated']}: no latency will be shown", ""))
+    for problem in facts["problems"]:
+        what, _, tip = problem.partition("; ")
+        found.append(Finding("problem", False, what, tip))
+    return found
+
+
+def _package(name: str, *, needed: bool, why: str) -> Finding:
+    try:
+        return Finding(name, True, metadata.version(name), "", needed=needed)
+    except metadata.PackageNotFoundError:
+        return Finding(name, False, f"missing for {sys.executable}", why, needed=needed)

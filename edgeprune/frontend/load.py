@@ -1,0 +1,274 @@
+"""Load a trained model from whatever it was saved as; never run its code unasked.
+
+    model = load_model("net.pt2")
+    model = load_model("net.safetensors", factory="nets:build", input_shapes=[(1, 28, 28)])
+
+What the file is follows from its content (sniff). Exported programs are vetted and
+rebuilt first (vet), state dicts load with `weights_only=True`, pickles of whole modules
+are read for names but not unpickled, TorchScript is refused. Only `trust_pickle=True`
+lets a file run code.
+
+Guarantee: the result is in evaluation mode and comes with example inputs of batch 2
+(or the program's own, if its batch is fixed).
+Elsewhere: the graph that later stages read (trace).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from edgeprune.errors import ModelError, UnsafeModelError
+from edgeprune.frontend.checkpoints import build, fill, tensors_in
+from edgeprune.frontend.examples import example_tensors, examples_of_program, fixed_batch_note, require_shapes
+from edgeprune.frontend.loaded import LoadedModel, from_module, total_bytes
+from edgeprune.frontend.pickles import describe, load_pickle, read_weights
+from edgeprune.frontend.sniff import Kind, sniff
+from edgeprune.frontend.vet import vet
+
+__all__ = ["LoadedModel", "from_module", "load_model"]
+
+Shapes = Sequence[Sequence[int]] | None
+Dtypes = Sequence[str | None] | None
+
+
+def load_model(
+    path: str | Path,
+    *,
+    factory: str | None = None,
+    input_shapes: Shapes = None,
+    input_dtypes: Dtypes = None,
+    trust_pickle: bool = False,
+) -> LoadedModel:
+    """Load a model file of any kind.
+
+    Args:
+        path: the file.
+        factory: `package.module:function` that builds the untrained module, for files with weights only.
+        input_shapes: one shape per input, without batch.
+        input_dtypes: one name per input ("float32", "int64", …); None means float32.
+        trust_pickle: unpickle whole modules and unvetted archives, which runs the code in them.
+
+    Raises:
+        ModelError: missing, damaged, not a PyTorch model, or not fitting its factory or input shapes.
+        UnsafeModelError: loading it would run code and `trust_pickle` is False.
+    """
+    source = str(path)
+    content = _read(Path(path).expanduser(), source)
+    digest = hashlib.sha256(content).hexdigest()
+    kind = sniff(content, source)
+    if kind in ("exported", "exported-legacy"):
+        if factory is not None:
+            raise ModelError(
+                f"{source}: is an exported program, which needs no --model {factory}", tip="leave --model out"
+            )
+        loaded = _exported(content, kind, source, digest, trust_pickle)
+        require_shapes(input_shapes, loaded.example_inputs, source)
+        return loaded
+    if kind == "torchscript":
+        raise ModelError(
+            f"{source}: is TorchScript, which cannot be pruned or exported from",
+            tip="load the original model in Python and save it with torch.export.save, or give its state dict"
+            " with --model",
+        )
+    if kind == "safetensors":
+        return _from_state(_safetensors(content, source), source, digest, factory, input_shapes, input_dtypes)
+    return _pickled(content, source, digest, factory, input_shapes, input_dtypes, trust_pickle)
+
+
+def _read(path: Path, source: str) -> bytes:
+    if path.is_dir():
+        inside = ", ".join(sorted(p.name for p in path.iterdir())[:3])
+        raise ModelError(
+            f"{source}: is a folder, not a model file", tip=f"it holds {inside}" if inside else ""
+        )
+    if not path.exists():
+        raise ModelError(f"{source}: no such file")
+    try:
+        return path.read_bytes()
+    except OSError as exc:
+        raise ModelError(f"{source}: cannot be read: {exc.strerror or exc}") from exc
+
+
+def _exported(content: bytes, kind: Kind, source: str, digest: str, trust: bool) -> LoadedModel:
+    extra: dict[str, str] = {}
+    notes: tuple[str, ...] = ()
+    if trust:
+        archive = content
+    elif kind == "exported-legacy":
+        raise UnsafeModelError(
+            f"{source}: was exported by an old torch, whose format is made of pickles",
+            tip="export it again with this torch, or use --trust-pickle if you trust where it comes from",
+        )
+    else:
+        vetted = vet(content, source)
+        archive, extra, notes = vetted.archive, vetted.extra, vetted.notes
+    with _quiet_torch() as said:
+        try:
+            program = torch.export.load(io.BytesIO(archive), extra_files=extra if trust else None)
+        except Exception as exc:
+            cause = said[0] if said else exc
+            lines = [line for line in str(cause).splitlines() if line.strip()]
+            raise ModelError(
+                f"{source}: torch cannot load this exported program: {lines[-1] if lines else cause}",
+                tip=f"export it again with this torch ({torch.__version__})",
+            ) from exc
+    inputs = examples_of_program(program, source)
+    tensors = [*program.state_dict.values(), *program.constants.values()]
+    return LoadedModel(
+        kind="exported",
+        program=program,
+        module=None,
+        example_inputs=inputs,
+        sha256=digest,
+        source=source,
+        parameters_bytes=total_bytes([t for t in tensors if isinstance(t, torch.Tensor)]),
+        notes=notes + fixed_batch_note(inputs, program),
+        extra=extra,
+    )
+
+
+def _safetensors(content: bytes, source: str) -> dict[str, torch.Tensor]:
+    import safetensors.torch
+
+    try:
+        return dict(safetensors.torch.load(content))
+    except Exception as exc:
+        raise ModelError(
+            f"{source}: damaged safetensors file: {exc}", tip="copy or download it again"
+        ) from exc
+
+
+def _pickled(
+    content: bytes,
+    source: str,
+    digest: str,
+    factory: str | None,
+    shapes: Shapes,
+    dtypes: Dtypes,
+    trust: bool,
+) -> LoadedModel:
+    """A torch.save file: a state dict, a checkpoint around one, or a whole module."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about pickle protocols; what matters raises
+            saved: Any = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as exc:
+        named = describe(content)
+        if not named:
+            cause = (str(exc) or type(exc).__name__).splitlines()[0]
+            raise ModelError(
+                f"{source}: truncated or damaged: {cause}",
+                tip="copy or download it again",
+            ) from exc
+        if trust:
+            return _trusted(content, source, digest, factory, shapes, dtypes)
+        if factory is None:
+            raise UnsafeModelError(
+                f"{source}: holds a pickled {named[0]}; loading it would run the code in it",
+                tip=_ways_on(named[0], shapes),
+            ) from exc
+        saved = read_weights(content, source)
+        note = f"read the weights past a pickled {named[0]}; none of its code was run"
+        loaded = _from_state(saved, source, digest, factory, shapes, dtypes)
+        return replace(loaded, notes=(note, *loaded.notes))
+    return _from_state(saved, source, digest, factory, shapes, dtypes)
+
+
+def _trusted(
+    content: bytes, source: str, digest: str, factory: str | None, shapes: Shapes, dtypes: Dtypes
+) -> LoadedModel:
+    try:
+        saved = load_pickle(content)
+    except ModuleNotFoundError as exc:
+        raise ModelError(
+            f"{source}: unpickling needs the module {exc.name}, which is not importable",
+            tip="run from the folder of the code that saved it",
+        ) from exc
+    except Exception as exc:
+        raise ModelError(f"{source}: unpickling raised {type(exc).__name__}: {exc}") from exc
+    if isinstance(saved, dict):
+        inner = [v for v in saved.values() if isinstance(v, torch.nn.Module)]
+        saved = inner[0] if len(inner) == 1 else saved
+    if not isinstance(saved, torch.nn.Module):
+        return _from_state(saved, source, digest, factory, shapes, dtypes)
+    if factory is not None:
+        return _from_state(saved.state_dict(), source, digest, factory, shapes, dtypes)
+    return _with_examples(saved, source, digest, shapes, dtypes, ())
+
+
+def _from_state(
+    saved: Any, source: str, digest: str, factory: str | None, shapes: Shapes, dtypes: Dtypes
+) -> LoadedModel:
+    state, notes = tensors_in(saved, source)
+    if factory is None:
+        raise ModelError(
+            f"{source}: holds weights only ({len(state)} tensors), not the network they belong to",
+            tip="add --model package.module:factory and --input-shape, for example --input-shape 3,224,224",
+        )
+    module = build(factory)
+    fill(module, state, source, factory)
+    return _with_examples(module, source, digest, shapes, dtypes, notes)
+
+
+def _with_examples(
+    module: torch.nn.Module, source: str, digest: str, shapes: Shapes, dtypes: Dtypes, notes: tuple[str, ...]
+) -> LoadedModel:
+    if not shapes:
+        raise ModelError(
+            f"{source}: the shape of the model's input is not known",
+            tip="add --input-shape without batch, for example --input-shape 1,28,28",
+        )
+    module = module.eval()
+    return LoadedModel(
+        kind="module",
+        program=None,
+        module=module,
+        example_inputs=example_tensors(shapes, dtypes),
+        sha256=digest,
+        source=source,
+        parameters_bytes=total_bytes([*module.parameters(), *module.buffers()]),
+        notes=notes,
+    )
+
+
+def _ways_on(name: str, shapes: Shapes) -> str:
+    sizes = ", ".join(f"torch.randn(2, {', '.join(map(str, shape))})" for shape in shapes or ())
+    return (
+        "if you trust where it comes from, add --trust-pickle; or add --model package.module:factory to read"
+        f" only the weights; or, where {name} is importable, save it once with torch.export.save("
+        f"torch.export.export(model.eval(), ({sizes or 'torch.randn(2, …)'},)), 'model.pt2')"
+    )
+
+
+@contextmanager
+def _quiet_torch() -> Iterator[list[BaseException]]:
+    """Keep torch.export's loggers off the terminal; yields the exceptions that they were told of."""
+    said: list[BaseException] = []
+
+    class Keep(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.exc_info and isinstance(record.exc_info[1], BaseException):
+                said.append(record.exc_info[1])
+
+    keep = Keep()
+    loggers = [
+        logging.getLogger(n) for n in ("torch.export", "torch._export", "torch._export.serde.serialize")
+    ]
+    before = [(log, log.propagate, log.handlers[:]) for log in loggers]
+    for log in loggers:
+        log.propagate, log.handlers = False, [keep]
+    try:
+        yield said
+    finally:
+        for log, propagate, handlers in before:
+            log.propagate, log.handlers = propagate, handlers

@@ -1,0 +1,357 @@
+"""Prune a model of which torch.export takes only parts: a detector, whose last steps depend on the data.
+
+    found = edgeprune.prune_parts(detector, [image, image], macs=0.5)
+    found.module([photo])      the same class, narrower inside
+    found.parts                what went from each part, what is pinned and why
+
+The largest exportable submodules (backbone, heads) are traced and pruned, and their own classes are
+sliced, so that other image sizes still pass and training goes on as before. Between parts nothing
+narrows: what a part gives is pinned. Budgets are of the whole model: what no part holds is counted and stays.
+
+Guarantee: the model that was given is not changed; a sliced part computes what its pruned graph computes,
+in every shape in which the example called it.
+Elsewhere: finding the parts (model.parts), slicing a class (surgery.apply), whole models (compress).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from edgeprune.calibration.capture import capture
+from edgeprune.coupling.analysis import analyse
+from edgeprune.coupling.components import BoolArray, Couplings, Pin
+from edgeprune.criteria import Context, score
+from edgeprune.criteria.registry import needs_data
+from edgeprune.data import open_data
+from edgeprune.errors import BudgetError, DataError, ModelError, TraceError
+from edgeprune.graph.calls import macs_by_path, recorded, tensors_of
+from edgeprune.graph.module import state_tensors
+from edgeprune.graph.parts import Part, exportable_parts, put_back
+from edgeprune.graph.refusal import first_line
+from edgeprune.graph.trace import Trace, run
+from edgeprune.recovery import compensate, recalibrate
+from edgeprune.search.budget import parse_share
+from edgeprune.search.costs import parameters, what_pins
+from edgeprune.search.groups import largest, uniform
+from edgeprune.surgery.apply import apply_recipe, copied, proven
+from edgeprune.surgery.cut import cut
+from edgeprune.surgery.recipe import recipe
+
+pytree = torch.utils._pytree
+Batches = list[tuple[torch.Tensor, ...]]
+STEPS = 50  # halvings of the share that parts are asked for
+
+
+@dataclass(frozen=True)
+class PrunedPart:
+    """What became of one part. Pairs are before and after.
+
+    macs: of one run on the example, all calls together. refitted: in closed form, on samples of this part.
+    attributes: of the sliced class that changed. fixed: why the graph stands there instead of the
+    class, if it does; it takes the sizes of the example only.
+    """
+
+    path: str
+    components: tuple[int, int]
+    macs: tuple[int, int]
+    params: tuple[int, int]
+    pinned: tuple[Pin, ...]
+    refitted: bool = False
+    attributes: dict[str, tuple[Any, Any]] = field(default_factory=dict)
+    fixed: str | None = None
+
+
+@dataclass(frozen=True)
+class PrunedParts:
+    """The model with its parts pruned, in evaluation mode.
+
+    missed: why modules are in no part. missed_macs: what each takes in one run on the example, less the
+    parts inside it.
+    outside: MACs of that run in no part, which are not pruned: the missed modules, and what forwards
+    multiply themselves.
+    """
+
+    module: nn.Module
+    parts: tuple[PrunedPart, ...]
+    missed: dict[str, str]
+    missed_macs: dict[str, int]
+    outside: int
+
+    @property
+    def macs(self) -> tuple[int, int]:
+        """Of the whole model, in one run on the example, before and after."""
+        before, after = (sum(p.macs[i] for p in self.parts) for i in (0, 1))
+        return before + self.outside, after + self.outside
+
+
+@dataclass(frozen=True)
+class _Coupled:
+    """A part with the couplings of each way to call it, which number the same components."""
+
+    part: Part
+    ways: tuple[Couplings, ...]
+
+    @property
+    def couplings(self) -> Couplings:
+        return self.ways[0]
+
+    def macs(self, removed: BoolArray | None = None) -> float:
+        """Of all calls in one run on the example."""
+        pairs = zip(self.part.ways, self.ways, strict=True)
+        return sum(way.rows * couplings.macs(removed) for way, couplings in pairs)
+
+    def floor(self) -> float:
+        """The share of its MACs that stays when everything removable is gone."""
+        if not self.couplings.count or not self.macs():
+            return 1.0
+        return self.macs(largest(self.couplings, np.arange(self.couplings.count))) / self.macs()
+
+
+class _Unusable(Exception):
+    """A part that no plan fits in all its ways, and why."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(reason)
+        self.path, self.reason = path, reason
+
+
+def prune_parts(
+    model: nn.Module,
+    example_inputs: Any,
+    *,
+    macs: float | str = 0.5,
+    criterion: str = "l2",
+    data: Iterable[Any] | None = None,
+    seed: int = 0,
+) -> PrunedParts:
+    """Prune the exportable parts of a model, each by the same share of every group of channels.
+
+    A part that is called in several shapes (a head on every level of a pyramid) is pruned by one plan, proven
+    in each; where its class cannot be sliced, its children are the parts.
+
+    Args:
+        example_inputs: what the model is called with: a tuple of arguments, or the only one (as a
+            detector's list of images). At least two samples.
+        macs: share of the model's MACs to keep (0.5), or factor fewer ("3x"). A part that is pinned, and
+            what no part holds, keeps more; the others give more.
+        data: further inputs of the same kind, such as batches of images. Weights that stay are refitted
+            on them, and criteria other than l2, fpgm and random can be asked for. A part learns from
+            those that reach it in the sizes of the example.
+
+    Raises:
+        ModelError: the model does not run on the example, or no longer runs when it is pruned.
+        TraceError: no part of it can be exported; the reasons are given.
+        BudgetError: more has to stay; what pins it is named.
+        DataError: a criterion that needs data, and none reached a part.
+    """
+    share, name = parse_share(str(macs), "macs"), type(model).__name__
+    own = copied(model).eval()
+    call = _caller(example_inputs)
+    try:
+        spent = macs_by_path(own, call)
+    except Exception as error:
+        raise ModelError(
+            f"{name} does not run on example_inputs: {first_line(error)}",
+            tip="give its arguments as a tuple; anything else, a list too, is the only argument",
+        ) from error
+    refused: dict[str, str] = {}
+    while True:
+        parts, missed = exportable_parts(own, call, samples=2, refused=refused)
+        if not parts:
+            why = ", ".join(f"{path or name} ({reason})" for path, reason in list(missed.items())[:3])
+            raise TraceError(f"no part of {name} can be exported: {why or 'it has no parameters'}")
+        outside = max(0, spent.get("", 0) - sum(spent.get(part.path, 0) for part in parts))
+        took = {path: _apart(path, parts, spent) for path in missed}
+        try:
+            coupled = [_coupled(part) for part in parts]
+            asked = _shares(coupled, share, outside, _dearest(missed, took))
+            seen = _samples(own, parts, data or ())
+            done = [
+                _pruned(
+                    own.get_submodule(c.part.path), c, asked[c.part.path], seen[c.part.path], criterion, seed
+                )
+                for c in coupled
+            ]
+            break
+        except _Unusable as part:
+            refused[part.path] = part.reason
+    for small, record in done:
+        put_back(own, record.path, small)
+    try:
+        with torch.no_grad():
+            call(own)
+    except Exception as error:
+        raise ModelError(f"{name} does not run with its pruned parts: {first_line(error)}") from error
+    return PrunedParts(own, tuple(record for _, record in done), missed, took, outside)
+
+
+def _caller(example: Any) -> Callable[[nn.Module], Any]:
+    """Calls a model on an example: a tuple of arguments, or the only one."""
+    return lambda model: model(*(example if isinstance(example, tuple) else (example,)))
+
+
+def _coupled(part: Part) -> _Coupled:
+    """Couplings of all ways to call a part.
+
+    Raises:
+        _Unusable: a plan for one way means something else in another.
+    """
+    found = tuple(analyse(traced) for traced in part.traces)
+    if not all(_same_components(found[0], other) for other in found[1:]):
+        raise _Unusable(part.path, f"its {len(found)} ways to be called tie different channels together")
+    return _Coupled(part, found)
+
+
+def _same_components(one: Couplings, other: Couplings) -> bool:
+    """Whether component numbers mean the same indices of the same tensors."""
+
+    def index(found: Couplings, name: str) -> list[Any]:
+        dims = found.tensors[found.aliases[name]]
+        return [None if d is None else found.extents[d].tolist() for d in dims]
+
+    return (
+        one.count == other.count
+        and set(one.aliases) == set(other.aliases)
+        and all(index(one, name) == index(other, name) for name in one.aliases)
+    )
+
+
+def _shares(coupled: list[_Coupled], share: float, outside: int, dearest: str) -> dict[str, float]:
+    """The share of its MACs that each part is asked for, the same for all that can go so far."""
+    whole = {c.part.path: c.macs() for c in coupled}
+    floor = {c.part.path: c.floor() for c in coupled}
+    total = sum(whole.values()) + outside
+
+    def kept(asked: float) -> float:
+        return outside + sum(macs * max(asked, floor[path]) for path, macs in whole.items())
+
+    if kept(0.0) > share * total:
+        pins = [pin for c in coupled for pin in c.couplings.pins]
+        least = kept(0.0) / total
+        why = what_pins(pins)
+        if outside:
+            why += f"; {outside / total:.1%} are in no part: {dearest or 'what forwards multiply themselves'}"
+        raise BudgetError(
+            f"macs={share:.3g}: at least {least:.1%} of the model's MACs have to stay ({why})",
+            tip=f"ask for {least + 0.005:.2f} or more" if least < 0.995 else "",
+        )
+    low, high = 0.0, 1.0
+    for _ in range(STEPS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if kept(middle) <= share * total else (low, middle)
+    return {path: max(low, least) for path, least in floor.items()}
+
+
+def _apart(path: str, parts: list[Part], spent: dict[str, int]) -> int:
+    """MACs of a module, less those of the parts inside it."""
+    inside = sum(spent.get(part.path, 0) for part in parts if part.path.startswith(f"{path}."))
+    return max(0, spent.get(path, 0) - inside)
+
+
+def _dearest(missed: dict[str, str], took: dict[str, int]) -> str:
+    """The three missed modules that take most, with the reasons."""
+    some = sorted((path for path in missed if took[path]), key=lambda path: -took[path])
+    return ", ".join(f"{path} ({missed[path]})" for path in some[:3])
+
+
+def _samples(own: nn.Module, parts: list[Part], data: Iterable[Any]) -> dict[str, Batches]:
+    """What reaches each part from the data, as its graph takes it."""
+    found: dict[str, Batches] = {part.path: [] for part in parts}
+    for item in data:
+        calls = recorded(own, _caller(item))
+        for part in parts:
+            for called in calls.get(part.path, []):
+                given = tensors_of(called)
+                if _fits(given, part.trace):
+                    found[part.path].append(tuple(x.detach() for x in given))
+    return found
+
+
+def _fits(given: tuple[torch.Tensor, ...], traced: Trace) -> bool:
+    """Whether a graph takes tensors: its sizes, and its batch where that is fixed; at least one sample."""
+    return len(given) == len(traced.inputs) and all(
+        x.shape[1:] == y.shape[1:] and len(x) > 0 and (free or len(x) == len(y))
+        for x, y, free in zip(given, traced.inputs, traced.dynamic, strict=True)
+    )
+
+
+def _pruned(
+    module: nn.Module,
+    coupled: _Coupled,
+    share: float,
+    samples: Batches,
+    criterion: str,
+    seed: int,
+) -> tuple[nn.Module, PrunedPart]:
+    """A part with fewer channels, and its record."""
+    part, couplings = coupled.part, coupled.couplings
+    size = parameters(part.trace)
+    before = coupled.macs()
+    whole = PrunedPart(part.path, (couplings.count,) * 2, (round(before),) * 2, (size, size), couplings.pins)
+    if share >= 1 or not couplings.count:
+        return module, whole
+    statistics = None
+    if samples and needs_data(criterion):
+        joined = tuple(torch.cat(column).numpy() for column in zip(*samples, strict=True))
+        dataset = open_data((joined if len(joined) > 1 else joined[0], None))
+        at = np.arange(len(joined[0]))
+        statistics = capture(part.trace, couplings, dataset, at, batch_size=len(samples[0][0]), seed=seed)
+    elif needs_data(criterion):
+        raise DataError(
+            f"criterion={criterion}: no data reached {part.path} in the sizes of the example",
+            tip="give data, as a list of what the model is called with, or use criterion='l2'",
+        )
+    rank = score(criterion, Context(part.trace, couplings, statistics, seed)).rank
+    removed = uniform(couplings, rank, coupled.macs, share * before)
+    if samples:
+        smaller = recalibrate(compensate(part.trace, couplings, removed, samples)[0], samples)
+    else:
+        smaller = cut(part.trace, couplings, removed)
+    sliced, attributes, fixed = _sliced(module, coupled, removed, smaller)
+    return sliced, PrunedPart(
+        part.path,
+        (couplings.count, couplings.count - int(removed.sum())),
+        (round(before), round(coupled.macs(removed))),
+        (size, parameters(smaller)),
+        couplings.pins,
+        bool(samples),
+        attributes,
+        fixed,
+    )
+
+
+def _sliced(
+    module: nn.Module, coupled: _Coupled, removed: BoolArray, smaller: Trace
+) -> tuple[nn.Module, dict[str, tuple[Any, Any]], str | None]:
+    """The part's own class with the weights of its pruned graph; where that cannot be, the graph and why.
+
+    Raises:
+        _Unusable: neither the class nor one graph takes every shape in which the part is called.
+    """
+    part, first = coupled.part, coupled.part.ways[0]
+    inputs = pytree.tree_map(lambda x: x[: len(part.trace.inputs[0])], part.inputs)
+    plan = recipe(part.trace, coupled.couplings, removed)
+    try:
+        applied = apply_recipe(first.around(module), plan, inputs, part.trace)
+        bound = first.fixed is not None
+        own: nn.Module = applied.module.module if bound else applied.module
+        for way, traced, couplings in zip(part.ways[1:], part.traces[1:], coupled.ways[1:], strict=True):
+            expected = run(cut(traced, couplings, removed).graph, traced.inputs)
+            proven(way.around(own), pytree.tree_map(lambda x: x[:2], way.given), expected)
+    except TraceError as error:
+        if len(part.ways) > 1:
+            raise _Unusable(part.path, f"called in {len(part.ways)} shapes, and {error.message}") from error
+        return first.instead(smaller.graph), {}, error.message
+    held = {**dict(applied.module.named_parameters()), **dict(applied.module.named_buffers())}
+    with torch.no_grad():
+        for name, tensor in state_tensors(smaller.graph).items():
+            if name in held:
+                held[name].copy_(tensor)
+    changed = {k.removeprefix("module.") if bound else k: v for k, v in applied.attributes.items()}
+    return own, changed, None

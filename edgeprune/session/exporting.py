@@ -1,0 +1,115 @@
+"""From a Trace to a parity-checked ONNX file, with the batch free or fixed.
+
+Guarantee: the inputs of the parity check are real where there is data, else seeded noise
+shaped like the example; a batch size that the graph cannot have is refused.
+Elsewhere: the exporter and the proof themselves (onnxfile).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from edgeprune.data import Dataset
+from edgeprune.errors import ExportError
+from edgeprune.export.production import produce
+from edgeprune.graph.execution import reference
+from edgeprune.graph.features import without_idle
+from edgeprune.graph.trace import Trace, reexport
+from edgeprune.records import OnnxArtifact
+from edgeprune.session.options import Clock
+
+BATCH = 128
+PARITY_CALLS, PARITY_BATCH = 4, 8
+Call = tuple[npt.NDArray[Any], ...]
+
+
+def export_trace(
+    traced: Trace,
+    calls: list[Call],
+    path: Path,
+    *,
+    opset: int,
+    fixed_batch: int | None = None,
+    simplify: bool = True,
+) -> OnnxArtifact:
+    """Write `path` and prove it on `calls`; a selection of input features that selects all is left out.
+
+    Args:
+        fixed_batch: the batch of the file; None leaves a free batch free.
+
+    Raises:
+        ExportError: the graph has another fixed batch; and as `produce`.
+        ParityError, OutputError: as `produce`.
+    """
+    traced = without_idle(traced)
+    inputs, dynamic = traced.inputs, traced.dynamic
+    if fixed_batch is not None:
+        stuck = [len(x) for x, d in zip(inputs, dynamic, strict=True) if not d and x.dim()]
+        if stuck and stuck[0] != fixed_batch:
+            raise ExportError(
+                f"--fixed-batch {fixed_batch}: the graph has a fixed batch of {stuck[0]}",
+                tip="leave --fixed-batch out, or torch.export the model again with a dynamic batch",
+            )
+        inputs = tuple(_sized(x, fixed_batch) if d else x for x, d in zip(inputs, dynamic, strict=True))
+        dynamic = (False,) * len(dynamic)
+    program = reexport(traced.graph, inputs, dynamic)
+    return produce(program, reference(traced.graph), calls, path, opset=opset, simplify_graph=simplify)
+
+
+def parity_inputs(
+    traced: Trace,
+    dataset: Dataset | None,
+    indices: npt.NDArray[np.int64] | None,
+    *,
+    fixed_batch: int | None = None,
+    seed: int = 0,
+) -> list[Call]:
+    """Calls for the parity check: samples `indices` of the data, else seeded noise of the example's type."""
+    size = fixed_batch or (PARITY_BATCH if all(traced.dynamic) else len(traced.inputs[0]))
+    if dataset is not None and indices is not None:
+        pool = np.resize(indices, PARITY_CALLS * size)
+        return [dataset.batch(pool[i * size : (i + 1) * size]) for i in range(PARITY_CALLS)]
+    rng = np.random.default_rng(seed)
+    calls = []
+    for _ in range(PARITY_CALLS):
+        call = []
+        for x, d in zip(traced.inputs, traced.dynamic, strict=True):
+            shape = (size, *x.shape[1:]) if d else tuple(x.shape)
+            if x.is_floating_point():
+                call.append(rng.standard_normal(shape).astype(np.float32))
+            else:
+                top = int(x.max()) + 1 if x.numel() else 1
+                call.append(rng.integers(0, max(top, 1), shape).astype(x.numpy().dtype))
+        calls.append(tuple(call))
+    return calls
+
+
+def file_outputs(
+    path: Path, dataset: Dataset, indices: npt.NDArray[np.int64], clock: Clock
+) -> npt.NDArray[np.float32]:
+    """First output of an ONNX file for every sample, by onnxruntime."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    names = [i.name for i in session.get_inputs()]
+    fixed = session.get_inputs()[0].shape[0]
+    size = fixed if isinstance(fixed, int) else BATCH
+    found = []
+    for start in range(0, len(indices), size):
+        part = indices[start : start + size]
+        whole = (
+            np.concatenate([part, np.repeat(part[-1:], size - len(part))]) if isinstance(fixed, int) else part
+        )
+        out = session.run(None, dict(zip(names, dataset.batch(whole), strict=True)))[0]
+        found.append(out[: len(part)])
+        clock.progress.step(start + len(part), len(indices))
+    return np.concatenate(found).astype(np.float32)
+
+
+def _sized(x: torch.Tensor, batch: int) -> torch.Tensor:
+    return x.repeat(-(-batch // len(x)), *[1] * (x.dim() - 1))[:batch].contiguous()

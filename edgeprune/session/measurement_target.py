@@ -1,0 +1,75 @@
+"""Where a run's latency is measured: on a device over ssh, else on this machine.
+
+Guarantee: `measures_target` is true only where times of this board are times of the target; an
+emulated device has none. Elsewhere: the runner and its statistics (bench), the connection (device).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgeprune.deploy.identity import target_of
+from edgeprune.deploy.remote import Device, device_bench
+from edgeprune.latency import read_profile
+from edgeprune.measure.host import run_bench
+from edgeprune.records import BenchResult, Target
+from edgeprune.session.options import Options
+from edgeprune.targets import load_target
+
+
+@dataclass(frozen=True)
+class Board:
+    """A target with what can be timed in its name; `device` None is this machine.
+
+    `described` is false where nothing is known of the device but its architecture.
+    """
+
+    target: Target
+    device: Device | None
+    threads: int
+    seed: int
+    described: bool = True
+
+    @property
+    def measures_target(self) -> bool:
+        """Whether a time taken here is a time of the target."""
+        if self.device is None:
+            return self.target.local
+        return not self.device.preflight().get("emulated")
+
+    def time(self, paths: Sequence[Path], seconds: float, *, probes: int = 0) -> BenchResult:
+        """Let files take turns for `seconds`; batch 1.
+
+        Raises:
+            BenchError, DeviceError: a file or the device is not fit.
+        """
+        if self.device is None:
+            return run_bench(paths, threads=self.threads, seed=self.seed, seconds=seconds, probes=probes)
+        return device_bench(
+            self.device, paths, threads=self.threads, seed=self.seed, seconds=seconds, probes=probes,
+            architecture=self.target.arch,
+        )  # fmt: skip
+
+
+def board_of(options: Options, device: Device | None) -> Board:
+    """The board of a run. A device without a target named is looked up by what it says of itself.
+
+    Threads that were not asked for are those of the profile to plan with, those that the descriptor of a
+    device's board recommends, as far as it has cores, or one.
+
+    Raises:
+        TargetError: an unknown target. BenchError: a damaged profile.
+        DeviceError: a device that is not fit, or is not the target.
+    """
+    named = load_target(options.target)
+    target, described, threads = named, True, 1
+    if device is not None:
+        facts = device.require_fit(None if named.local else named.arch)
+        target = target_of(device, named)
+        described = target.core != "unknown"
+        threads = min(target.threads, facts["cores"])
+    if options.profile is not None:
+        threads = read_profile(Path(options.profile)).threads
+    return Board(target, device, options.threads or threads, options.seed, described)

@@ -1,8 +1,0 @@
-"""Let the tests of coupling import the tiny networks and the generator in tests/."""
-
-from __future__ import annotations
-
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parents[1]))

@@ -1,0 +1,272 @@
+"""Static 8-bit quantisation: what it guarantees about the file, the choice of layers and the errors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from edgeprune.errors import BudgetError, DataError, ExportError, ParityError, TargetError
+from edgeprune.export.onnx_nodes import graph_layers
+from edgeprune.export.quantisation import quantise
+from edgeprune.export.quantisation_policy import int8_settings, require_gain
+from edgeprune.export.quantising import Outputs, Quantiser
+from edgeprune.targets import load_target
+
+
+def network(path: Path, *, wild: bool = False, seed: int = 0) -> Path:
+    """Conv, ReLU, pool, Conv, Add, mean, Gemm on 3×8×8; `wild` makes layer b hard for 8 bits."""
+    rng = np.random.default_rng(seed)
+    b = rng.standard_normal((8, 8, 3, 3)).astype(np.float32) / 8
+    if wild:  # one huge output value spoils the range of all the others
+        b[0] *= 300
+    weights = {
+        "a.weight": rng.standard_normal((8, 3, 3, 3)).astype(np.float32) / 5,
+        "a.bias": np.zeros(8, np.float32),
+        "b.weight": b,
+        "b.bias": np.zeros(8, np.float32),
+        "c.weight": rng.standard_normal((4, 8)).astype(np.float32),
+        "c.bias": np.zeros(4, np.float32),
+        "axes": np.array([2, 3]),
+    }
+    if wild:
+        weights["c.weight"][:, 0] /= 300
+    nodes = [
+        helper.make_node("Conv", ["x", "a.weight", "a.bias"], ["h1"], pads=[1] * 4, name="n1"),
+        helper.make_node("Relu", ["h1"], ["h2"], name="n2"),
+        helper.make_node("MaxPool", ["h2"], ["h3"], kernel_shape=[2, 2], strides=[2, 2], name="n3"),
+        helper.make_node("Conv", ["h3", "b.weight", "b.bias"], ["h4"], pads=[1] * 4, name="n4"),
+        helper.make_node("Add", ["h4", "h3"], ["h5"], name="n5"),
+        helper.make_node("ReduceMean", ["h5", "axes"], ["h6"], keepdims=0, name="n6"),
+        helper.make_node("Gemm", ["h6", "c.weight", "c.bias"], ["y"], transB=1, name="n7"),
+    ]
+    ends = [
+        helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 3, 8, 8]),
+        helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 4]),
+    ]
+    stored = [numpy_helper.from_array(v, n) for n, v in weights.items()]
+    graph = helper.make_graph(nodes, "net", ends[:1], ends[1:], stored)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), path)
+    return path
+
+
+def batches(count: int = 4, size: int = 16) -> list[tuple[np.ndarray]]:
+    rng = np.random.default_rng(1)
+    return [(rng.standard_normal((size, 3, 8, 8)).astype(np.float32),) for _ in range(count)]
+
+
+def agreement(reference: Path) -> Callable[[Path], float]:
+    """Points of samples whose largest output is that of the float file."""
+    x = batches(1, 256)[0]
+    wanted = Outputs(reference)(x)[0].argmax(1)
+    return lambda path: 100.0 * float((Outputs(path)(x)[0].argmax(1) == wanted).mean())
+
+
+def test_a_way_of_finding_ranges_that_fails_does_not_stop_the_others(tmp_path):
+    """Where values span all of float32 no histogram holds them: percentile drops out, minmax serves."""
+    source = network(tmp_path / "net.onnx")
+    model = onnx.load(source)
+    bias = next(t for t in model.graph.initializer if t.name == "a.bias")
+    bias.CopyFrom(numpy_helper.from_array(np.full(8, -3e38, np.float32), "a.bias"))
+    onnx.save(model, source)
+    maker = Quantiser(source, tmp_path, "uint8", True, 300)
+    maker.calibrate(batches(), ("minmax", "percentile"))
+    assert maker.methods == ["minmax"]
+    assert "bins" in maker.failed["percentile"]
+    with pytest.raises(ExportError, match="bins"):
+        maker.calibrate(batches(), ("percentile",))
+
+
+def test_the_file_computes_in_8_bits_and_is_proven(tmp_path):
+    """Every layer has 8-bit weights, opset and free batch stay, outputs move little, parity is recorded."""
+    source = network(tmp_path / "net.onnx")
+    made = quantise(source, batches(), tmp_path / "q.onnx", methods=["minmax"])
+    layers = graph_layers(onnx.load(tmp_path / "q.onnx"))
+    assert [x.label for x in layers] == ["a", "b", "c"] and all(x.quantised for x in layers)
+    assert made.artifact.opset == 18 and made.artifact.dynamic_batch and made.samples == 64
+    assert made.artifact.parity is not None and made.artifact.parity.max_abs <= made.artifact.parity.atol
+    assert 0 < made.output_error < 0.01
+    assert not list(tmp_path.glob(".q*"))
+    assert Outputs(tmp_path / "q.onnx")((batches()[0][0][:1],))[0].shape == (1, 4)
+
+
+def test_the_method_that_moves_the_outputs_least_is_used(tmp_path):
+    """Without an accuracy the three calibrations are compared by the outputs; the note tells all three."""
+    made = quantise(network(tmp_path / "net.onnx"), batches(), tmp_path / "q.onnx")
+    errors = {}
+    for method in ("minmax", "percentile", "entropy"):
+        alone = quantise(tmp_path / "net.onnx", batches(), tmp_path / f"{method}.onnx", methods=[method])
+        errors[method] = alone.output_error
+    assert made.output_error == pytest.approx(min(errors.values()))
+    assert all(method in made.notes[0] for method in errors)
+
+
+def test_the_harmful_layer_stays_in_float_until_the_accuracy_holds(tmp_path):
+    """One layer with an outlier costs the accuracy; it is named, with its harm, and the bound holds after."""
+    source = network(tmp_path / "net.onnx", wild=True)
+    free = quantise(source, batches(), tmp_path / "free.onnx", methods=["minmax"])
+    score = agreement(source)
+    made = quantise(source, batches(), tmp_path / "q.onnx", methods=["minmax"], evaluate=score, max_drop=2.0)
+    floats = [x for x in made.layers if not x.quantised]
+    assert score(tmp_path / "free.onnx") < 98 <= score(tmp_path / "q.onnx")
+    assert floats and all("alone moves the outputs" in x.reason for x in floats)
+    harm = {x.name: x.harm for x in made.layers}
+    assert all(
+        harm[x.name] >= max(h for n, h in harm.items() if n not in {f.name for f in floats}) for x in floats
+    )
+    assert made.output_error < free.output_error
+    assert made.before == 100.0 and made.after == score(tmp_path / "q.onnx")
+
+
+def test_a_bound_that_cannot_hold_is_an_error_and_leaves_nothing(tmp_path):
+    """A drop below every possible one is refused; the path holds what it held before."""
+    source = network(tmp_path / "net.onnx")
+    (tmp_path / "q.onnx").write_text("old")
+    scores = iter([100.0, *([0.0] * 50)])
+    with pytest.raises(BudgetError, match="most harmful layers in float do not mend it"):
+        quantise(
+            source, batches(), tmp_path / "q.onnx", methods=["minmax"],
+            evaluate=lambda _: next(scores), max_drop=1.0, evaluations=8,
+        )  # fmt: skip
+    assert (tmp_path / "q.onnx").read_text() == "old"
+
+
+class Slow:
+    """A timer that says that layer a takes three times as long in 8 bits, and files without it are faster."""
+
+    def __init__(self) -> None:
+        self.files: list[list[bool]] = []
+
+    def layer_times(self, paths):
+        return [{"a": 3.0 if _eight(p, "a") else 1.0, "b": 1.0, "c": 1.0} for p in paths]
+
+    def ratios(self, paths):
+        return [1.0, *(1.5 if _eight(p, "a") else 0.7 for p in paths[1:])]
+
+
+def _eight(path: Path, label: str) -> bool:
+    return next(x.quantised for x in graph_layers(onnx.load(path)) if x.label == label)
+
+
+def test_a_slow_layer_stays_in_float_where_the_file_gets_faster(tmp_path):
+    """The layer is left out with its measured ratio; the file's own ratio is recorded."""
+    made = quantise(
+        network(tmp_path / "net.onnx"), batches(), tmp_path / "q.onnx", methods=["minmax"], timer=Slow()
+    )
+    by_name = {x.name: x for x in made.layers}
+    assert not by_name["a"].quantised and "3.00 times as long" in by_name["a"].reason
+    assert by_name["b"].quantised and by_name["a"].time_ratio == 3.0 and made.time_ratio == 0.7
+
+
+def test_a_conversion_behind_a_float_pool_is_held_there_and_changes_nothing(tmp_path):
+    """With the first layer in float a Relu stands before the conversion; outputs equal those without it."""
+    source = network(tmp_path / "net.onnx")
+    quantise(source, batches(), tmp_path / "q.onnx", methods=["minmax"], keep_float={"a": "asked"})
+    model = onnx.load(tmp_path / "q.onnx")
+    held = [n for n in model.graph.node if n.name.endswith("_held")]
+    assert len(held) == 1 and held[0].op_type == "Relu"
+    for node in model.graph.node:
+        for n, name in enumerate(node.input):
+            if name == held[0].output[0]:
+                node.input[n] = held[0].input[0]
+    model.graph.node.remove(held[0])
+    onnx.save(model, tmp_path / "plain.onnx")
+    x = batches(1)[0]
+    assert np.array_equal(Outputs(tmp_path / "q.onnx")(x)[0], Outputs(tmp_path / "plain.onnx")(x)[0])
+
+
+def test_an_addition_with_a_float_branch_stays_in_float(tmp_path):
+    """Layer a in float: the Add of its pooled output and layer b's must not be wrapped in conversions."""
+    quantise(
+        network(tmp_path / "net.onnx"), batches(), tmp_path / "q.onnx",
+        methods=["minmax"], keep_float={"a": "asked"},
+    )  # fmt: skip
+    graph = onnx.load(tmp_path / "q.onnx").graph
+    add = next(n for n in graph.node if n.op_type == "Add")
+    quantised = {n.input[0] for n in graph.node if n.op_type == "QuantizeLinear"}
+    assert add.output[0] not in quantised
+
+
+def test_kernels_that_compute_another_thing_are_refused(tmp_path, monkeypatch):
+    """A file whose optimised outputs leave those of its graph is not kept; the tip names 7-bit weights."""
+    import edgeprune.export.quantisation as module
+
+    class Wrong(Outputs):
+        def __call__(self, call):
+            return tuple(1.2 * y for y in super().__call__(call))
+
+    monkeypatch.setattr(module, "Outputs", Wrong)
+    with pytest.raises(ParityError, match=r"kernels compute another thing.*7-bit weights"):
+        quantise(
+            network(tmp_path / "net.onnx"), batches(), tmp_path / "q.onnx",
+            methods=["minmax"], reduce_range=False,
+        )  # fmt: skip
+    assert not (tmp_path / "q.onnx").exists()
+
+
+def test_bad_requests_are_one_line(tmp_path):
+    """No data, a wrong number of inputs, an unknown layer, nothing left, a bound without a measure."""
+    source = network(tmp_path / "net.onnx")
+    out = tmp_path / "q.onnx"
+    with pytest.raises(DataError, match="no calibration data"):
+        quantise(source, [], out, methods=["minmax"])
+    with pytest.raises(DataError, match="takes 1 inputs; calibration gave 2"):
+        quantise(source, [(*batches()[0], np.zeros(1))], out, methods=["minmax"])
+    with pytest.raises(ExportError, match="no layer 'nope'"):
+        quantise(source, batches(), out, methods=["minmax"], keep_float={"nope": ""})
+    with pytest.raises(ExportError, match="no layer to quantise"):
+        quantise(source, batches(), out, methods=["minmax"], keep_float=dict.fromkeys("abc", ""))
+    with pytest.raises(DataError, match="needs `evaluate`"):
+        quantise(source, batches(), out, max_drop=1.0)
+    (tmp_path / "broken.onnx").write_bytes(source.read_bytes()[:100])
+    with pytest.raises(ExportError, match="broken"):
+        quantise(tmp_path / "broken.onnx", batches(), out)
+
+
+def test_a_file_in_8_bits_is_refused_in_one_line(tmp_path):
+    """Quantising twice gains nothing and fails inside the runtime; the float file is asked for."""
+    quantise(network(tmp_path / "net.onnx"), batches(), tmp_path / "q.onnx", methods=["minmax"])
+    with pytest.raises(
+        ExportError, match=r"q\.onnx: is in 8 bits already, it has DequantizeLinear"
+    ) as caught:
+        quantise(tmp_path / "q.onnx", batches(), tmp_path / "twice.onnx")
+    assert "float file" in caught.value.tip and "\n" not in str(caught.value)
+    assert not (tmp_path / "twice.onnx").exists()
+
+
+def test_the_quantiser_failing_is_one_line(tmp_path):
+    """A graph that the child cannot take ends in an ExportError that names the step."""
+    source = network(tmp_path / "net.onnx")
+    calls = [(np.zeros((2, 5, 8, 8), np.float32),)]
+    with pytest.raises((ExportError, ParityError), match=r"net\.onnx"):
+        quantise(source, calls, tmp_path / "q.onnx", methods=["minmax"])
+
+
+def test_the_rule_of_types_follows_the_target():
+    """x86 without VNNI: uint8 with 7-bit weights; ARM: int8; cores without dot product are refused."""
+    vnni, avx2 = load_target("x86-avx512"), load_target("x86-avx2")
+    assert int8_settings(avx2, host=vnni) == {"activations": "uint8", "reduce_range": True}
+    assert int8_settings(vnni, host=vnni) == {"activations": "uint8", "reduce_range": False}
+    assert int8_settings(load_target("rpi5"), host=vnni) == {"activations": "int8", "reduce_range": False}
+    require_gain(load_target("rpi5"))
+    with pytest.raises(TargetError, match=r"rpi4: 8 bits gain little on Cortex-A72.*--anyway"):
+        require_gain(load_target("rpi4"))
+
+
+def test_a_machine_that_saturates_makes_7_bit_weights_for_every_target():
+    """What is proven here must be computable here, also where the target itself could do more."""
+    settings = int8_settings(load_target("rpi5"), host=load_target("x86-avx2"))
+    assert settings == {"activations": "int8", "reduce_range": True}
+
+
+def test_signed_activations_are_held_by_a_clip(tmp_path):
+    """int8 with a layer in float computes the same as its graph, whatever the zero point is."""
+    made = quantise(
+        network(tmp_path / "net.onnx"), batches(), tmp_path / "q.onnx", methods=["minmax"],
+        activations="int8", keep_float={"a": "asked"}, reduce_range=True,
+    )  # fmt: skip
+    assert made.artifact.parity is not None and made.output_error < 0.01

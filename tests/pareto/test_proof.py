@@ -1,0 +1,49 @@
+"""How long the finished files are timed, and what can be said of a device's operators."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+from edgeprune.records import Interval
+from edgeprune.search.budget import Budget
+from edgeprune.session.options import Clock, Options, Progress
+
+
+def timed(budget):
+    """Seconds of each timing, on a board that has a 99th percentile after half a minute."""
+    asked = []
+
+    def time(paths, seconds, *, probes):
+        asked.append(seconds)
+        p50 = Interval(20.0, 20.0, 20.0)
+        row = SimpleNamespace(p50_ms=p50, p99_ms=p50 if seconds > 30 else None, samples=int(10 * seconds))
+        return SimpleNamespace(models=[row] * len(paths), probes=probes)
+
+    board = SimpleNamespace(time=time)
+    found = proof._timed(board, [None, None], Options(budget=budget), Clock(Progress()))
+    assert found.probes == proof.PROBES
+    return asked
+
+
+def test_a_deadline_is_judged_by_a_99th_percentile_that_was_waited_for():
+    """The final files are timed again for as long as their tails need; other budgets take --bench-seconds."""
+    first, *further = timed(Budget(deadline_ms=30.0))
+    assert first == 10.0 and further and further[-1] > 30
+    assert timed(Budget(speedup=2.0)) == [5.0]
+
+
+def test_of_a_device_it_is_said_that_operators_cannot_be_profiled_there():
+    """One line instead of silence where the interval touches 1; nothing where the device shows a gain."""
+    prepared = SimpleNamespace(file=SimpleNamespace(path=None))
+    board = SimpleNamespace(device=object())
+
+    def said(changed):
+        bench = SimpleNamespace(
+            ratios=[SimpleNamespace(changed=changed, ratio=Interval(1, 1, 1))], device="pi@pi",
+            machine={"board": "Raspberry Pi 4", "processor": ""},
+        )  # fmt: skip
+        return proof._why(prepared, None, bench, Options(), Clock(Progress()), board)
+
+    (text,) = said(changed=False)
+    assert "cannot be said" in text and "timed on pi@pi (Raspberry Pi 4)" in text
+    assert said(changed=True) == ()
