@@ -75,8 +75,8 @@ def _hand_over(
         weight = f"{names.get(dependency.target.module, '')}.weight"
         if dependency.handler not in kinds or weight not in couplings.aliases:
             continue
-        extent = couplings.tensors[couplings.aliases[weight]][0]
-        vector = couplings.extents[extent]
+        channel_map = couplings.tensors[couplings.aliases[weight]][0]
+        vector = couplings.channel_maps[channel_map]
         for position, channel in enumerate(indices[: len(values)]):
             if vector[channel] >= 0:
                 component[vector[channel]] = values[position]

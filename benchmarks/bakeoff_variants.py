@@ -25,7 +25,7 @@ from edgeprune.calibration.capture import capture
 from edgeprune.criteria import Context, ib_gauss, score
 from edgeprune.recovery import compensate, recalibrate
 from edgeprune.search.groups import in_order, uniform
-from edgeprune.search.state import State, advance
+from edgeprune.search.state import SearchState, advance
 from edgeprune.session.options import Options
 from edgeprune.surgery.cut import retrace
 
@@ -47,7 +47,7 @@ def again(criterion: str) -> Choice:
         calibration = bench.seeded(seed)[1]
         small = recalibrate(compensate(bench.trace, bench.couplings, half, calibration)[0], calibration)
         numbers = np.arange(bench.couplings.count)
-        dense = State(bench.trace, bench.couplings, numbers, np.zeros(len(numbers), bool), {}, numbers)
+        dense = SearchState(bench.trace, bench.couplings, numbers, np.zeros(len(numbers), bool), {}, numbers)
         state = advance(dense, retrace(small), half, {}, Options())
         found = capture(state.trace, state.couplings, bench.data, bench.samples(seed), seed=seed)
         rank = score(criterion, Context(state.trace, state.couplings, found, seed)).rank

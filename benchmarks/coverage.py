@@ -155,7 +155,7 @@ def measure_trace(
     lap()
     row: dict[str, Any] = {
         "components": couplings.count,
-        "channels": sum(len(couplings.extents[layer.outputs]) for layer in couplings.layers),
+        "channels": sum(len(couplings.channel_maps[layer.outputs]) for layer in couplings.layers),
         "free_share": round(couplings.share_free(), 4),
         "recentred": weak,
         "exact_share": round(float(couplings.exact.mean()), 4) if couplings.count else None,

@@ -25,9 +25,9 @@ from edgeprune.data import open_data, split
 from edgeprune.errors import EdgepruneError
 from edgeprune.export.quantisation import quantise
 from edgeprune.export.quantisation_policy import int8_settings
-from edgeprune.measure.why import why
 from edgeprune.measure.host import run_bench
 from edgeprune.measure.operators import HostTimer
+from edgeprune.measure.why import why
 from edgeprune.records import QuantiseResult, to_json
 from edgeprune.session.exporting import file_outputs
 from edgeprune.session.options import Clock, Progress

@@ -45,8 +45,8 @@ def outside_removal(criterion: str, bench: Bench, ratio: float, round_to: int | 
     kinds = (tp.function.prune_conv_out_channels, tp.function.prune_linear_out_channels)
     for group in pruner.step(interactive=True):
         dependency, indices = next((d, i) for d, i in group if d.handler in kinds)
-        extent = couplings.tensors[couplings.aliases[f"{names[dependency.target.module]}.weight"]][0]
-        components = couplings.extents[extent][np.asarray(indices)]
+        channel_map = couplings.tensors[couplings.aliases[f"{names[dependency.target.module]}.weight"]][0]
+        components = couplings.channel_maps[channel_map][np.asarray(indices)]
         if (components < 0).any():
             raise SystemExit(f"{criterion} removes pinned channels of {names[dependency.target.module]}")
         removed[components] = True

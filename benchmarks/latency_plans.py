@@ -20,12 +20,11 @@ from benchmarks.latency_outside import outside_removal
 from benchmarks.latency_prediction import profiled
 from edgeprune.export.export import export_onnx
 from edgeprune.graph.trace import Trace, reexport
-from edgeprune.latency import Profile, cost_of
+from edgeprune.latency import Profile, latency_cost
 from edgeprune.measure.host import run_bench
 from edgeprune.measure.staircase import staircase
 from edgeprune.records import to_json
 from edgeprune.search.allocate import allocate
-from edgeprune.search.groups import Cost
 from edgeprune.store import read_record, write_json
 from edgeprune.surgery.cut import cut
 
@@ -49,11 +48,11 @@ def removals(bench: Bench, profile: Profile, block: int) -> dict[str, np.ndarray
         block: channels that the host's staircase asks for, of `macs-aligned`.
     """
     couplings = bench.couplings
-    predicted = cost_of(profile, bench.trace, couplings)
+    predicted = latency_cost(profile, bench.trace, couplings)
     rank, curves = bench.rank("ib-gauss", SEED)[0], bench.curves("ib-gauss", SEED)
     found = {}
     for method, shares in SHARES.items():
-        cost: Cost = predicted if method == "latency" else bench.macs
+        cost: RemovalCost = predicted if method == "latency" else bench.macs
         whole = cost(np.zeros(couplings.count, bool))
         align = block if method == "macs-aligned" else 1
         for share in shares:

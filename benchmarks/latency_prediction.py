@@ -27,7 +27,7 @@ from edgeprune.coupling.analysis import analyse
 from edgeprune.coupling.components import BoolArray, Couplings
 from edgeprune.export.export import export_onnx
 from edgeprune.graph.trace import Trace, reexport, trace
-from edgeprune.latency import Profile, cost_of, profile_model, read_profile
+from edgeprune.latency import Profile, latency_cost, profile_model, read_profile
 from edgeprune.latency.measuring import TIMER
 from edgeprune.latency.resizing import keep_shares
 from edgeprune.measure.host import RUNNER, read_answer
@@ -128,7 +128,7 @@ def compare(name: str, work: Path, networks: int, seconds: float, step: str) -> 
     profile = profiled(name, traced, couplings, work, networks, seconds)
     profile_seconds = time.monotonic() - began
     rows = measured(paths, work, 1.0)
-    cost = cost_of(read_profile(work / "profile.json"), traced, couplings)
+    cost = latency_cost(read_profile(work / "profile.json"), traced, couplings)
     dense = float(np.median([row["dense_ms"] for row in rows]))
     wanted = np.array([row["ratio"][0] for row in rows]) * dense
     predicted = np.array([cost(plan) for plan in plans]) * dense / cost.dense

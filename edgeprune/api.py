@@ -27,10 +27,9 @@ from edgeprune.frontend.examples import examples_of_program, fixed_batch_note
 from edgeprune.frontend.load import LoadedModel
 from edgeprune.frontend.loaded import from_module, total_bytes
 from edgeprune.masks import fuse_pruned
-from edgeprune.run.compress import compress as run
-from edgeprune.run.compress import Result
-from edgeprune.run.torch_prune_compat import NOTE, has_hooks, load_hooked
-from edgeprune.search.budget import Budget, parse_share
+from edgeprune.run.compress import Result, compress_loaded
+from edgeprune.run.torch_prune_compat import NOTE, has_prune_masks, load_with_prune_masks
+from edgeprune.session.budget import Budget, parse_share
 from edgeprune.session.options import Options, Progress
 
 Examples: TypeAlias = torch.Tensor | Sequence[torch.Tensor]
@@ -91,7 +90,9 @@ def compress(
         budget = Budget(max_drop=1.0)
     statistics = {"mean": mean, "std": std}
     if isinstance(model, str | Path):
-        loaded, _ = load_hooked(model, factory=factory, input_shapes=input_shapes, trust_pickle=trust_pickle)
+        loaded, _ = load_with_prune_masks(
+            model, factory=factory, input_shapes=input_shapes, trust_pickle=trust_pickle
+        )
         name = Path(model).stem
     else:
         loaded, name = _from_memory(model, data, example_inputs, statistics)
@@ -102,7 +103,7 @@ def compress(
     folder = Path(output or f"{name}-edgeprune")
     with contextlib.ExitStack() as opened:
         board = Device(opened.enter_context(Remote(device))) if isinstance(device, str) else device
-        return run(
+        return compress_loaded(
             loaded, dataset, folder, options, evaluation=further, progress=progress, force=force, device=board
         )
 
@@ -125,7 +126,7 @@ def _from_memory(
         dataset = open_data(data, **statistics)
         # Two samples: a batch of 1 would be fixed by torch.export.
         example_inputs = tuple(torch.from_numpy(x) for x in dataset.batch([0, min(1, len(dataset) - 1)]))
-    hooked = has_hooks(model.state_dict())
+    hooked = has_prune_masks(model.state_dict())
     loaded = from_module(fuse_pruned(model)[0] if hooked else model, example_inputs)
     if hooked:
         loaded = replace(loaded, notes=(*loaded.notes, NOTE))

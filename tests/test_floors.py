@@ -1,4 +1,4 @@
-"""The floors of the design: a module imports only from lower ones, and torch stays out of most."""
+"""The rooms of the design: a module imports only from lower floors, in no circle, and torch stays out of most."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parents[1] / "edgeprune"
-# Higher may import lower; a unit may import itself. Halves are an order within a floor: model/run feeds
-# data into graphs, statistics and capture read what coupling found, a device is timed and compared.
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "edgeprune"
+# A module may import from lower floors and from its own room; rooms on one floor do not know each other.
 FLOORS = {
-    "errors": 0, "records": 0, "importing": 0.5, "onnxgraph": 0.5,
-    "store": 1, "targets": 1, "information": 1,
-    "data": 2, "model": 2.5,
-    "coupling": 3, "statistics": 3.3, "capture": 3.5,
-    "criteria": 4,
-    "masks": 5, "planning": 5,
-    "surgery": 6,
-    "recovery": 7,
-    "onnxfile": 8, "bench": 8, "device": 8.5,
-    "latency": 8.7,
-    "report": 9, "ship": 9,
-    "pipeline": 10,
-    "api": 11, "cli": 11,
+    "errors": 0, "records": 0,
+    "store": 1, "information": 1, "targets": 1, "importing": 1,
+    "data": 2, "tasks": 2, "export": 2, "frontend": 2,
+    "measure": 3, "graph": 3,
+    "deploy": 4, "coupling": 4,
+    "masks": 5, "surgery": 5, "calibration": 5,
+    "latency": 6, "simplify": 6, "recovery": 6, "criteria": 6,
+    "session": 7,
+    "search": 8,
+    "pareto": 9,
+    "report": 10,
+    "run": 11,
+    "api": 12, "cli": 12,
 }  # fmt: skip
-# Units whose import must not pull in torch: the runner, planning and the command line start without it.
+# Units whose import must not pull in torch: the runner and the command line start without it.
 WITHOUT_TORCH = (
-    "errors", "records", "importing", "onnxgraph", "store", "targets", "information", "data",
-    "masks", "planning", "bench", "device", "report", "ship", "cli",
+    "errors", "records", "importing", "store", "targets", "information", "data", "tasks", "frontend",
+    "masks", "measure", "deploy", "report", "cli", "session.budget", "search.allocate", "export",
 )  # fmt: skip
-LAZY = ("onnxfile",)  # torch only inside the functions that export
+LONGEST = 400  # lines of one module; most are 70 to 250
 
 
 def unit(name: str) -> str | None:
@@ -93,13 +93,55 @@ def test_the_runner_imports_only_what_a_device_has():
 
 
 def test_planning_holds_no_torch_at_all():
-    """Not even inside a function: planning computes on values that were measured elsewhere."""
-    for path in (PACKAGE / "planning").glob("*.py"):
-        assert not [n for _, n in imports(ast.parse(path.read_text())) if n.split(".")[0] == "torch"], path
+    """Not even inside a function: the knapsack computes on values that were measured elsewhere."""
+    for name in ("search/allocate.py", "search/groups.py", "search/plan_correction.py", "session/budget.py"):
+        names = [n for _, n in imports(ast.parse((PACKAGE / name).read_text()))]
+        assert not [n for n in names if n.split(".")[0] == "torch"], name
 
 
-@pytest.mark.parametrize("names", [WITHOUT_TORCH, LAZY], ids=["floors", "onnxfile"])
-def test_units_import_without_torch(names: tuple[str, ...]):
+def test_units_import_without_torch():
     """Importing them, and whatever they import, leaves torch out of the process."""
-    code = f"import sys, {', '.join(f'edgeprune.{n}' for n in names)}; sys.exit('torch' in sys.modules)"
+    names = ", ".join(f"edgeprune.{name}" for name in WITHOUT_TORCH)
+    code = f"import sys, {names}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def dependencies(folder: Path, prefix: str) -> dict[str, set[str]]:
+    """Module -> modules of the same tree that it imports when it is itself imported."""
+    names = {
+        ".".join(p.relative_to(folder.parent).with_suffix("").parts).removesuffix(".__init__"): p
+        for p in folder.rglob("*.py")
+    }
+    found: dict[str, set[str]] = {}
+    for name, path in names.items():
+        found[name] = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith(prefix):
+                for alias in node.names:
+                    full = f"{node.module}.{alias.name}"
+                    found[name].add(full if full in names else node.module)
+            elif isinstance(node, ast.Import):
+                found[name] |= {a.name for a in node.names if a.name in names}
+        found[name] = (found[name] & set(names)) - {name}
+    return found
+
+
+@pytest.mark.parametrize("folder", ["edgeprune", "benchmarks"])
+def test_no_modules_import_each_other_in_a_circle(folder: str):
+    """Lazy and type-checking imports count too: a reader meets them all the same."""
+    left = dependencies(ROOT / folder, folder)
+    while free := {name for name, needs in left.items() if not needs & set(left)}:
+        left = {name: needs for name, needs in left.items() if name not in free}
+    assert not left, f"in circles, or above one: {sorted(left)}"
+
+
+def test_modules_stay_short():
+    """A longer file has two jobs."""
+    long = {p.name: n for p in files() if (n := len(p.read_text().splitlines())) > LONGEST}
+    assert not long
+
+
+def test_every_room_says_what_it_is_for():
+    """Each package opens with a docstring of more than its name."""
+    for init in PACKAGE.glob("*/__init__.py"):
+        assert len((ast.get_docstring(ast.parse(init.read_text())) or "").split()) >= 8, init

@@ -26,7 +26,13 @@ import numpy.typing as npt
 import torch
 from torch import fx
 
-from edgeprune.calibration.layers import FULL_COVARIANCE, LayerStatistics, Moments, Statistics, mixing_layers
+from edgeprune.calibration.layers import (
+    FULL_COVARIANCE,
+    ActivationMoments,
+    LayerStatistics,
+    Statistics,
+    mixing_layers,
+)
 from edgeprune.calibration.patches import patch_rows
 from edgeprune.calibration.readings import Readings
 from edgeprune.calibration.samples import SampleAxis, sample_axes
@@ -36,7 +42,14 @@ from edgeprune.graph.execution import batches
 from edgeprune.graph.module import attribute
 from edgeprune.graph.trace import Trace
 
-__all__ = ["FULL_COVARIANCE", "LayerStatistics", "Moments", "Statistics", "capture", "mixing_layers"]
+__all__ = [
+    "FULL_COVARIANCE",
+    "ActivationMoments",
+    "LayerStatistics",
+    "Statistics",
+    "capture",
+    "mixing_layers",
+]
 
 PATCH_FEATURES = 1536  # inputs × taps; the elimination over more takes minutes
 PATCH_ROWS = 16_384  # positions looked at per layer
@@ -215,7 +228,9 @@ class _Sums:
         variance = part["out2"] / self.positions - (part["out"] / self.positions) ** 2
         patches = None
         if self.rows:
-            patches = Moments(part["patch_mean"] / self.rows, part["patch_second"] / self.rows, self.rows)
+            patches = ActivationMoments(
+                part["patch_mean"] / self.rows, part["patch_second"] / self.rows, self.rows
+            )
         known = self.axis is not None
         return LayerStatistics(
             mean,

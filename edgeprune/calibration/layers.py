@@ -21,7 +21,7 @@ FloatArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Moments:
+class ActivationMoments:
     """Mean (F,) and second moment (F, F) of input patches; features are inputs × taps, inputs first."""
 
     mean: FloatArray
@@ -53,7 +53,7 @@ class LayerStatistics:
     taylor: FloatArray | None
     slopes: FloatArray
     output_std: FloatArray
-    patches: Moments | None = None
+    patches: ActivationMoments | None = None
     samples: SampleAxis | None = SAMPLES_FIRST
 
     @property

@@ -52,9 +52,9 @@ class Readings:
                 if found[name] is None:
                     continue
                 product = (found[name] * self.tensors[name].detach()).double().movedim(dim, 0)
-                extent = self.couplings.tensors[name][dim]
-                assert extent is not None
-                vector = self.couplings.extents[extent]
+                channel_map = self.couplings.tensors[name][dim]
+                assert channel_map is not None
+                vector = self.couplings.channel_maps[channel_map]
                 free = vector >= 0
                 values = product.reshape(len(product), -1).sum(1).numpy()
                 slope += np.bincount(vector[free], values[free], self.couplings.count)
@@ -81,25 +81,25 @@ def further_readings(couplings: Couplings, layers: list[Layer]) -> list[tuple[st
         _mark(couplings, read, couplings.tensors[name][dim])
     places = [p for p in places if _frees(couplings, p)]
     for name, dims in couplings.tensors.items():
-        for dim, extent in enumerate(dims):
-            vector = couplings.extents[extent] if extent is not None else np.zeros(0, np.int32)
+        for dim, channel_map in enumerate(dims):
+            vector = couplings.channel_maps[channel_map] if channel_map is not None else np.zeros(0, np.int32)
             if (~read[vector[vector >= 0]]).any():
                 places.append((name, dim))
                 bias = _bias_of(couplings, name, dim)
                 if bias is not None:
                     places.append((bias, 0))
-                _mark(couplings, read, extent)
+                _mark(couplings, read, channel_map)
     return list(dict.fromkeys(places))
 
 
 def _frees(couplings: Couplings, place: tuple[str, int]) -> bool:
-    extent = couplings.tensors[place[0]][place[1]]
-    return extent is not None and bool((couplings.extents[extent] >= 0).any())
+    channel_map = couplings.tensors[place[0]][place[1]]
+    return channel_map is not None and bool((couplings.channel_maps[channel_map] >= 0).any())
 
 
-def _mark(couplings: Couplings, read: npt.NDArray[np.bool_], extent: int | None) -> None:
-    if extent is not None:
-        vector = couplings.extents[extent]
+def _mark(couplings: Couplings, read: npt.NDArray[np.bool_], channel_map: int | None) -> None:
+    if channel_map is not None:
+        vector = couplings.channel_maps[channel_map]
         read[vector[vector >= 0]] = True
 
 

@@ -78,8 +78,7 @@ def bench(
         len(models) == 2 and destination is None and bool(result.ratios) and result.ratios[0].ratio.high >= 1
     )
     if (explain or slow) and not result.emulated:
-        from edgeprune.measure.why import why
-        from edgeprune.measure.why import run_report
+        from edgeprune.measure.why import run_report, why
 
         names = ("threads", "batch", "seed", "inputs", "shapes")
         asked = {name: settings[name] for name in names} | {"seconds": min(seconds, 4.0)}

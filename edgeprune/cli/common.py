@@ -75,11 +75,11 @@ def load_with_mask(
 ) -> tuple[LoadedModel, Mask | None]:
     """Load a model as the options say, with the mask that torch.nn.utils.prune left in it."""
     from edgeprune.frontend.examples import parse_input_shape
-    from edgeprune.run.torch_prune_compat import load_hooked
+    from edgeprune.run.torch_prune_compat import load_with_prune_masks
 
     parsed = [parse_input_shape(text) for text in input_shapes]
     shapes, dtypes = [shape for shape, _ in parsed], [dtype for _, dtype in parsed]
-    return load_hooked(
+    return load_with_prune_masks(
         model,
         factory=factory,
         input_shapes=shapes or None,

@@ -126,8 +126,8 @@ def compress(
     """
     from edgeprune.cli.progress import Terminal
     from edgeprune.report import render_table
-    from edgeprune.run.compress import compress as run
-    from edgeprune.search.budget import Budget, parse_share
+    from edgeprune.run.compress import compress_loaded
+    from edgeprune.session.budget import Budget, parse_share
     from edgeprune.session.options import Options
 
     shares = {"macs": macs, "params": params}
@@ -153,7 +153,7 @@ def compress(
         if destination is not None:
             device = open_device(destination, device_python, ssh_config, accept_new_host_key)
             opened.enter_context(device.remote)
-        result = run(
+        result = compress_loaded(
             loaded,
             dataset,
             folder,

@@ -75,7 +75,7 @@ def prune(
     from edgeprune.cli.progress import Terminal
     from edgeprune.run.prune import PruneSettings, prune_model, write_pruned
     from edgeprune.run.stages import analyse_model
-    from edgeprune.search.budget import parse_share
+    from edgeprune.session.budget import parse_share
     from edgeprune.session.options import Clock
 
     shares = {

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from torch import fx
 
-from edgeprune.coupling.components import BoolArray, Choice, Couplings
+from edgeprune.coupling.components import BoolArray, Couplings, FactorChoice
 from edgeprune.coupling.couple import couple
 from edgeprune.coupling.replay import REPLAYED, commutes, whole
 from edgeprune.coupling.rewrite import rewrite
@@ -23,7 +23,7 @@ from edgeprune.graph.trace import Trace
 
 
 def analyse(
-    traced: Trace, *, keep: Sequence[str] = (), seed: int = 0, choice: Choice | None = None
+    traced: Trace, *, keep: Sequence[str] = (), seed: int = 0, choice: FactorChoice | None = None
 ) -> Couplings:
     """Couple a trace; movement that does not commute with removal is pinned.
 
@@ -53,13 +53,13 @@ def _replays(node: fx.Node, sizes: Sizes, traced: Trace) -> bool:
 
 
 def random_half(couplings: Couplings, seed: int) -> BoolArray:
-    """About half of every group, never all of an extent."""
+    """About half of every group, never all of a channel_map."""
     rng = np.random.default_rng(seed)
     removed = rng.random(couplings.count) < 0.5
-    for _ in range(len(couplings.extents)):
+    for _ in range(len(couplings.channel_maps)):
         empty = couplings.emptied(removed)
         if not empty:
             break
-        for extent in empty:
-            removed[couplings.extents[extent][0]] = False
+        for channel_map in empty:
+            removed[couplings.channel_maps[channel_map][0]] = False
     return removed

@@ -1,16 +1,17 @@
 """The result of the coupling analysis: components and everything that they touch.
 
 A component is a set of tensor indices that can only be removed together. Vectors of
-component numbers (`extents`) are shared: a tensor dimension, a value's dimension, a
+component numbers (`channel_maps`) are shared: a tensor dimension, a value's dimension, a
 layer's input and a cost factor all point into one table, so the sizes of a whole
-pruned model follow from one count per extent.
+pruned model follow from one count per channel_map.
 
-Guarantee: removing whole components while every extent keeps at least one index
+Guarantee: removing whole components while every channel_map keeps at least one index
 leaves all shapes consistent. Elsewhere: which to remove (planning), doing it (surgery).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -19,10 +20,11 @@ import numpy.typing as npt
 
 IntArray = npt.NDArray[np.int32]
 BoolArray = npt.NDArray[np.bool_]
+RemovalCost = Callable[[BoolArray], float]  # cost of the network without the marked components
 
 
 @dataclass(frozen=True)
-class Choice:
+class FactorChoice:
     """What to free where two factors share a dimension.
 
     `heads`: "whole" removes attention heads, "width" the same positions in every head.
@@ -35,7 +37,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Layer:
-    """A weighted layer; `inputs` and `outputs` are extents, None where none is free.
+    """A weighted layer; `inputs` and `outputs` are channel_maps, None where none is free.
 
     `groups` > 1 means a grouped or depthwise convolution: its input channels are tied
     to its outputs and its weight has no free input dimension.
@@ -56,8 +58,8 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class Cost:
-    """MACs per sample of one node: coefficient × kept count of each factor extent."""
+class MacTerm:
+    """MACs per sample of one node: coefficient × kept count of each factor channel_map."""
 
     node: str
     coefficient: float
@@ -74,15 +76,15 @@ class Pin:
 
 @dataclass(frozen=True)
 class Couplings:
-    """Components 0..count-1 over extents; -1 in an extent marks an index that stays."""
+    """Components 0..count-1 over channel_maps; -1 in a channel_map marks an index that stays."""
 
     count: int
-    extents: tuple[IntArray, ...]
-    tensors: dict[str, tuple[int | None, ...]]  # state tensor -> extent of each dimension
+    channel_maps: tuple[IntArray, ...]
+    tensors: dict[str, tuple[int | None, ...]]  # state tensor -> channel_map of each dimension
     aliases: dict[str, str]  # tied name -> the name that `tensors` uses
-    values: dict[str, tuple[tuple[tuple[int, ...], ...], ...]]  # node -> output -> dimension -> extents
+    values: dict[str, tuple[tuple[tuple[int, ...], ...], ...]]  # node -> output -> dimension -> channel_maps
     layers: tuple[Layer, ...]
-    costs: tuple[Cost, ...]
+    costs: tuple[MacTerm, ...]
     exact: BoolArray
     inexact_reasons: tuple[str, ...]
     pins: tuple[Pin, ...]
@@ -90,13 +92,15 @@ class Couplings:
     group_names: tuple[str, ...]
     contracted: BoolArray = field(default_factory=lambda: np.zeros(0, bool))  # inexact only as products
     reads: frozenset[tuple[str, int]] = frozenset()  # (state tensor, dimension) that reads channels
-    choice: Choice = field(default_factory=Choice)  # what was freed where two factors share a dimension
+    choice: FactorChoice = field(
+        default_factory=FactorChoice
+    )  # what was freed where two factors share a dimension
 
     @cached_property
     def _flat(self) -> tuple[npt.NDArray[np.int64], IntArray, IntArray]:
-        """Size of each extent; of every index that is free, its component and its extent."""
-        sizes = np.array([len(e) for e in self.extents], dtype=np.int64)
-        joined = np.concatenate(self.extents) if self.extents else np.zeros(0, np.int32)
+        """Size of each channel_map; of every index that is free, its component and its channel_map."""
+        sizes = np.array([len(e) for e in self.channel_maps], dtype=np.int64)
+        joined = np.concatenate(self.channel_maps) if self.channel_maps else np.zeros(0, np.int32)
         owners = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
         free = joined >= 0
         return sizes, joined[free].astype(np.int32), owners[free]
@@ -107,7 +111,7 @@ class Couplings:
         return {}
 
     def kept(self, removed: BoolArray) -> npt.NDArray[np.int64]:
-        """How many indices of each extent remain, read-only; `removed` is boolean, shape (count,)."""
+        """How many indices of each channel_map remain, read-only; `removed` is boolean, shape (count,)."""
         key = removed.tobytes()
         if key not in self._latest:
             sizes, components, owners = self._flat
@@ -117,9 +121,9 @@ class Couplings:
             self._latest[key].flags.writeable = False
         return self._latest[key]
 
-    def keep_mask(self, extent: int, removed: BoolArray) -> BoolArray:
-        """Which indices of one extent remain, boolean, shape (size,)."""
-        vector = self.extents[extent]
+    def keep_mask(self, channel_map: int, removed: BoolArray) -> BoolArray:
+        """Which indices of one channel_map remain, boolean, shape (size,)."""
+        vector = self.channel_maps[channel_map]
         mask = np.ones(len(vector), dtype=bool)
         mask[vector >= 0] = ~removed[vector[vector >= 0]]
         return mask
@@ -138,13 +142,15 @@ class Couplings:
         if not stays.any():
             return self
         number = np.where(stays, -1, np.cumsum(~stays) - 1).astype(np.int32)
-        extents = tuple(np.where(e >= 0, number[e], -1).astype(np.int32) for e in self.extents)
+        channel_maps = tuple(np.where(e >= 0, number[e], -1).astype(np.int32) for e in self.channel_maps)
         old, group = np.unique(self.group[~stays], return_inverse=True)
-        channels = sum(int(stays[v[v >= 0]].sum()) for v in (self.extents[x.outputs] for x in self.layers))
+        channels = sum(
+            int(stays[v[v >= 0]].sum()) for v in (self.channel_maps[x.outputs] for x in self.layers)
+        )
         return replace(
             self,
             count=int((~stays).sum()),
-            extents=extents,
+            channel_maps=channel_maps,
             exact=self.exact[~stays],
             contracted=self.contracted[~stays] if len(self.contracted) else self.contracted,
             group=group.astype(np.int32),
@@ -159,6 +165,6 @@ class Couplings:
 
     def share_free(self) -> float:
         """Free channels over all channels of layer outputs."""
-        vectors = [self.extents[layer.outputs] for layer in self.layers]
+        vectors = [self.channel_maps[layer.outputs] for layer in self.layers]
         total = sum(len(v) for v in vectors)
         return sum(int((v >= 0).sum()) for v in vectors) / total if total else 0.0

@@ -1,4 +1,4 @@
-"""Walk a Trace, let every operator speak, and resolve what was said into components.
+"""LockstepInterpreter a Trace, let every operator speak, and resolve what was said into components.
 
 Every index of every dimension of every floating-point parameter and constant gets an
 integer, its atom. Movement operators are observed on labels, computing operators have
@@ -25,11 +25,11 @@ from edgeprune.coupling import (  # noqa: F401  # importing them registers their
     rules_recurrent,
     rules_shape,
 )
-from edgeprune.coupling.components import Choice, Couplings
+from edgeprune.coupling.components import Couplings, FactorChoice
 from edgeprune.coupling.labels import Value, along
 from edgeprune.coupling.movement import CYCLIC, MOVEMENT, join, move, roll
 from edgeprune.coupling.resolve import resolve
-from edgeprune.coupling.rules import RULES, Call, blank, elementwise, unknown
+from edgeprune.coupling.rules import RULES, OperatorCall, blank, elementwise, unknown
 from edgeprune.coupling.ties import Ties
 from edgeprune.graph.features import is_selection
 from edgeprune.graph.module import attribute, concrete, shape_of, source_line
@@ -97,7 +97,7 @@ def couple(
     *,
     keep: Sequence[str] = (),
     frozen: Mapping[str, str] | None = None,
-    choice: Choice | None = None,
+    choice: FactorChoice | None = None,
 ) -> Couplings:
     """Find the components of a Trace.
 
@@ -151,7 +151,7 @@ def _visit(ties: Ties, node: fx.Node, values: dict[fx.Node, Any], batch: int) ->
     args, kwargs = fx.node.map_arg((node.args, node.kwargs), look)
     name = str(node.target).removesuffix(".default")
     where = f"{name} at {source_line(node)}"
-    call = Call(node, tuple(args), dict(kwargs), shape_of(val), where, batch)
+    call = OperatorCall(node, tuple(args), dict(kwargs), shape_of(val), where, batch)
     target = node.target
     if target is operator.getitem:
         return args[0][args[1]]
@@ -169,7 +169,7 @@ def _visit(ties: Ties, node: fx.Node, values: dict[fx.Node, Any], batch: int) ->
     return unknown(ties, call)
 
 
-def _join(ties: Ties, call: Call, *, new: bool) -> Value:
+def _join(ties: Ties, call: OperatorCall, *, new: bool) -> Value:
     operands: list[Value] = list(call.args[0])
     dim = call.arg(1, "dim", 0) % len(call.shape)
     if new:

@@ -90,7 +90,7 @@ def _steps_whole(node: fx.Node, couplings: Couplings) -> bool:
 def _vectors(value: fx.Node, dim: int, couplings: Couplings) -> list[IntArray]:
     """Component of each index along a dimension of a value (−1: pinned), one for every factor."""
     spots = couplings.values.get(value.name, ((),))[0]
-    return [couplings.extents[extent] for extent in spots[dim]] if dim < len(spots) else []
+    return [couplings.channel_maps[channel_map] for channel_map in spots[dim]] if dim < len(spots) else []
 
 
 def _same(vector: IntArray, period: int) -> bool:

@@ -1,4 +1,4 @@
-"""From what the rules said to components: union, rectangularity, extents, groups.
+"""From what the rules said to components: union, rectangularity, channel_maps, groups.
 
 Rectangularity: removal can only drop whole slices of a value, so under the final
 components every label must depend on one dimension. Where it does not, the dimension
@@ -15,7 +15,7 @@ import torch
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from edgeprune.coupling.components import BoolArray, Cost, Couplings, IntArray, Layer, Pin
+from edgeprune.coupling.components import BoolArray, Couplings, IntArray, Layer, MacTerm, Pin
 from edgeprune.coupling.decide import decide, units_left
 from edgeprune.coupling.labels import Value, varying
 from edgeprune.coupling.ties import Ties
@@ -84,20 +84,20 @@ def _build(
     number[used] = np.arange(int(used.sum()), dtype=np.int32)
     unit_of_atom = number[roots]
     unit_of_atom[0] = -1
-    table = _Extents()
+    table = _ChannelMaps()
 
-    def extent(vector: torch.Tensor | np.ndarray) -> int:
+    def channel_map(vector: torch.Tensor | np.ndarray) -> int:
         return table.add(unit_of_atom[np.asarray(vector)])
 
     tensors: dict[str, tuple[int | None, ...]] = {}
     for name, first in atoms.first.items():
         sizes = atoms.sizes[name]
         tensors[name] = tuple(
-            extent(np.arange(f, f + n)) if f else None for f, n in zip(first, sizes, strict=True)
+            channel_map(np.arange(f, f + n)) if f else None for f, n in zip(first, sizes, strict=True)
         )
     spots = {
         node.name: tuple(
-            _dimensions(v, extent, table) for v in (value if isinstance(value, list) else [value])
+            _dimensions(v, channel_map, table) for v in (value if isinstance(value, list) else [value])
         )
         for node, value in values.items()
         if isinstance(value, Value | list)
@@ -105,11 +105,11 @@ def _build(
     layers = tuple(
         Layer(
             a.node, a.kind, a.source, a.weight, a.bias, a.in_dim, a.out_dim, a.channel_dim, a.out_channel_dim,
-            extent(a.in_atoms), extent(a.out_atoms), a.groups,
+            channel_map(a.in_atoms), channel_map(a.out_atoms), a.groups,
         )
         for a in ties.layers
     )  # fmt: skip
-    costs = tuple(Cost(node, k, tuple(extent(f) for f in factors)) for node, k, factors in ties.costs)
+    costs = tuple(MacTerm(node, k, tuple(channel_map(f) for f in factors)) for node, k, factors in ties.costs)
     count = int(used.sum())
     inexact, why_inexact = _marked(ties.inexact, unit_of_atom, count)
     contracted, why_contracted = _marked(ties.contracted, unit_of_atom, count)
@@ -151,7 +151,7 @@ def _reads(ties: Ties, atoms: Atoms) -> frozenset[tuple[str, int]]:
     )
 
 
-class _Extents:
+class _ChannelMaps:
     """A table of distinct vectors of component numbers."""
 
     def __init__(self) -> None:
@@ -167,14 +167,14 @@ class _Extents:
         return self._index[key]
 
 
-def _dimensions(value: Any, extent: Any, table: _Extents) -> tuple[tuple[int, ...], ...]:
-    """For each dimension of a value, the extents that remove its indices."""
+def _dimensions(value: Any, channel_map: Any, table: _ChannelMaps) -> tuple[tuple[int, ...], ...]:
+    """For each dimension of a value, the channel_maps that remove its indices."""
     if not isinstance(value, Value):
         return ()
     found: list[tuple[int, ...]] = [() for _ in value.shape]
     for label in value.labels:
         # Under the final components a label of several dimensions depends on one, or on none.
-        ids = extent(label.reshape(-1))
+        ids = channel_map(label.reshape(-1))
         unit = table.rows[ids].reshape(tuple(label.shape))
         dims = [d for d in range(unit.ndim) if (unit != np.take(unit, [0], axis=d)).any()]
         if not dims:
@@ -192,10 +192,10 @@ def _groups(
     rng = np.random.default_rng(0)
     signature = np.zeros(count, dtype=np.uint64)
     for dims in tensors.values():
-        for extent in dims:
+        for channel_map in dims:
             code = rng.integers(1, 2**63, dtype=np.uint64)
-            if extent is not None:
-                units = np.unique(rows[extent])
+            if channel_map is not None:
+                units = np.unique(rows[channel_map])
                 signature[units[units >= 0]] ^= code
     _, first, group = np.unique(signature, return_index=True, return_inverse=True)
     names = [f"group{i}" for i in range(len(first))]

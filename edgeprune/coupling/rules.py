@@ -24,7 +24,7 @@ aten = torch.ops.aten
 
 
 @dataclass(frozen=True)
-class Call:
+class OperatorCall:
     """One node with Values for tensors and integers for symbolic sizes."""
 
     node: fx.Node
@@ -43,7 +43,7 @@ class Call:
         return given.name if isinstance(given, fx.Node) else ""
 
 
-Rule = Callable[[Ties, Call], Any]
+Rule = Callable[[Ties, OperatorCall], Any]
 RULES: dict[Any, Rule] = {}
 
 
@@ -58,7 +58,7 @@ def rule(*targets: Any) -> Callable[[Rule], Rule]:
     return register
 
 
-def elementwise(ties: Ties, call: Call) -> Value:
+def elementwise(ties: Ties, call: OperatorCall) -> Value:
     """Operands of equal or broadcast shape: an element goes in all of them or in none."""
     operands = [v for v in _flat((call.args, call.kwargs)) if isinstance(v, Value)]
     return combine(ties, tuple(call.shape), operands, call.where)
@@ -131,7 +131,14 @@ def _match(
 
 
 def linear_like(
-    ties: Ties, call: Call, x: Value, w: Value, b: Value | None, in_dim: int, out_dim: int, x_index: int
+    ties: Ties,
+    call: OperatorCall,
+    x: Value,
+    w: Value,
+    b: Value | None,
+    in_dim: int,
+    out_dim: int,
+    x_index: int,
 ) -> Value:
     """x[..., I] times a two-dimensional weight: I is consumed, O is produced, the rest passes."""
     last = len(x.shape) - 1
@@ -159,13 +166,13 @@ def linear_like(
 
 
 @rule(aten.linear.default)
-def linear(ties: Ties, call: Call) -> Value:
+def linear(ties: Ties, call: OperatorCall) -> Value:
     """x times a stored matrix over the last dimension: inputs are read, outputs made, the rest passes."""
     return linear_like(ties, call, call.args[0], call.args[1], call.arg(2, "bias"), 1, 0, 0)
 
 
 @rule(aten.addmm.default)
-def addmm(ties: Ties, call: Call) -> Value:
+def addmm(ties: Ties, call: OperatorCall) -> Value:
     """bias + x @ w; a bias that is not a vector over outputs is an operand like any other."""
     bias, x, w = call.args[:3]
     if len(bias.shape) == 1:
@@ -178,18 +185,18 @@ def addmm(ties: Ties, call: Call) -> Value:
     aten.conv1d.default, aten.conv2d.default, aten.conv3d.default,
     aten.conv1d.padding, aten.conv2d.padding, aten.conv3d.padding,
 )  # fmt: skip
-def convolution(ties: Ties, call: Call) -> Any:
+def convolution(ties: Ties, call: OperatorCall) -> Any:
     """Dimension 1 is read and made; positions of input and kernel are mixed, and stay."""
     return _convolution(ties, call, call.arg(6, "groups", 1), transposed=False)
 
 
 @rule(aten.conv_transpose1d.default, aten.conv_transpose2d.input, aten.conv_transpose3d.input)
-def convolution_transposed(ties: Ties, call: Call) -> Any:
+def convolution_transposed(ties: Ties, call: OperatorCall) -> Any:
     """As a convolution, with a weight whose dimension 0 reads and whose dimension 1 makes."""
     return _convolution(ties, call, call.arg(6, "groups", 1), transposed=True)
 
 
-def _convolution(ties: Ties, call: Call, groups: int, *, transposed: bool) -> Any:
+def _convolution(ties: Ties, call: OperatorCall, groups: int, *, transposed: bool) -> Any:
     x, w, b = call.args[0], call.args[1], call.arg(2, "bias")
     if len(x.shape) != len(w.shape):  # no batch dimension
         return unknown(ties, call)
@@ -222,7 +229,7 @@ def _convolution(ties: Ties, call: Call, groups: int, *, transposed: bool) -> An
 
 
 def _grouped(
-    ties: Ties, call: Call, xin: torch.Tensor, w: Value, groups: int
+    ties: Ties, call: OperatorCall, xin: torch.Tensor, w: Value, groups: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Weight (O, I/g): whole groups go, or on request the same positions of each; gives inputs, outputs."""
     why = f"{call.where} reads channels that are not free"
@@ -240,7 +247,7 @@ def _grouped(
 
 
 def _grouped_transposed(
-    ties: Ties, call: Call, xin: torch.Tensor, w: Value, groups: int
+    ties: Ties, call: OperatorCall, xin: torch.Tensor, w: Value, groups: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Weight (I, O/g): an output has no index of its own; it goes with its group or its position."""
     win, shared = ties.vector(w, 0, call.where), ties.vector(w, 1, call.where)
@@ -263,7 +270,7 @@ def _grouped_transposed(
     aten.adaptive_max_pool1d.default, aten.adaptive_max_pool2d.default,
     aten.max_pool2d_with_indices.default,
 )  # fmt: skip
-def pooling(ties: Ties, call: Call) -> Any:
+def pooling(ties: Ties, call: OperatorCall) -> Any:
     """Windows over the trailing positions: what does not depend on them passes."""
     x = call.args[0]
     several = isinstance(call.shape, list)
@@ -286,7 +293,7 @@ def pooling(ties: Ties, call: Call) -> Any:
     aten.std_mean.correction, aten.var_mean.correction, aten.std_mean.dim, aten.var_mean.dim, aten.std.dim,
     aten.var.dim, aten.norm.ScalarOpt_dim,
 )  # fmt: skip
-def reduction(ties: Ties, call: Call) -> Any:
+def reduction(ties: Ties, call: OperatorCall) -> Any:
     """Channels may be reduced over, but even a silent one changes a mean or a norm: not exact."""
     x = call.args[0]
     rank = len(x.shape)
@@ -308,7 +315,7 @@ def reduction(ties: Ties, call: Call) -> Any:
     return [out] * len(call.shape) if several else out
 
 
-def unknown(ties: Ties, call: Call) -> Any:
+def unknown(ties: Ties, call: OperatorCall) -> Any:
     """No rule: everything that reaches the operator stays as it is, and so does what it costs."""
     for value in _flat((call.args, call.kwargs)):
         if isinstance(value, Value):

@@ -12,14 +12,14 @@ from collections.abc import Sequence
 import torch
 
 from edgeprune.coupling.labels import Value, along, varying
-from edgeprune.coupling.rules import Call, combine, rule
+from edgeprune.coupling.rules import OperatorCall, combine, rule
 from edgeprune.coupling.ties import Ties
 
 aten = torch.ops.aten
 
 
 @rule(aten.scaled_dot_product_attention.default)
-def attention(ties: Ties, call: Call) -> Value:
+def attention(ties: Ties, call: OperatorCall) -> Value:
     """Heads go together in all three; queries and keys share their width, keys and values their length."""
     q, k, v = call.args[:3]
     rank, where = len(q.shape), call.where
@@ -78,7 +78,7 @@ def _tied(
 
 def _cost(
     ties: Ties,
-    call: Call,
+    call: OperatorCall,
     heads: Sequence[torch.Tensor],
     scores: Sequence[int],
     widths: Sequence[torch.Tensor],

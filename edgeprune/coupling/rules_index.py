@@ -12,7 +12,7 @@ import torch
 
 from edgeprune.coupling.labels import Value, along, keep_alive, varying
 from edgeprune.coupling.movement import move
-from edgeprune.coupling.rules import Call, combine, rule
+from edgeprune.coupling.rules import OperatorCall, combine, rule
 from edgeprune.coupling.ties import Ties
 from edgeprune.graph.features import is_selection
 
@@ -20,7 +20,7 @@ aten = torch.ops.aten
 
 
 @rule(aten.index.Tensor, aten.index_select.default)
-def index(ties: Ties, call: Call) -> Any:
+def index(ties: Ties, call: OperatorCall) -> Any:
     """Observed like any movement; an index from data is replayed as zeros on what it leaves alone.
 
     A selection of the input's features is an index whose own entries may go.
@@ -51,7 +51,7 @@ def index(ties: Ties, call: Call) -> Any:
     return Value(tuple(call.shape), keep_alive(labels))
 
 
-def _select(ties: Ties, call: Call, x: Value, chosen: Value) -> Value:
+def _select(ties: Ties, call: OperatorCall, x: Value, chosen: Value) -> Value:
     """Along `dim` the features that the selection still holds; what else the input carries passes."""
     dim = call.args[1] % len(x.shape)
     _pin_along(ties, x, dim, f"{call.where} selects from it")
@@ -61,7 +61,7 @@ def _select(ties: Ties, call: Call, x: Value, chosen: Value) -> Value:
 
 
 @rule(aten.gather.default)
-def gather(ties: Ties, call: Call) -> Value:
+def gather(ties: Ties, call: OperatorCall) -> Value:
     """Along `dim` positions are read; elsewhere source and index go together."""
     x, dim, index_ = call.args[:3]
     dim %= len(x.shape)
@@ -76,7 +76,7 @@ def gather(ties: Ties, call: Call) -> Value:
 
 
 @rule(aten.scatter.src, aten.scatter.value, aten.scatter_add.default, aten.scatter_reduce.two)
-def scatter(ties: Ties, call: Call) -> Value:
+def scatter(ties: Ties, call: OperatorCall) -> Value:
     """Along `dim` positions are written; elsewhere target, index and source go together."""
     x, dim, index_, source = call.args[:4]
     dim %= len(x.shape)
@@ -98,7 +98,7 @@ def scatter(ties: Ties, call: Call) -> Value:
 
 
 @rule(aten.slice_scatter.default, aten.select_scatter.default)
-def write_part(ties: Ties, call: Call) -> Value:
+def write_part(ties: Ties, call: OperatorCall) -> Value:
     """The part that is written over goes with its source; the rest of the target goes on its own."""
     x, source, *rest = call.args
     part_of = aten.slice.Tensor if call.node.target is aten.slice_scatter.default else aten.select.int
@@ -108,7 +108,7 @@ def write_part(ties: Ties, call: Call) -> Value:
 
 
 @rule(aten.copy.default)
-def copy(ties: Ties, call: Call) -> Value:
+def copy(ties: Ties, call: OperatorCall) -> Value:
     """The source, expanded to the target's shape."""
     return combine(ties, call.args[0].shape, list(call.args[:2]), call.where)
 

@@ -12,14 +12,14 @@ from typing import Any
 import torch
 
 from edgeprune.coupling.labels import Value, along, varying
-from edgeprune.coupling.rules import Call, combine, rule, unknown
+from edgeprune.coupling.rules import OperatorCall, combine, rule, unknown
 from edgeprune.coupling.ties import Ties
 
 aten = torch.ops.aten
 
 
 @rule(aten.batch_norm.default, aten.instance_norm.default)
-def per_channel_norm(ties: Ties, call: Call) -> Value:
+def per_channel_norm(ties: Ties, call: OperatorCall) -> Value:
     """Scale, shift and statistics of a channel go with it; no other channel changes: exact."""
     x, *scales = call.args[:5]
     atoms = ties.vector(x, 1, call.where)
@@ -33,7 +33,7 @@ def per_channel_norm(ties: Ties, call: Call) -> Value:
 
 
 @rule(aten.layer_norm.default, aten.rms_norm.default, aten.native_layer_norm.default)
-def layer_norm(ties: Ties, call: Call) -> Any:
+def layer_norm(ties: Ties, call: OperatorCall) -> Any:
     """Scale and shift are elementwise over the normed dimensions; labels there stay free, not exact."""
     x, normed = call.args[:2]
     first = len(x.shape) - len(normed)
@@ -50,7 +50,7 @@ def layer_norm(ties: Ties, call: Call) -> Any:
 
 
 @rule(aten.group_norm.default, aten.native_group_norm.default)
-def group_norm(ties: Ties, call: Call) -> Any:
+def group_norm(ties: Ties, call: OperatorCall) -> Any:
     """Whole groups go and nothing else changes; with few large groups, the same positions of each."""
     if isinstance(call.shape, list):
         return unknown(ties, call)
@@ -75,7 +75,7 @@ def group_norm(ties: Ties, call: Call) -> Any:
     aten.softmax.int, aten.log_softmax.int, aten._softmax.default, aten._log_softmax.default,
     aten._safe_softmax.default,
 )  # fmt: skip
-def softmax(ties: Ties, call: Call) -> Value:
+def softmax(ties: Ties, call: OperatorCall) -> Value:
     """What it normalises over is free but not exact; the rest passes."""
     x = call.args[0]
     _inexact_over(ties, x, [call.arg(1, "dim") % len(x.shape)], call.where)
@@ -83,7 +83,7 @@ def softmax(ties: Ties, call: Call) -> Value:
 
 
 @rule(aten.cumsum.default)
-def cumulative(ties: Ties, call: Call) -> Value:
+def cumulative(ties: Ties, call: OperatorCall) -> Value:
     """What runs along a dimension keeps it whole."""
     x = call.args[0]
     dim = call.arg(1, "dim") % len(x.shape)

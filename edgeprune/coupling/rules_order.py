@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from edgeprune.coupling.labels import Value, varying
-from edgeprune.coupling.rules import Call, rule, unknown
+from edgeprune.coupling.rules import OperatorCall, rule, unknown
 from edgeprune.coupling.ties import Ties
 
 aten = torch.ops.aten
@@ -26,7 +26,7 @@ DIM_OF = {aten.sort.default: -1, aten.argsort.default: -1, aten.topk.default: -1
     aten.argmin.default, aten.cummax.default, aten.cummin.default, aten.cumprod.default,
     aten.logcumsumexp.default,
 )  # fmt: skip
-def ordered(ties: Ties, call: Call) -> Any:
+def ordered(ties: Ties, call: OperatorCall) -> Any:
     """Pinned along the dimension, free in the others."""
     x, rank = call.args[0], len(call.args[0].shape)
     target = call.node.target

@@ -15,14 +15,14 @@ from typing import Any
 import torch
 
 from edgeprune.coupling.labels import Value, along, varying
-from edgeprune.coupling.rules import Call, combine, linear_like, rule, unknown
+from edgeprune.coupling.rules import OperatorCall, combine, linear_like, rule, unknown
 from edgeprune.coupling.ties import Ties
 
 aten = torch.ops.aten
 
 
 @rule(aten.matmul.default, aten.mm.default, aten.bmm.default)
-def matmul(ties: Ties, call: Call) -> Value:
+def matmul(ties: Ties, call: OperatorCall) -> Value:
     """By a stored matrix it is a linear layer; otherwise an einsum of two values."""
     a, b = call.args[:2]
     if len(b.shape) == 2 and len(a.shape) >= 2 and b.stored:
@@ -31,7 +31,7 @@ def matmul(ties: Ties, call: Call) -> Value:
 
 
 @rule(aten.baddbmm.default)
-def baddbmm(ties: Ties, call: Call) -> Value:
+def baddbmm(ties: Ties, call: OperatorCall) -> Value:
     """A batched product, then an addition that broadcasts."""
     bias, a, b = call.args[:3]
     out = contract(ties, call, (a, b), *_letters(3, 3))
@@ -39,7 +39,7 @@ def baddbmm(ties: Ties, call: Call) -> Value:
 
 
 @rule(aten.einsum.default)
-def einsum(ties: Ties, call: Call) -> Any:
+def einsum(ties: Ties, call: OperatorCall) -> Any:
     """Any equation without a repeated letter in one operand; an ellipsis stands for its dimensions."""
     operands = call.args[1]
     spelled = _spell(call.args[0], [len(v.shape) for v in operands])
@@ -49,7 +49,7 @@ def einsum(ties: Ties, call: Call) -> Any:
 
 
 def contract(
-    ties: Ties, call: Call, operands: tuple[Value, ...], subscripts: Sequence[str], out: str
+    ties: Ties, call: OperatorCall, operands: tuple[Value, ...], subscripts: Sequence[str], out: str
 ) -> Value:
     """Tie what is multiplied over, pass what is not; gives the output's value.
 
@@ -104,7 +104,7 @@ def _vectors(
 
 def _consume(
     ties: Ties,
-    call: Call,
+    call: OperatorCall,
     operands: tuple[Value, ...],
     subscripts: Sequence[str],
     letter: str,

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from edgeprune.coupling.labels import Value, along
-from edgeprune.coupling.rules import Call, rule, unknown
+from edgeprune.coupling.rules import OperatorCall, rule, unknown
 from edgeprune.coupling.ties import LayerAtoms, Ties
 
 aten = torch.ops.aten
@@ -27,7 +27,7 @@ GATES = {
 
 
 @rule(aten.lstm.input, aten.gru.input, aten.rnn_tanh.input, aten.rnn_relu.input)
-def recurrent(ties: Ties, call: Call) -> Any:
+def recurrent(ties: Ties, call: OperatorCall) -> Any:
     """Every layer and direction is a cell; all lose the same units, and the states follow."""
     x, states, weights, biased, layers = call.args[:5]
     directions = 2 if call.arg(7, "bidirectional") else 1
@@ -69,7 +69,7 @@ def recurrent(ties: Ties, call: Call) -> Any:
 @rule(
     aten.lstm_cell.default, aten.gru_cell.default, aten.rnn_tanh_cell.default, aten.rnn_relu_cell.default
 )  # fmt: skip
-def cell(ties: Ties, call: Call) -> Any:
+def cell(ties: Ties, call: OperatorCall) -> Any:
     """One step: as above without a time dimension."""
     x, states, *weights = call.args
     states = list(states) if isinstance(states, list | tuple) else [states]
@@ -88,7 +88,7 @@ def cell(ties: Ties, call: Call) -> Any:
 
 def _cell(
     ties: Ties,
-    call: Call,
+    call: OperatorCall,
     source: torch.Tensor,
     weights: Sequence[Value],
     gates: int,

@@ -15,7 +15,7 @@ from torch import fx
 
 from edgeprune.coupling.labels import Value, along, keep_alive, varying
 from edgeprune.coupling.movement import move
-from edgeprune.coupling.rules import Call, combine, rule
+from edgeprune.coupling.rules import OperatorCall, combine, rule
 from edgeprune.coupling.ties import Ties
 
 aten = torch.ops.aten
@@ -25,7 +25,7 @@ aten = torch.ops.aten
     aten.zeros.default, aten.ones.default, aten.full.default, aten.empty.memory_format,
     aten.new_zeros.default, aten.new_ones.default, aten.new_full.default, aten.new_empty.default,
 )  # fmt: skip
-def creation(ties: Ties, call: Call) -> Value:
+def creation(ties: Ties, call: OperatorCall) -> Value:
     """Every size that is a plain number may shrink; the batch is a symbol."""
     named = "new_" in str(call.node.target)
     sizes = call.node.args[1 if named else 0]
@@ -36,13 +36,13 @@ def creation(ties: Ties, call: Call) -> Value:
     aten.zeros_like.default, aten.ones_like.default, aten.full_like.default, aten.empty_like.default,
     aten.rand_like.default, aten.randn_like.default,
 )  # fmt: skip
-def like(ties: Ties, call: Call) -> Value:
+def like(ties: Ties, call: OperatorCall) -> Value:
     """The shape follows the operand."""
     return Value(tuple(call.shape), call.args[0].labels)
 
 
 @rule(aten.expand.default)
-def expand(ties: Ties, call: Call) -> Value:
+def expand(ties: Ties, call: OperatorCall) -> Value:
     """Labels move along; a dimension that is made of copies is free by itself."""
     moved = move(ties, call.node.target, call.args, call.kwargs, call.where)
     source, sizes = call.args[0].shape, call.node.args[1]
@@ -52,13 +52,13 @@ def expand(ties: Ties, call: Call) -> Value:
 
 
 @rule(aten.expand_as.default)
-def expand_as(ties: Ties, call: Call) -> Value:
+def expand_as(ties: Ties, call: OperatorCall) -> Value:
     """The shape of the second operand, element by element."""
     return combine(ties, tuple(call.shape), list(call.args[:2]), call.where)
 
 
 @rule(aten.repeat.default)
-def repeat(ties: Ties, call: Call) -> Value:
+def repeat(ties: Ties, call: OperatorCall) -> Value:
     """Copies of one index are free by themselves; copies of a block go together."""
     moved = move(ties, call.node.target, call.args, call.kwargs, call.where)
     source, times = call.args[0].shape, call.node.args[1]
@@ -68,7 +68,7 @@ def repeat(ties: Ties, call: Call) -> Value:
 
 
 @rule(aten.constant_pad_nd.default, aten.pad.default)
-def padding(ties: Ties, call: Call) -> Value:
+def padding(ties: Ties, call: OperatorCall) -> Value:
     """Padding of positions passes channels. Channels padded with a constant are free on their own."""
     x, amounts = call.args[0], call.args[1]
     constant = (
@@ -93,7 +93,7 @@ def padding(ties: Ties, call: Call) -> Value:
 
 
 @rule(aten.glu.default)
-def glu(ties: Ties, call: Call) -> Value:
+def glu(ties: Ties, call: OperatorCall) -> Value:
     """Value and gate at the same position go together."""
     x = call.args[0]
     dim = call.arg(1, "dim", -1) % len(x.shape)
@@ -106,7 +106,7 @@ def glu(ties: Ties, call: Call) -> Value:
 
 
 @rule(aten.prelu.default, aten._prelu_kernel.default)
-def prelu(ties: Ties, call: Call) -> Value:
+def prelu(ties: Ties, call: OperatorCall) -> Value:
     """A slope per channel is elementwise on dimension 1."""
     x, slope = call.args[:2]
     if len(slope.shape) == 1 and len(x.shape) > 1:
@@ -127,7 +127,7 @@ def prelu(ties: Ties, call: Call) -> Value:
     aten.replication_pad1d.default, aten.replication_pad2d.default, aten.replication_pad3d.default,
     aten.im2col.default, aten.grid_sampler.default, aten.grid_sampler_2d.default,
 )  # fmt: skip
-def per_channel_resampling(ties: Ties, call: Call) -> Value:
+def per_channel_resampling(ties: Ties, call: OperatorCall) -> Value:
     """Positions are mixed, channels (dimension 1) pass; what other operands carry stays."""
     x = call.args[0]
     others = [v for v in (*call.args[1:], *call.kwargs.values()) if isinstance(v, Value)]
@@ -144,7 +144,7 @@ def per_channel_resampling(ties: Ties, call: Call) -> Value:
 
 
 @rule(aten.embedding.default)
-def embedding(ties: Ties, call: Call) -> Value:
+def embedding(ties: Ties, call: OperatorCall) -> Value:
     """The width of the table is free, its rows (the vocabulary) stay."""
     table = call.args[0]
     atoms = ties.vector(table, 1, call.where)
@@ -153,7 +153,7 @@ def embedding(ties: Ties, call: Call) -> Value:
     return Value(shape, along(shape, len(shape) - 1, atoms))
 
 
-def _fresh(ties: Ties, call: Call, made: Sequence[bool]) -> tuple[torch.Tensor, ...]:
+def _fresh(ties: Ties, call: OperatorCall, made: Sequence[bool]) -> tuple[torch.Tensor, ...]:
     """A uniform label for every dimension of the output that is made of copies."""
     shape = tuple(call.shape)
     labels: list[Any] = []

@@ -23,10 +23,10 @@ class Sizes:
         self._masks: dict[int, BoolArray] = {}
         self._found: dict[tuple[str, int], dict[int, BoolArray]] = {}
 
-    def extent_mask(self, extent: int) -> BoolArray:
-        if extent not in self._masks:
-            self._masks[extent] = self.couplings.keep_mask(extent, self.removed)
-        return self._masks[extent]
+    def extent_mask(self, channel_map: int) -> BoolArray:
+        if channel_map not in self._masks:
+            self._masks[channel_map] = self.couplings.keep_mask(channel_map, self.removed)
+        return self._masks[channel_map]
 
     def masks(self, node: fx.Node, output: int = 0) -> dict[int, BoolArray]:
         """Dimension -> which indices stay, for the dimensions that lose some."""
@@ -34,8 +34,8 @@ class Sizes:
         if key not in self._found:
             spots = self.couplings.values.get(node.name, ())
             self._found[key] = {}
-            for dim, extents in enumerate(spots[output] if output < len(spots) else ()):
-                masks = [self.extent_mask(e) for e in extents]
+            for dim, channel_maps in enumerate(spots[output] if output < len(spots) else ()):
+                masks = [self.extent_mask(e) for e in channel_maps]
                 both = masks[0] if len(masks) == 1 else np.logical_and.reduce(masks) if masks else None
                 if both is not None and not both.all():
                     self._found[key][dim] = both

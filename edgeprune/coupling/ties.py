@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from edgeprune.coupling.components import Choice
+from edgeprune.coupling.components import FactorChoice
 from edgeprune.coupling.labels import Value, varying
 
 
@@ -46,9 +46,9 @@ class Deferred:
 class Ties:
     """Collects pairs, pins, layers and cost terms while the graph is walked."""
 
-    def __init__(self, batch: int = 1, choice: Choice | None = None) -> None:
+    def __init__(self, batch: int = 1, choice: FactorChoice | None = None) -> None:
         self.batch = batch
-        self.choice = choice or Choice()
+        self.choice = choice or FactorChoice()
         self.next_atom = 1  # 0 is never an atom
         self.uniform: list[tuple[int, int]] = []  # ranges of atoms of content that is the same everywhere
         self.reads: list[np.ndarray] = []

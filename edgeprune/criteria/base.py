@@ -52,7 +52,7 @@ class Context:
             )
         found = []
         for layer in mixing_layers(self.couplings):
-            vector = self.couplings.extents[layer.inputs]
+            vector = self.couplings.channel_maps[layer.inputs]
             mine = np.where(vector >= 0, self.couplings.group[np.maximum(vector, 0)] == group, False)
             if mine.any() and layer.node in self.statistics.layers:
                 found.append((layer, self.statistics.layers[layer.node], np.where(mine, vector, -1)))
@@ -121,9 +121,9 @@ def matrices(weight: npt.NDArray[np.float32], layer: Layer) -> FloatArray:
     return np.moveaxis(moved.reshape(*moved.shape[:2], -1), 2, 0).astype(np.float64)
 
 
-def per_component(couplings: Couplings, extent: int, values: FloatArray) -> FloatArray:
+def per_component(couplings: Couplings, channel_map: int, values: FloatArray) -> FloatArray:
     """Sum channel values into their components, shape (count,)."""
-    vector = couplings.extents[extent]
+    vector = couplings.channel_maps[channel_map]
     free = vector >= 0
     return np.asarray(np.bincount(vector[free], values[free], couplings.count), dtype=np.float64)
 
@@ -158,7 +158,7 @@ def broadcast(context: Context, component: FloatArray) -> dict[str, npt.NDArray[
     found = {}
     for (_, in_dim, inputs), name in readings.items():
         weight = weights[name]
-        value = share[couplings.extents[inputs]]
+        value = share[couplings.channel_maps[inputs]]
         shape = [-1 if d == in_dim else 1 for d in range(weight.ndim)]
         found[name] = np.broadcast_to(value.reshape(shape), weight.shape).astype(np.float32)
     return found
@@ -169,7 +169,7 @@ def measured(context: Context) -> npt.NDArray[np.bool_]:
     assert context.statistics is not None
     found = np.zeros(context.couplings.count, dtype=bool)
     for layer in mixing_layers(context.couplings):
-        vector = context.couplings.extents[layer.inputs]
+        vector = context.couplings.channel_maps[layer.inputs]
         statistics = context.statistics.layers.get(layer.node)
         if statistics is not None and statistics.samples is not None:
             found[vector[vector >= 0]] = True
@@ -224,12 +224,12 @@ def filters(context: Context) -> list[tuple[FloatArray, npt.NDArray[np.int32]]]:
     written = np.zeros(couplings.count + 1, dtype=bool)  # one more for −1
     found: dict[tuple[str, int], npt.NDArray[np.int32]] = {}
     for layer in couplings.layers:
-        vector = couplings.extents[layer.outputs]
+        vector = couplings.channel_maps[layer.outputs]
         written[vector[vector >= 0]] = True
         if layer.weight is not None:
             found.setdefault((couplings.aliases[layer.weight], layer.out_dim), vector)
     for layer in mixing_layers(couplings):
-        vector = couplings.extents[layer.inputs]
+        vector = couplings.channel_maps[layer.inputs]
         unwritten = np.where(written[vector], -1, vector)
         if (unwritten >= 0).any():
             found.setdefault((couplings.aliases[str(layer.weight)], layer.in_dim), unwritten)
@@ -238,8 +238,8 @@ def filters(context: Context) -> list[tuple[FloatArray, npt.NDArray[np.int32]]]:
         known[vector[vector >= 0]] = True
     tensors = state_tensors(context.trace.graph)
     for name, dims in couplings.tensors.items():
-        for dim, extent in enumerate(dims):
-            vector = couplings.extents[extent] if extent is not None else np.zeros(0, np.int32)
+        for dim, channel_map in enumerate(dims):
+            vector = couplings.channel_maps[channel_map] if channel_map is not None else np.zeros(0, np.int32)
             fresh = np.where(known[vector], -1, vector)
             if tensors[name].dim() > 1 and tensors[name].is_floating_point() and (fresh >= 0).any():
                 found.setdefault((name, dim), fresh)

@@ -15,7 +15,7 @@ from edgeprune.criteria.base import Context, FloatArray
 BINS = 32
 
 
-def label_information(context: Context) -> tuple[FloatArray, FloatArray] | None:
+def channel_label_information(context: Context) -> tuple[FloatArray, FloatArray] | None:
     """I(T;Y) in nats and the p-value of independence per component, (count,) each; None without classes.
 
     T is a channel's value reduced over positions; a component takes its most informative
@@ -27,7 +27,7 @@ def label_information(context: Context) -> tuple[FloatArray, FloatArray] | None:
     nats, p_value = np.zeros(couplings.count), np.ones(couplings.count)
     seen: set[tuple[str, int]] = set()
     for layer in mixing_layers(couplings):
-        vector = couplings.extents[layer.inputs]
+        vector = couplings.channel_maps[layer.inputs]
         free = vector >= 0
         values = context.statistics.layers[layer.node].reduced
         if (layer.source, layer.channel_dim) in seen or values is None or not free.any():

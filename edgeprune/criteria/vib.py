@@ -97,14 +97,14 @@ class _Gated(fx.Interpreter):  # type: ignore[misc]  # torch is untyped here
     def __init__(self, graph: fx.GraphModule, context: Context, gates: torch.Tensor) -> None:
         super().__init__(graph, garbage_collect_values=True)
         self.layers = {layer.node: layer for layer in mixing_layers(context.couplings)}
-        self.extents = context.couplings.extents
+        self.channel_maps = context.couplings.channel_maps
         assert context.statistics is not None
         self.axes = {node: found.samples for node, found in context.statistics.layers.items()}
         self.gates = gates
 
     def run_node(self, n: fx.Node) -> Any:
         layer = self.layers.get(n.name)
-        vector = self.extents[layer.inputs] if layer else np.zeros(0)
+        vector = self.channel_maps[layer.inputs] if layer else np.zeros(0)
         if layer is None or not (vector >= 0).any():
             return super().run_node(n)
         args, kwargs = self.fetch_args_kwargs_from_env(n)

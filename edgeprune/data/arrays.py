@@ -32,7 +32,7 @@ ENDINGS = {"train": "", "val": "val", "valid": "val", "validation": "val", "test
 
 
 @dataclass(frozen=True)
-class Part:
+class ArrayPart:
     """Raw arrays of one part, its labels if it has any, and what each sample belongs to if that is said."""
 
     inputs: dict[str, Array]
@@ -48,8 +48,8 @@ class Parts:
     "test".
     """
 
-    train: Part
-    own: dict[str, Part]
+    train: ArrayPart
+    own: dict[str, ArrayPart]
     sha256: str
 
 
@@ -130,7 +130,7 @@ def from_mapping(arrays: Mapping[str, Array], name: str, *, sha256: str | None =
         if end in groups and not side:
             raise DataError(f"{name}: group_{end} is there, but no x_{end}")
         if side:
-            own[part] = Part({key: side[key] for key in inputs}, labels[end], groups.get(end))
+            own[part] = ArrayPart({key: side[key] for key in inputs}, labels[end], groups.get(end))
     for one, other in combinations(groups, 2):
         shared = np.intersect1d(groups[one], groups[other])
         if shared.size:
@@ -139,7 +139,7 @@ def from_mapping(arrays: Mapping[str, Array], name: str, *, sha256: str | None =
                 f"{name}: group {shared[0]} is in {first} and in {second} ({shared.size} are in both)",
                 tip=f"move whole groups to one side, or leave x_{other}, y_{other} and {second} out",
             )
-    return Parts(Part(inputs, labels[""], groups.get("")), own, sha256 or _hash_arrays(arrays))
+    return Parts(ArrayPart(inputs, labels[""], groups.get("")), own, sha256 or _hash_arrays(arrays))
 
 
 def read_idx(folder: Path) -> Parts:
@@ -161,7 +161,7 @@ def read_idx(folder: Path) -> Parts:
         )
     arrays = {key: _read_idx_file(path) for key, path in found.items()}
     train, test = (
-        Part({"x": arrays[part, "images"]}, arrays.get((part, "labels")))
+        ArrayPart({"x": arrays[part, "images"]}, arrays.get((part, "labels")))
         if (part, "images") in arrays
         else None
         for part in IDX_PARTS

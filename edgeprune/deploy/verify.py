@@ -27,7 +27,7 @@ from edgeprune.measure.host import RUNNER, read_answer
 from edgeprune.records import OutputParity, ParityResult, Target, VerifyResult
 
 FLOAT_TOLERANCE, INTEGER_TOLERANCE = 1e-4, 0.05
-Call = tuple[np.ndarray, ...]
+InputArrays = tuple[np.ndarray, ...]
 
 
 def verify_emulated(
@@ -52,7 +52,7 @@ def verify_emulated(
     """
     sandbox, core = need_sandbox(), core_name(cpu)
 
-    def execute(calls: Sequence[Call]) -> list[bytes]:
+    def execute(calls: Sequence[InputArrays]) -> list[bytes]:
         with TemporaryDirectory(prefix="edgeprune-") as scratch:
             arguments = [str(RUNNER), f"--save={scratch}/answer"]
             for n, call in enumerate(calls):
@@ -82,7 +82,7 @@ def verify_on_device(
     facts = device.require_fit(architecture)
     names, files = packed([model])
 
-    def execute(calls: Sequence[Call]) -> list[bytes]:
+    def execute(calls: Sequence[InputArrays]) -> list[bytes]:
         sent = {f"call{n}.npz": _npz(call) for n, call in enumerate(calls)}
         wanted = [f"answer{n}.npz" for n in range(len(calls))]
         arguments = ["--save=answer", *(f"--check={name}" for name in sent), "--", names[0]]
@@ -118,7 +118,7 @@ def _compare(
     samples: int,
     seed: int,
     shapes: Sequence[str],
-    execute: Callable[[Sequence[Call]], list[bytes]],
+    execute: Callable[[Sequence[InputArrays]], list[bytes]],
 ) -> ParityResult:
     model_files(model)
     calls = _calls(model, inputs, samples, seed, shapes)
@@ -152,7 +152,9 @@ def reference_session(model: Path) -> Any:
         raise runner.RunnerError(f"{model}: onnxruntime cannot load it: {error}") from None
 
 
-def _quantised_parity(model: Path, calls: Sequence[Call], replies: Sequence[Call]) -> ParityResult:
+def _quantised_parity(
+    model: Path, calls: Sequence[InputArrays], replies: Sequence[InputArrays]
+) -> ParityResult:
     """Compare with the unoptimised graph; the tolerance allows for other rounding of halves."""
     import onnxruntime
 
@@ -198,7 +200,9 @@ def _quantised_parity(model: Path, calls: Sequence[Call], replies: Sequence[Call
     )
 
 
-def _calls(model: Path, inputs: Path | None, samples: int, seed: int, shapes: Sequence[str]) -> list[Call]:
+def _calls(
+    model: Path, inputs: Path | None, samples: int, seed: int, shapes: Sequence[str]
+) -> list[InputArrays]:
     """Inputs of each call in the file's order; several calls, so that outputs can be seen to move."""
     given = [f"--inputs={inputs}"] if inputs else []
     calls = []
@@ -214,13 +218,13 @@ def _calls(model: Path, inputs: Path | None, samples: int, seed: int, shapes: Se
     return calls
 
 
-def _npz(call: Call) -> bytes:
+def _npz(call: InputArrays) -> bytes:
     buffer = io.BytesIO()
     arrays: dict[str, Any] = {f"input_{n}": value for n, value in enumerate(call)}
     np.savez(buffer, **arrays)
     return buffer.getvalue()
 
 
-def _arrays(reply: bytes) -> Call:
+def _arrays(reply: bytes) -> InputArrays:
     with np.load(io.BytesIO(reply), allow_pickle=False) as saved:
         return tuple(saved[f"output_{n}"] for n in range(len(saved.files)))

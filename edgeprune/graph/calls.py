@@ -22,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from edgeprune.errors import TraceError
 
 pytree = torch.utils._pytree
-Call = tuple[tuple[Any, ...], dict[str, Any]]
+ModuleCall = tuple[tuple[Any, ...], dict[str, Any]]
 CONSTANTS = (bool, int, float, str, torch.dtype, torch.device, type(None))
 
 
@@ -82,9 +82,9 @@ class Standing(nn.Module):  # type: ignore[misc]
         return self.graph(*(x for i, x in enumerate(leaves) if i not in self._fixed))
 
 
-def recorded(model: nn.Module, run: Callable[[nn.Module], Any]) -> dict[str, list[Call]]:
+def recorded(model: nn.Module, run: Callable[[nn.Module], Any]) -> dict[str, list[ModuleCall]]:
     """What every submodule is called with while `run` calls the model once: path -> (args, kwargs)."""
-    calls: dict[str, list[Call]] = {}
+    calls: dict[str, list[ModuleCall]] = {}
     hooks = []
     for path, module in model.named_modules():
 
@@ -145,16 +145,16 @@ def _uncounted() -> dict[Any, Any]:
     return {aten._scaled_dot_product_flash_attention_for_cpu: attention, aten.mkldnn_rnn_layer: recurrent}
 
 
-def tensors_of(call: Call) -> tuple[torch.Tensor, ...]:
+def tensors_of(call: ModuleCall) -> tuple[torch.Tensor, ...]:
     """The tensors that a call brings, in order."""
     return tuple(x for x in pytree.tree_leaves(call) if isinstance(x, torch.Tensor))
 
 
-def ways(calls: list[Call], samples: int) -> list[Way] | str:
+def ways(calls: list[ModuleCall], samples: int) -> list[Way] | str:
     """The ways in which a module is called, that with the largest tensors first; or why it has none."""
     if not calls:
         return "not called in the run"
-    alike: list[list[Call]] = []
+    alike: list[list[ModuleCall]] = []
     for call in calls:
         problem = _problem(call)
         if problem:
@@ -171,7 +171,7 @@ def ways(calls: list[Call], samples: int) -> list[Way] | str:
     return sorted((w for w in found if isinstance(w, Way)), key=lambda w: -_volume(w))
 
 
-def _problem(call: Call) -> str:
+def _problem(call: ModuleCall) -> str:
     leaves, tensors = pytree.tree_leaves(call), tensors_of(call)
     odd = [type(x).__name__ for x in leaves if not isinstance(x, (torch.Tensor, *CONSTANTS))]
     if odd:
@@ -183,7 +183,7 @@ def _problem(call: Call) -> str:
     return ""
 
 
-def _shape(call: Call) -> tuple[Any, ...]:
+def _shape(call: ModuleCall) -> tuple[Any, ...]:
     """All that a trace depends on: the tree, the constants with their types, the shape of each sample."""
     leaves, spec = pytree.tree_flatten(call)
     return str(spec), tuple(
@@ -191,7 +191,7 @@ def _shape(call: Call) -> tuple[Any, ...]:
     )
 
 
-def _way(calls: list[Call], samples: int) -> Way | str:
+def _way(calls: list[ModuleCall], samples: int) -> Way | str:
     """From calls that are alike: an example from the fullest of them, noise where that is too small."""
     fullest = max(calls, key=lambda call: len(tensors_of(call)[0]))
     tensors = tensors_of(fullest)

@@ -40,7 +40,7 @@ def outputs(
 ) -> npt.NDArray[np.float32]:
     """The first output of the graph for every sample, shape (samples, …)."""
     found = []
-    quick = swift(graph)
+    quick = to_channels_last(graph)
     with torch.no_grad():
         for inputs, _ in batches(dataset, indices, batch_size):
             found.append(run(quick, inputs)[0].float().numpy())
@@ -49,7 +49,7 @@ def outputs(
     return np.concatenate(found)
 
 
-def swift(graph: fx.GraphModule) -> fx.GraphModule:
+def to_channels_last(graph: fx.GraphModule) -> fx.GraphModule:
     """A copy that computes the same with channels last, which convolutions on a CPU prefer (about 1.4×).
 
     Results differ from the original's by rounding only. A view needs strides that this

@@ -116,7 +116,7 @@ def kept_features(graph: fx.GraphModule) -> list[dict[str, Any]]:
     return entries
 
 
-def without_idle(traced: Trace) -> Trace:
+def drop_identity_selections(traced: Trace) -> Trace:
     """The trace without the selections that select everything."""
     graph = traced.copy()
     changed = False

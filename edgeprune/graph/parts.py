@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from edgeprune.errors import TraceError
-from edgeprune.graph.calls import Call, Way, recorded, ways
+from edgeprune.graph.calls import ModuleCall, Way, recorded, ways
 from edgeprune.graph.trace import Trace, trace
 
 pytree = torch.utils._pytree
@@ -161,7 +161,7 @@ def put_back(model: nn.Module, path: str, module: nn.Module) -> None:
                 owner._modules[name] = module
 
 
-def _part(path: str, module: nn.Module, calls: list[Call], samples: int) -> Part | str:
+def _part(path: str, module: nn.Module, calls: list[ModuleCall], samples: int) -> Part | str:
     """The part, or why the module is none."""
     found = ways(calls, samples)
     if isinstance(found, str):

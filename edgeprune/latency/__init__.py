@@ -4,7 +4,7 @@ profile_model(traced, couplings, target=…)   measure, on this machine or a dev
 read_profile(path), write_profile(path, p)   the file (profiles)
 check(profile, target=…, threads=…, machine=…)  refuse or warn when it is of another machine (belonging)
 require_network(profile, traced, couplings)  refuse one of another network
-cost_of(profile, traced, couplings)          predicted p50 ms of a removal (costs)
+latency_cost(profile, traced, couplings)          predicted p50 ms of a removal (costs)
 explained(profile)                           a row per layer shape: its time and its steps
 whole_errors(profile)                        predicted against measured, of networks left out (holdout)
 roofline(target, traced, couplings)          an estimate from the descriptor, marked as one
@@ -16,7 +16,7 @@ A cost is called with a removal, as planning wants it, and says what it is: `uni
 
 from __future__ import annotations
 
-from edgeprune.latency.costs import LatencyCost, cost_of, explained
+from edgeprune.latency.costs import LatencyCost, explained, latency_cost
 from edgeprune.latency.holdout import whole_errors
 from edgeprune.latency.instructions import Counts, count
 from edgeprune.latency.measuring import profile_model
@@ -29,9 +29,9 @@ __all__ = [
     "LatencyCost",
     "Profile",
     "check",
-    "cost_of",
     "count",
     "explained",
+    "latency_cost",
     "profile_model",
     "read_profile",
     "require_network",

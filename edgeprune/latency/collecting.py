@@ -20,7 +20,7 @@ from edgeprune.errors import BenchError
 from edgeprune.graph.module import state_tensors
 from edgeprune.graph.trace import Trace
 from edgeprune.latency.profile_compatibility import fingerprint
-from edgeprune.latency.profiles import Layer, Point, Profile, Whole, Width
+from edgeprune.latency.profiles import Layer, Profile, ProfilePoint, Whole, Width
 from edgeprune.latency.resizing import Follows, Resizable
 from edgeprune.latency.sites import Owners, Site
 from edgeprune.measure.timings import trust_warnings
@@ -42,7 +42,7 @@ class Collected:
         self.names = _width_names(couplings, state_tensors(traced.graph))
         self.network = fingerprint(traced, couplings)
         self.wholes: list[Whole] = list(found.wholes) if found else []
-        self.points: list[Point] = list(found.points) if found else []
+        self.points: list[ProfilePoint] = list(found.points) if found else []
         self.lots: list[tuple[float, float]] = list(found.lots) if found else []
         self.layers: tuple[Layer, ...] = found.layers if found else ()
         self.shapes: tuple[str, ...] = found.shapes if found else ()
@@ -78,7 +78,7 @@ class Collected:
         for layer, (pair, operators) in enumerate(zip(widths, parts, strict=True)):
             if operators:
                 shape = self.shapes.index(self.layers[layer].shape)
-                self.points.append(Point(shape, *pair, len(operators), _sum_ms(operators, drift)))
+                self.points.append(ProfilePoint(shape, *pair, len(operators), _sum_ms(operators, drift)))
         before = _sum_ms(head, drift).value if head else 0.0
         widths_of = tuple((int(i), int(o)) for i, o in widths)
         lot = len(self.lots) - 1
@@ -107,9 +107,9 @@ class Collected:
         self.shapes = tuple(dict.fromkeys(layer.shape for layer in layers))
 
     def _width(self, follows: Follows) -> Width:
-        if follows.extent is None or follows.extent not in self.names:
+        if follows.channel_map is None or follows.channel_map not in self.names:
             return Width(follows.dense)
-        tensor, dim = self.names[follows.extent]
+        tensor, dim = self.names[follows.channel_map]
         return Width(follows.dense, tensor, dim, follows.times)
 
     def profile(
@@ -164,10 +164,10 @@ def _middle(samples: npt.NDArray[np.float64]) -> Interval:
 
 
 def _width_names(couplings: Couplings, tensors: Mapping[str, Any]) -> dict[int, tuple[str, int]]:
-    """A state tensor's dimension for each extent, to find the extent again in another analysis."""
+    """A state tensor's dimension for each channel_map, to find the channel_map again in another analysis."""
     found: dict[int, tuple[str, int]] = {}
     for name, dims in couplings.tensors.items():
-        for dim, extent in enumerate(dims):
-            if extent is not None and name in tensors:
-                found.setdefault(extent, (name, dim))
+        for dim, channel_map in enumerate(dims):
+            if channel_map is not None and name in tensors:
+                found.setdefault(channel_map, (name, dim))
     return found

@@ -1,6 +1,6 @@
 """Milliseconds of a network after a removal, predicted from a profile of its layers.
 
-    cost = cost_of(profile, traced, couplings)
+    cost = latency_cost(profile, traced, couplings)
     cost(removed)                 # p50 ms at batch 1; removed: boolean, shape (couplings.count,)
 
 Guarantee: nothing is timed and no device is asked; one call costs microseconds per layer whose pair
@@ -42,7 +42,7 @@ class LatencyCost:
 
 @dataclass
 class _Predictor:
-    """The layers of a profile with the extents that their widths follow in these couplings."""
+    """The layers of a profile with the channel_maps that their widths follow in these couplings."""
 
     couplings: Couplings
     terms: list[tuple[_Ref, _Ref, ShapeModel]]
@@ -53,14 +53,16 @@ class _Predictor:
     def __post_init__(self) -> None:
         self.known = [{} for _ in self.terms]
         refs = [ref for inputs, outputs, _ in self.terms for ref in (inputs, outputs)]
-        self.free = np.array([i for i, ref in enumerate(refs) if ref.extent is not None], dtype=np.int64)
-        self.extents = np.array([ref.extent for ref in refs if ref.extent is not None], dtype=np.int64)
-        self.times = np.array([ref.times for ref in refs if ref.extent is not None], dtype=np.int64)
+        self.free = np.array([i for i, ref in enumerate(refs) if ref.channel_map is not None], dtype=np.int64)
+        self.channel_maps = np.array(
+            [ref.channel_map for ref in refs if ref.channel_map is not None], dtype=np.int64
+        )
+        self.times = np.array([ref.times for ref in refs if ref.channel_map is not None], dtype=np.int64)
         self.constants = np.array([ref.constant for ref in refs], dtype=np.int64)
 
     def __call__(self, removed: BoolArray) -> float:
         sizes = self.constants.copy()
-        sizes[self.free] = self.times * self.couplings.kept(removed)[self.extents]
+        sizes[self.free] = self.times * self.couplings.kept(removed)[self.channel_maps]
         widths, total = iter(sizes.tolist()), self.head_ms
         for known, (_, _, time), pair in zip(self.known, self.terms, zip(widths, widths, strict=True),
                                              strict=True):  # fmt: skip
@@ -73,14 +75,14 @@ class _Predictor:
 
 @dataclass(frozen=True)
 class _Ref:
-    """A width: `times` the kept count of an extent, or a constant."""
+    """A width: `times` the kept count of a channel_map, or a constant."""
 
     constant: int
-    extent: int | None
+    channel_map: int | None
     times: int
 
 
-def cost_of(profile: Profile, traced: Trace, couplings: Couplings) -> LatencyCost:
+def latency_cost(profile: Profile, traced: Trace, couplings: Couplings) -> LatencyCost:
     """Predicted p50 in milliseconds at batch 1, as a function of a removal from this network.
 
     The network may be smaller than the profiled one: what counts are the widths of its tensors.
@@ -158,5 +160,5 @@ def _resolve(
             f"the profile is of another network, {profile.model}: {width.tensor} has {width.dense} there",
             tip="measure this one: edgeprune profile",
         )
-    extent = couplings.tensors[name][width.dim] if name in couplings.tensors else None
-    return _Ref(width.times * shape[width.dim], extent, width.times)
+    channel_map = couplings.tensors[name][width.dim] if name in couplings.tensors else None
+    return _Ref(width.times * shape[width.dim], channel_map, width.times)

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeprune.latency.costs import predictions
-from edgeprune.latency.profiles import Point, Profile
+from edgeprune.latency.profiles import Profile, ProfilePoint
 
 FOLDS = 4
 LEAST = 12  # networks, below which a fold's fit says little of the profile's own
@@ -51,13 +51,13 @@ def whole_errors(profile: Profile) -> WholeErrors | None:
     return WholeErrors(len(off), middle, high, float(off.max()))
 
 
-def points_by_network(profile: Profile) -> list[list[Point]]:
+def points_by_network(profile: Profile) -> list[list[ProfilePoint]]:
     """The points that each network gave: they were kept in the order of networks, and of layers in each."""
     shapes = [profile.shapes.index(layer.shape) for layer in profile.layers]
-    found: list[list[Point]] = []
+    found: list[list[ProfilePoint]] = []
     place = 0
     for whole in profile.wholes:
-        mine: list[Point] = []
+        mine: list[ProfilePoint] = []
         for shape, pair in zip(shapes, whole.widths, strict=True):  # a layer fused away gave none
             point = profile.points[place] if place < len(profile.points) else None
             if point is not None and (point.shape, (point.inputs, point.outputs)) == (shape, pair):

@@ -40,7 +40,7 @@ from edgeprune.targets.matching import match
 
 TIMER = Path(__file__).with_name("timer.py")
 TOGETHER, CALLS = 5, 4  # networks that take turns with the dense one; such lots in one process
-Progress = Callable[[int, int], None]
+OnProgress = Callable[[int, int], None]
 
 
 def profile_model(
@@ -55,7 +55,7 @@ def profile_model(
     seconds: float = 120.0,
     name: str = "model",
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
 ) -> Profile:
     """Measure `networks` sets of widths for about `seconds`, on this machine or on a device.
 
@@ -147,7 +147,7 @@ def _run(
     folder: Path,
 ) -> dict[str, Any]:
     """Time the dense network and these in one call of the timer."""
-    kept = [np.array([len(e) for e in network.couplings.extents], np.int64)]
+    kept = [np.array([len(e) for e in network.couplings.channel_maps], np.int64)]
     kept += [network.couplings.kept(removed) for removed in removals]
     names = [f"w{n}.onnx" for n in range(len(kept))]
     for name, counts in zip(names, kept, strict=True):

@@ -125,7 +125,7 @@ def check(
 
 def _layers(traced: Trace, couplings: Couplings) -> list[Facts]:
     tensors = state_tensors(traced.graph)
-    sizes = [len(e) for e in couplings.extents]
+    sizes = [len(e) for e in couplings.channel_maps]
     macs: dict[str, float] = {}
     for cost in couplings.costs:
         product = cost.coefficient * float(np.prod([sizes[e] for e in cost.factors]))
@@ -158,9 +158,9 @@ def _differences(profile: Profile, traced: Trace, couplings: Couplings) -> Itera
         if size != width.dense:
             yield f"{width.tensor} has {width.dense} there and {size} here"
         dims = couplings.tensors.get(couplings.aliases.get(width.tensor, width.tensor), ())
-        extent = dims[width.dim] if width.dim < len(dims) else None
-        if extent is not None:
-            priced.add(extent)
+        channel_map = dims[width.dim] if width.dim < len(dims) else None
+        if channel_map is not None:
+            priced.add(channel_map)
     for layer in couplings.layers:
-        if (couplings.extents[layer.outputs] >= 0).any() and layer.outputs not in priced:
+        if (couplings.channel_maps[layer.outputs] >= 0).any() and layer.outputs not in priced:
             yield f"it has no layer {(layer.weight or layer.node).removesuffix('.weight')}"

@@ -48,7 +48,7 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class Point:
+class ProfilePoint:
     """Milliseconds of a layer shape at one pair of widths, with the interval over inferences.
 
     `operators` ran one after the other; each time holds what the profiler itself takes per operator.
@@ -89,7 +89,7 @@ class Profile:
     model: str
     layers: tuple[Layer, ...]
     shapes: tuple[str, ...]
-    points: tuple[Point, ...]
+    points: tuple[ProfilePoint, ...]
     wholes: tuple[Whole, ...]  # the first is the dense network
     lots: tuple[tuple[float, float], ...]
     planned: int  # how many networks were to be run; fewer were when the profile is unfinished
@@ -186,7 +186,9 @@ def _restore(raw: Mapping[str, Any]) -> Profile:
         Layer(x["node"], x["operator"], x["shape"], Width(**x["inputs"]), Width(**x["outputs"]))
         for x in raw["layers"]
     )
-    points = tuple(Point(int(s), int(i), int(o), int(n), _interval(ms)) for s, i, o, n, *ms in raw["points"])
+    points = tuple(
+        ProfilePoint(int(s), int(i), int(o), int(n), _interval(ms)) for s, i, o, n, *ms in raw["points"]
+    )
     wholes = tuple(
         Whole(
             tuple((int(i), int(o)) for i, o in w["widths"]),

@@ -2,7 +2,7 @@
 
 The network is exported as it is and once or twice with other widths; how every stored size
 (dimensions of weights, numbers in shape constants and attributes) moved with the widths tells which
-extent it follows. From then on a file of any widths is a small rewrite of the first export that takes
+channel_map it follows. From then on a file of any widths is a small rewrite of the first export that takes
 milliseconds instead of seconds. All files share one file of weights, each tensor in its own place.
 
 Guarantee: the last export is rebuilt by what was learned and must come out with equal sizes.
@@ -32,21 +32,21 @@ BLOB = "weights.bin"
 
 @dataclass(frozen=True)
 class Follows:
-    """A stored number that is `times` the kept count of an extent; a constant when `extent` is None."""
+    """A stored number that is `times` the kept count of a channel map; constant for None."""
 
     dense: int
-    extent: int | None = None
+    channel_map: int | None = None
     times: int = 1
 
     def at(self, kept: IntArray) -> int:
-        return self.dense if self.extent is None else self.times * int(kept[self.extent])
+        return self.dense if self.channel_map is None else self.times * int(kept[self.channel_map])
 
 
 class Resizable:
     """An exported network whose widths can be chosen.
 
     Raises:
-        BenchError: a size follows no extent, so that the network has to be exported for each width.
+        BenchError: a size follows no channel_map, so that the network has to be exported for each width.
     """
 
     def __init__(self, traced: Trace, couplings: Couplings, folder: Path, *, seed: int = 0) -> None:
@@ -69,7 +69,7 @@ class Resizable:
         self._prove(exported[-1], self._kept[-1])
 
     def write(self, path: Path, kept: IntArray) -> None:
-        """Write the network with `kept[e]` indices of each extent e to a file in the folder."""
+        """Write the network with `kept[e]` indices of each channel_map e to a file in the folder."""
         import onnx
 
         onnx.save(self.build(kept), path)
@@ -150,17 +150,17 @@ class Resizable:
                     self._attributes.append((index, position, found))
 
     def _follow(self, sizes: Sequence[int], name: str) -> Follows:
-        """The extent whose kept counts explain the sizes of one number in all exports."""
+        """The channel_map whose kept counts explain the sizes of one number in all exports."""
         if len(set(sizes)) == 1:
             return Follows(int(sizes[0]))
         best: Follows | None = None
-        for extent, whole in enumerate(self._kept[0]):
+        for channel_map, whole in enumerate(self._kept[0]):
             if whole <= 0 or sizes[0] % whole:
                 continue
             times = int(sizes[0] // whole)
-            fits = all(s == times * int(k[extent]) for s, k in zip(sizes, self._kept, strict=True))
+            fits = all(s == times * int(k[channel_map]) for s, k in zip(sizes, self._kept, strict=True))
             if fits and (best is None or times < best.times):
-                best = Follows(int(sizes[0]), extent, times)
+                best = Follows(int(sizes[0]), channel_map, times)
         if best is None:
             raise BenchError(f"{name}: the size {sizes[0]} follows no removable dimension")
         return best
@@ -196,10 +196,10 @@ class Resizable:
 
 
 def trial_widths(couplings: Couplings, seed: int) -> list[BoolArray]:
-    """Two or three removals under which any two extents that differ have different sizes at least once."""
+    """Two or three removals under which any two different channel maps have different sizes at least once."""
     rng = np.random.default_rng(seed)
     groups = int(couplings.group.max(initial=-1)) + 1
-    vectors = [tuple(np.sort(v).tolist()) for v in couplings.extents]
+    vectors = [tuple(np.sort(v).tolist()) for v in couplings.channel_maps]
     fewest, best = len(vectors) + 1, list[BoolArray]()
     for attempt in range(60):
         shares = [rng.permutation(np.linspace(0.4, 0.9, max(groups, 1))) for _ in range(2 + attempt // 30)]
@@ -220,7 +220,7 @@ def keep_shares(couplings: Couplings, shares: npt.NDArray[np.float64]) -> BoolAr
     for g, share in enumerate(shares):
         rows = np.flatnonzero(couplings.group == g)
         removed[rows[max(1, round(share * len(rows))) :]] = True
-    for extent in couplings.emptied(removed):
-        vector = couplings.extents[extent]
+    for channel_map in couplings.emptied(removed):
+        vector = couplings.channel_maps[channel_map]
         removed[vector[vector >= 0][0]] = False
     return removed

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from edgeprune.coupling.components import BoolArray, Cost, Couplings
+from edgeprune.coupling.components import BoolArray, Couplings, MacTerm
 from edgeprune.graph.module import attribute, shape_of
 from edgeprune.graph.trace import Trace
 
@@ -48,7 +48,7 @@ class Work:
     def __init__(self, traced: Trace, couplings: Couplings) -> None:
         self.couplings = couplings
         batch = len(traced.inputs[0]) if traced.inputs and traced.inputs[0].dim() else 1
-        costs: dict[str, list[Cost]] = {}  # a recurrent operator has one per layer and gate matrix
+        costs: dict[str, list[MacTerm]] = {}  # a recurrent operator has one per layer and gate matrix
         for entry in couplings.costs:
             costs.setdefault(entry.node, []).append(entry)
         layers = {layer.node: layer for layer in couplings.layers}
@@ -88,7 +88,7 @@ class Work:
         macs = np.asarray(found, dtype=np.float64)
         return Amounts(macs, self._written.at(kept), self._weights.at(kept))
 
-    def _spread(self, whole: float, extents: tuple[int, ...]) -> tuple[float, tuple[int, ...]]:
-        """A whole amount as a coefficient of the product of these extents' sizes."""
-        sizes = float(np.prod([max(len(self.couplings.extents[e]), 1) for e in extents]))
-        return whole / sizes, extents
+    def _spread(self, whole: float, channel_maps: tuple[int, ...]) -> tuple[float, tuple[int, ...]]:
+        """A whole amount as a coefficient of the product of these channel_maps' sizes."""
+        sizes = float(np.prod([max(len(self.couplings.channel_maps[e]), 1) for e in channel_maps]))
+        return whole / sizes, channel_maps

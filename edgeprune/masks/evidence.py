@@ -23,7 +23,7 @@ from edgeprune.masks.mask import BoolArray, FloatArray, Mask, canonical, coupled
 
 Counts = npt.NDArray[np.int64]
 Scale = Literal["none", "share", "rank"]
-Reading = tuple[str, int, int]  # weight, its dimension, the extent along it
+Reading = tuple[str, int, int]  # weight, its dimension, the channel_map along it
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,8 @@ def evidence(
     connections, kept, scored = (np.zeros(count, np.int64) for _ in range(3))
     lost, mass = np.zeros(count), np.zeros(count)
     unscored = []
-    for (name, dim, extent), chosen in _connections(couplings):
-        units = couplings.extents[extent]
+    for (name, dim, channel_map), chosen in _connections(couplings):
+        units = couplings.channel_maps[channel_map]
         at = np.flatnonzero(np.append(chosen, False)[units])  # -1 takes the appended one
         if not at.size:
             continue
@@ -117,7 +117,7 @@ def order(found: Evidence, saving: Any) -> npt.NDArray[np.int64]:
 
 
 def readings(couplings: Couplings) -> tuple[list[Reading], list[Reading]]:
-    """What reads channels, and what produces them: (weight, dimension, extent), each once.
+    """What reads channels, and what produces them: (weight, dimension, channel_map), each once.
 
     A weight that is computed, and a recurrent or transposed one whose rows do not line up
     with its channels, is left out: it holds no connection that could be counted.
@@ -128,14 +128,14 @@ def readings(couplings: Couplings) -> tuple[list[Reading], list[Reading]]:
         if layer.weight is None:
             continue
         name = couplings.aliases[layer.weight]
-        for table, dim, extent in (
+        for table, dim, channel_map in (
             (read, *((layer.in_dim, layer.inputs) if layer.groups == 1 else (layer.out_dim, layer.outputs))),
             (made, layer.out_dim, layer.outputs),
         ):
-            vector = couplings.extents[extent]
+            vector = couplings.channel_maps[channel_map]
             shape = coupled_shape(couplings, name)
             if dim < len(shape) and len(vector) == shape[dim] and (vector >= 0).any():
-                table[(name, dim, extent)] = None
+                table[(name, dim, channel_map)] = None
     return list(read), list(made)
 
 
@@ -143,8 +143,8 @@ def _connections(couplings: Couplings) -> Iterator[tuple[Reading, BoolArray]]:
     """Every reading, with the components whose connections it holds."""
     read, made = readings(couplings)
     has_reader = np.zeros(couplings.count, dtype=bool)
-    for _, _, extent in read:
-        units = couplings.extents[extent]
+    for _, _, channel_map in read:
+        units = couplings.channel_maps[channel_map]
         has_reader[units[units >= 0]] = True
     for reading in read:
         yield reading, np.ones(couplings.count, dtype=bool)

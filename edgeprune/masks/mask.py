@@ -105,7 +105,7 @@ def shapes_of(state: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
 
 def coupled_shape(couplings: Couplings, name: str) -> tuple[int, ...]:
     """Shape of a coupled state tensor (floating point, by its canonical name)."""
-    return tuple(1 if e is None else len(couplings.extents[e]) for e in couplings.tensors[name])
+    return tuple(1 if e is None else len(couplings.channel_maps[e]) for e in couplings.tensors[name])
 
 
 def canonical(mask: Mask, couplings: Couplings) -> dict[str, BoolArray]:

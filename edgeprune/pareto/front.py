@@ -1,8 +1,8 @@
 """The choices beside the shipped file: smaller and larger plans, rounds that were tried, 8 bits.
 
     candidates(...)   files in front/, each exported and parity-checked
-    measured(...)     all of them beside the dense file in one run: latency, accuracy on validation
-    rows(...)         the front as the report holds it
+    time_candidates(...)     all of them beside the dense file in one run: latency, accuracy on validation
+    front_rows(...)         the front as the report holds it
 
 Plans of the front come from the first round's scores and curves with closed-form recovery and no
 training, so that six points cost seconds; a round that was tried is fine-tuned. Each point says which,
@@ -25,24 +25,24 @@ from edgeprune.errors import ParityError
 from edgeprune.graph.trace import Trace
 from edgeprune.records import BenchResult, Interval, OnnxArtifact
 from edgeprune.recovery import compensate, recalibrate
-from edgeprune.run.prepare import Prepared
 from edgeprune.search.allocate import allocate
 from edgeprune.search.costs import parameters
 from edgeprune.search.goals import Goal, joint, shares
 from edgeprune.search.groups import Curve, uniform
-from edgeprune.search.state import State
+from edgeprune.search.state import SearchState
+from edgeprune.session.dense import Prepared
 from edgeprune.session.exporting import export_trace, file_outputs
-from edgeprune.session.measurement_target import Board
+from edgeprune.session.measurement_target import MeasurementTarget
 from edgeprune.session.options import Clock, Options
 from edgeprune.store import RunFolder
 from edgeprune.surgery.cut import cut
 
 # Shares of the dense cost, the most telling first; the later ones stand in for what cannot be had.
-LADDER = (0.48, 0.28, 0.8, 0.2, 0.62, 0.37, 0.7, 0.55, 0.42, 0.33, 0.9, 0.24, 0.85, 0.75, 0.66, 0.58)
+FRONT_SHARES = (0.48, 0.28, 0.8, 0.2, 0.62, 0.37, 0.7, 0.55, 0.42, 0.33, 0.9, 0.24, 0.85, 0.75, 0.66, 0.58)
 
 
 @dataclass(frozen=True)
-class Cutting:
+class PlannedCandidate:
     """A plan of the front: `removed` components of the first round's network, and what is left."""
 
     trace: Trace
@@ -51,7 +51,7 @@ class Cutting:
 
 
 @dataclass(frozen=True)
-class Point:
+class Candidate:
     """One file that could be shipped. `drop` is the paired loss on validation in points, None without data.
 
     `recovery` is "fine-tuned", "closed form" or "none". `ratio` is its latency by the dense file's in the
@@ -70,16 +70,18 @@ class Point:
     drop: Interval | None = None
     ratio: Interval | None = None
     dominated: bool = False
-    network: State | Cutting | None = field(default=None, repr=False, compare=False)
+    network: SearchState | PlannedCandidate | None = field(default=None, repr=False, compare=False)
 
 
-def point_of(prepared: Prepared, name: str, artifact: OnnxArtifact, state: State, options: Options) -> Point:
+def candidate_of(
+    prepared: Prepared, name: str, artifact: OnnxArtifact, state: SearchState, options: Options
+) -> Candidate:
     """The point of a network that the rounds gave."""
     predicted = None
     if prepared.latency is not None:
         predicted = shares(prepared, state.trace, state.couplings, (Goal("ms", 1.0),))["ms"]
     scored = bool(state.record.get("round", 0))
-    return Point(
+    return Candidate(
         name, artifact, state.couplings.macs(), parameters(state.trace),
         _recovery(prepared, trained=scored and options.epochs > 0, cut=scored),
         predicted=predicted, network=state,
@@ -87,9 +89,9 @@ def point_of(prepared: Prepared, name: str, artifact: OnnxArtifact, state: State
 
 
 def candidates(
-    prepared: Prepared, first: State, final: State, tried: list[State], options: Options, folder: RunFolder,
+    prepared: Prepared, first: SearchState, final: SearchState, tried: list[SearchState], options: Options, folder: RunFolder,
     clock: Clock,
-) -> list[Point]:  # fmt: skip
+) -> list[Candidate]:  # fmt: skip
     """Export the rounds that were not shipped, and plans of the ladder until there are `options.front` files.
 
     A plan that no file can be made of is passed over for the next one; fewer files than asked for, where
@@ -99,33 +101,33 @@ def candidates(
         first: the network that the first round scored.
     """
     made: dict[str, Any] = {"fixed_batch": options.fixed_batch, "opset": options.opset}
-    calls, points = list(prepared.calls), list[Point]()
+    calls, points = list(prepared.calls), list[Candidate]()
     place = folder.path / "front"
     place.mkdir(exist_ok=True)
     rounds = [(f"round-{s.record['round']}", s) for s in tried if s is not final]
-    networks: Iterator[tuple[str, State | Cutting]]
+    networks: Iterator[tuple[str, SearchState | PlannedCandidate]]
     networks = itertools.chain(rounds, _plans(prepared, first, folder))
     for name, network in networks:
-        if isinstance(network, Cutting) and len(points) >= options.front:
+        if isinstance(network, PlannedCandidate) and len(points) >= options.front:
             break
         try:
             artifact = export_trace(network.trace, calls, place / f"{name}.onnx", **made)
         except ParityError as error:  # a network that was cut to pieces may put out a constant
             clock.progress.note(f"front: {name} left out: {error.message}")
             continue
-        if isinstance(network, Cutting):
+        if isinstance(network, PlannedCandidate):
             points.append(_planned(prepared, name, artifact, first, network))
         else:
-            points.append(point_of(prepared, name, artifact, network, options))
+            points.append(candidate_of(prepared, name, artifact, network, options))
         clock.progress.step(len(points), max(options.front, len(rounds)))
     if len(points) < options.front:
         clock.progress.note(f"front: {len(points)} files; no further plan of the ladder can be had")
     return points
 
 
-def measured(
-    prepared: Prepared, points: list[Point], options: Options, clock: Clock, board: Board
-) -> list[Point]:
+def time_candidates(
+    prepared: Prepared, points: list[Candidate], options: Options, clock: Clock, board: MeasurementTarget
+) -> list[Candidate]:
     """Latency of every point beside the dense file, in one run, and the loss on validation."""
     assert prepared.file is not None
     paths = [prepared.file.path, *(p.artifact.path for p in points)]
@@ -142,8 +144,8 @@ def measured(
     return [replace(p, dominated=any(_beats(q, p) for q in found)) for p in found]
 
 
-def rows(
-    prepared: Prepared, points: list[Point], chosen: Point, dense_ms: float | None
+def front_rows(
+    prepared: Prepared, points: list[Candidate], chosen: Candidate, dense_ms: float | None
 ) -> list[dict[str, Any]]:
     """The front as the report holds it, fastest first."""
     value = _dense_value(prepared)
@@ -171,12 +173,14 @@ def rows(
     ]  # fmt: skip
 
 
-def float_name(point: Point) -> str:
+def float_name(point: Candidate) -> str:
     """The name of a point's float form."""
     return point.name.removesuffix("-int8") if point.int8 else point.name
 
 
-def _plans(prepared: Prepared, first: State, folder: RunFolder) -> Iterator[tuple[str, Cutting]]:
+def _plans(
+    prepared: Prepared, first: SearchState, folder: RunFolder
+) -> Iterator[tuple[str, PlannedCandidate]]:
     """Plans at the shares of the ladder that can be reached; with data refitted in closed form."""
     record = folder.load("rounds/1")
     if record is None:
@@ -188,7 +192,7 @@ def _plans(prepared: Prepared, first: State, folder: RunFolder) -> Iterator[tupl
     kind = "macs" if prepared.latency is None else "ms"
     calibration = prepared.calibration() if prepared.dataset is not None else None
     seen: set[bytes] = set()
-    for share in LADDER:
+    for share in FRONT_SHARES:
         goal = Goal(kind, share)
         cost = joint(prepared, first.trace, couplings, (goal,))
         if cost(np.zeros(couplings.count, bool)) <= 1:
@@ -203,15 +207,17 @@ def _plans(prepared: Prepared, first: State, folder: RunFolder) -> Iterator[tupl
             small = cut(first.trace, couplings, removed)
         else:
             small = recalibrate(compensate(first.trace, couplings, removed, calibration)[0], calibration)
-        yield f"plan-{round(100 * share)}", Cutting(small, removed, goal)
+        yield f"plan-{round(100 * share)}", PlannedCandidate(small, removed, goal)
 
 
-def _planned(prepared: Prepared, name: str, artifact: OnnxArtifact, first: State, plan: Cutting) -> Point:
+def _planned(
+    prepared: Prepared, name: str, artifact: OnnxArtifact, first: SearchState, plan: PlannedCandidate
+) -> Candidate:
     """The point of a plan of the ladder."""
     predicted = None
     if prepared.latency is not None:
         predicted = joint(prepared, first.trace, first.couplings, (Goal("ms", 1.0),))(plan.removed)
-    return Point(
+    return Candidate(
         name, artifact, first.couplings.macs(plan.removed), parameters(plan.trace),
         _recovery(prepared, trained=False, cut=True), predicted=predicted, network=plan,
     )  # fmt: skip
@@ -224,7 +230,7 @@ def _recovery(prepared: Prepared, *, trained: bool, cut: bool) -> str:
     return "fine-tuned" if trained else "closed form"
 
 
-def _beats(q: Point, p: Point) -> bool:
+def _beats(q: Candidate, p: Candidate) -> bool:
     """Whether q, of the same recovery, is at least as good in both and better in one."""
     if q is p or q.ratio is None or p.ratio is None or q.recovery != p.recovery:
         return False
@@ -233,7 +239,7 @@ def _beats(q: Point, p: Point) -> bool:
     return drops[0] <= drops[1] and times[0] <= times[1] and (drops[0] < drops[1] or times[0] < times[1])
 
 
-def _place(point: Point, chosen: Point) -> str:
+def _place(point: Candidate, chosen: Candidate) -> str:
     """Where a point's file is in the run folder."""
     if point.name == chosen.name:
         return "model.onnx"

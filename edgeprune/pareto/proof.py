@@ -20,17 +20,17 @@ from edgeprune.graph.execution import outputs
 from edgeprune.graph.features import kept_features
 from edgeprune.measure.tails import time_tail
 from edgeprune.measure.why import why
-from edgeprune.pareto.front import rows
-from edgeprune.pareto.select_artifact import Choice
+from edgeprune.pareto.estimates import machine_of, target_estimate, timing
+from edgeprune.pareto.front import front_rows
+from edgeprune.pareto.select_artifact import Selection
 from edgeprune.records import BenchResult, OnnxArtifact, Target, VerifyResult
 from edgeprune.recovery import compensate, recalibrate
-from edgeprune.report.estimates import machine_of, target_estimate, timing
-from edgeprune.run.prepare import Prepared
 from edgeprune.search.costs import pinned, widths
-from edgeprune.search.state import State
+from edgeprune.search.state import SearchState
+from edgeprune.session.dense import Prepared
 from edgeprune.session.exporting import BATCH, file_outputs
 from edgeprune.session.latency_model import TAIL_SECONDS
-from edgeprune.session.measurement_target import Board
+from edgeprune.session.measurement_target import MeasurementTarget
 from edgeprune.session.options import Clock, Options
 from edgeprune.store import RunFolder, write_json, write_npz
 from edgeprune.surgery.cut import cut
@@ -60,13 +60,13 @@ class Delivery:
     timing: dict[str, Any]
 
 
-def deliver(
+def prove(
     prepared: Prepared,
-    choice: Choice,
+    choice: Selection,
     options: Options,
     folder: RunFolder,
     clock: Clock,
-    board: Board,
+    board: MeasurementTarget,
 ) -> Delivery:
     """Write golden.npz and preprocess.json beside model.onnx, and measure it.
 
@@ -101,13 +101,13 @@ def deliver(
     dense_ms = bench.models[0].p50_ms.value if bench.models[0].p50_ms else None
     return Delivery(
         dense, shipped, bench, test, evaluation, verified,
-        rows(prepared, choice.points, choice.chosen, dense_ms), notes, choice.beside, target,
+        front_rows(prepared, choice.points, choice.chosen, dense_ms), notes, choice.beside, target,
         board.measures_target, target_estimate(prepared, final, board),
         timing(prepared, choice.tried, options, folder, board, bench),
     )  # fmt: skip
 
 
-def _timed(board: Board, paths: list[Path], options: Options, clock: Clock) -> BenchResult:
+def _timed(board: MeasurementTarget, paths: list[Path], options: Options, clock: Clock) -> BenchResult:
     """The dense and the shipped file in turns; for a deadline until both have a 99th percentile."""
     time = partial(board.time, probes=PROBES)
     if options.budget.deadline_ms is None:
@@ -116,7 +116,12 @@ def _timed(board: Board, paths: list[Path], options: Options, clock: Clock) -> B
 
 
 def _why(
-    prepared: Prepared, choice: Choice, bench: BenchResult, options: Options, clock: Clock, board: Board
+    prepared: Prepared,
+    choice: Selection,
+    bench: BenchResult,
+    options: Options,
+    clock: Clock,
+    board: MeasurementTarget,
 ) -> tuple[str, ...]:
     """Where the time goes, on request and where no gain was seen; or why that cannot be said.
 
@@ -144,7 +149,7 @@ def _why(
     return tuple(f"{said}{where}: {cause}" for cause in found.causes)
 
 
-def _steps(prepared: Prepared, final: State) -> dict[str, npt.NDArray[np.float32]]:
+def _steps(prepared: Prepared, final: SearchState) -> dict[str, npt.NDArray[np.float32]]:
     """Test outputs with the same components gone and no recovery, and with closed-form recovery alone."""
     assert prepared.dataset is not None and prepared.splits is not None
     indices = prepared.splits.test
@@ -157,7 +162,7 @@ def _steps(prepared: Prepared, final: State) -> dict[str, npt.NDArray[np.float32
 
 
 def _golden(
-    prepared: Prepared, final: State, shipped: OnnxArtifact, calls: list[tuple[npt.NDArray[Any], ...]],
+    prepared: Prepared, final: SearchState, shipped: OnnxArtifact, calls: list[tuple[npt.NDArray[Any], ...]],
     path: Path,
 ) -> None:  # fmt: skip
     """Recorded inputs and outputs that a device checks itself against, and how inputs are made."""

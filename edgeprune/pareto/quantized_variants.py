@@ -20,11 +20,11 @@ from edgeprune.export.onnx_nodes import QUANTISABLE
 from edgeprune.export.quantisation import quantise
 from edgeprune.export.quantisation_policy import int8_settings, require_gain
 from edgeprune.measure.operators import HostTimer
-from edgeprune.pareto.front import Point
+from edgeprune.pareto.front import Candidate
 from edgeprune.records import QuantiseResult
-from edgeprune.run.prepare import Prepared
+from edgeprune.session.dense import Prepared
 from edgeprune.session.exporting import file_outputs
-from edgeprune.session.measurement_target import Board
+from edgeprune.session.measurement_target import MeasurementTarget
 from edgeprune.session.options import Clock, Options
 
 CALIBRATION_CALLS, CALIBRATION_BATCH = 32, 16
@@ -33,16 +33,21 @@ FURTHER_SECONDS = 60.0  # for all further forms together; the last one begun is 
 
 
 @dataclass(frozen=True)
-class Forms:
+class QuantizedVariants:
     """The 8-bit points that were made, and what to know of them."""
 
-    points: tuple[Point, ...]
+    points: tuple[Candidate, ...]
     notes: tuple[str, ...] = ()
 
 
-def eight_bits(
-    prepared: Prepared, points: list[Point], options: Options, clock: Clock, board: Board, folder: Path
-) -> Forms:
+def quantized_variants(
+    prepared: Prepared,
+    points: list[Candidate],
+    options: Options,
+    clock: Clock,
+    board: MeasurementTarget,
+    folder: Path,
+) -> QuantizedVariants:
     """The 8-bit forms of float points; none with --int8 off or without data.
 
     The first point, of the planned network, decides: ranges by the best method, and slow layers found by
@@ -52,9 +57,9 @@ def eight_bits(
         folder: where NAME-int8.onnx are written.
     """
     if options.int8 == "off" or prepared.dataset is None or prepared.splits is None:
-        return Forms(())
+        return QuantizedVariants(())
     if not board.described:
-        return Forms((), ("8 bits: name the board's --target, whose kernels decide the types",))
+        return QuantizedVariants((), ("8 bits: name the board's --target, whose kernels decide the types",))
     here = board.measures_target and board.device is None
     first: dict[str, Any] = {
         "evaluate": _evaluate(prepared, clock),
@@ -66,9 +71,9 @@ def eight_bits(
             require_gain(board.target)
         found = _quantised(prepared, points[0], options, board, folder, **first)
     except (ExportError, ParityError, BudgetError) as error:
-        return Forms((), (f"8 bits: {error}",))
+        return QuantizedVariants((), (f"8 bits: {error}",))
     except EdgepruneError as error:
-        return Forms((), () if options.int8 == "auto" else (f"8 bits: {error}",))
+        return QuantizedVariants((), () if options.int8 == "auto" else (f"8 bits: {error}",))
     kept = {x.name: x.reason for x in found.layers if x.operator in QUANTISABLE and not x.quantised}
     again: dict[str, Any] = {"methods": (found.method,), "keep_float": kept, "timeout_s": FURTHER_SECONDS}
     made, notes = [_form(points[0], found)], list(found.notes)
@@ -83,10 +88,10 @@ def eight_bits(
             made.append(_form(point, _quantised(prepared, point, options, board, folder, **again)))
         except (ExportError, ParityError) as error:
             notes.append(f"8 bits: {point.name}: {error.message}")
-    return Forms(tuple(made), tuple(notes))
+    return QuantizedVariants(tuple(made), tuple(notes))
 
 
-def _widest_first(points: list[Point]) -> list[Point]:
+def _widest_first(points: list[Candidate]) -> list[Candidate]:
     """The points after the first, those of wider networks before the others, each the nearest first.
 
     A wider one may meet a goal that the planned network's 8-bit form goes past.
@@ -96,7 +101,12 @@ def _widest_first(points: list[Point]) -> list[Point]:
 
 
 def _quantised(
-    prepared: Prepared, point: Point, options: Options, board: Board, folder: Path, **settings: Any
+    prepared: Prepared,
+    point: Candidate,
+    options: Options,
+    board: MeasurementTarget,
+    folder: Path,
+    **settings: Any,
 ) -> QuantiseResult:
     """NAME-int8.onnx in `folder`, calibrated on calibration samples."""
     assert prepared.dataset is not None and prepared.splits is not None
@@ -120,6 +130,6 @@ def _evaluate(prepared: Prepared, clock: Clock) -> Callable[[Path], float]:
     )
 
 
-def _form(point: Point, found: QuantiseResult) -> Point:
+def _form(point: Candidate, found: QuantiseResult) -> Candidate:
     """The point of an 8-bit file; its network is that of the float one."""
     return replace(point, name=f"{point.name}-int8", artifact=found.artifact, int8=True, predicted=None)

@@ -1,6 +1,6 @@
 """Which file a run ships: the planned network, its 8-bit form, or a wider network's 8-bit form.
 
-    choose(...)    makes the front with its 8-bit forms, times all of it in one run, and decides
+    select_artifact(...)    makes the front with its 8-bit forms, times all of it in one run, and decides
 
 A latency budget is planned in float; where the 8-bit form of that plan then goes past what was asked, a
 wider network whose 8-bit form still meets it with less loss is shipped in its place. What was counted on
@@ -16,41 +16,41 @@ from typing import Any
 
 from edgeprune.export.files import describe, move_into_place, workshop
 from edgeprune.pareto import front
-from edgeprune.pareto.front import Cutting, Point, float_name
-from edgeprune.pareto.quantized_variants import eight_bits
+from edgeprune.pareto.front import Candidate, PlannedCandidate, float_name
+from edgeprune.pareto.quantized_variants import quantized_variants
 from edgeprune.records import OnnxArtifact, to_json
-from edgeprune.run.prepare import Prepared
 from edgeprune.search.costs import parameters
 from edgeprune.search.plan_correction import CLOSE
-from edgeprune.search.state import State, advance
+from edgeprune.search.state import SearchState, advance
+from edgeprune.session.dense import Prepared
 from edgeprune.session.exporting import export_trace
-from edgeprune.session.measurement_target import Board
+from edgeprune.session.measurement_target import MeasurementTarget
 from edgeprune.session.options import Clock, Options
 from edgeprune.store import RunFolder
 from edgeprune.surgery.cut import retrace
 
 
 @dataclass(frozen=True)
-class Choice:
+class Selection:
     """The front, the point of it that is model.onnx, and the network that this file is of.
 
     `tried` are the states of the rounds, that network's included.
     `beside` lists further files of the run's own folder, as the report does.
     """
 
-    points: list[Point]
-    chosen: Point
+    points: list[Candidate]
+    chosen: Candidate
     shipped: OnnxArtifact
-    final: State
-    tried: list[State]
+    final: SearchState
+    tried: list[SearchState]
     beside: list[dict[str, Any]]
     notes: tuple[str, ...]
 
 
-def choose(
-    prepared: Prepared, first: State, final: State, tried: list[State], options: Options, folder: RunFolder,
-    clock: Clock, board: Board,
-) -> Choice:  # fmt: skip
+def select_artifact(
+    prepared: Prepared, first: SearchState, final: SearchState, tried: list[SearchState], options: Options, folder: RunFolder,
+    clock: Clock, board: MeasurementTarget,
+) -> Selection:  # fmt: skip
     """Write model.onnx and the files of front/, and time them.
 
     Raises:
@@ -60,21 +60,21 @@ def choose(
     with clock.stage("export"):
         made: dict[str, Any] = {"fixed_batch": options.fixed_batch, "opset": options.opset}
         shipped = export_trace(final.trace, list(prepared.calls), path / "model.onnx", **made)
-    own = front.point_of(prepared, "shipped", shipped, final, options)
+    own = front.candidate_of(prepared, "shipped", shipped, final, options)
     with clock.stage("front"):
         points = [own, *front.candidates(prepared, first, final, tried, options, folder, clock)]
     with clock.stage("8 bits"):
-        forms = eight_bits(prepared, points, options, clock, board, path / "front")
+        forms = quantized_variants(prepared, points, options, clock, board, path / "front")
     with clock.stage("front: bench"):
-        points = front.measured(prepared, [*points, *forms.points], options, clock, board)
+        points = front.time_candidates(prepared, [*points, *forms.points], options, clock, board)
     seen = board.measures_target
-    chosen = pick(points, options, on_target=seen)
+    chosen = shipped_form(points, options, on_target=seen)
     better = instead(prepared, points, chosen, goal(prepared, options), options) if seen else None
     notes = [*forms.notes, *counted_on_top(points, better or chosen, options, on_target=seen)]
     if better is not None:
         points, chosen = _renamed(points, path), better
         base = next(p for p in points if p.name == float_name(better))
-        if isinstance(base.network, State):
+        if isinstance(base.network, SearchState):
             final = base.network
         else:
             final = _state_of(base, first, options, folder)
@@ -87,7 +87,7 @@ def choose(
         beside.append({"name": "model-float.onnx", "bytes": plain.bytes, "sha256": plain.sha256})
         shipped = replace(describe(path / "model.onnx", note=chosen.artifact.note),
                           parity=chosen.artifact.parity)  # fmt: skip
-    return Choice(points, chosen, shipped, final, tried, beside, tuple(notes))
+    return Selection(points, chosen, shipped, final, tried, beside, tuple(notes))
 
 
 def goal(prepared: Prepared, options: Options) -> float | None:
@@ -100,7 +100,7 @@ def goal(prepared: Prepared, options: Options) -> float | None:
     return min(found, default=None)
 
 
-def pick(points: list[Point], options: Options, *, on_target: bool = True) -> Point:
+def shipped_form(points: list[Candidate], options: Options, *, on_target: bool = True) -> Candidate:
     """The 8-bit form of the planned network where it is clearly faster and the budget allows its loss.
 
     Args:
@@ -118,8 +118,8 @@ def pick(points: list[Point], options: Options, *, on_target: bool = True) -> Po
 
 
 def instead(
-    prepared: Prepared, points: list[Point], chosen: Point, asked: float | None, options: Options
-) -> Point | None:
+    prepared: Prepared, points: list[Candidate], chosen: Candidate, asked: float | None, options: Options
+) -> Candidate | None:
     """A wider network's 8-bit form that meets the goal with less loss, where the chosen one goes past it.
 
     None as well where a 99th percentile was asked for, which a front is not timed for.
@@ -131,7 +131,7 @@ def instead(
         return None
     dense = {"macs": prepared.couplings.macs(), "params": parameters(prepared.trace)}
 
-    def keeps(p: Point) -> bool:
+    def keeps(p: Candidate) -> bool:
         """Whether a point keeps to every part of the budget, by what was measured of it."""
         assert p.ratio is not None and p.drop is not None
         return (
@@ -148,7 +148,7 @@ def instead(
 
 
 def counted_on_top(
-    points: list[Point], chosen: Point, options: Options, *, on_target: bool = True
+    points: list[Candidate], chosen: Candidate, options: Options, *, on_target: bool = True
 ) -> tuple[str, ...]:
     """What 8 bits add to a plan that was made in float, where a latency was asked for."""
     own, eight = _pair(points)
@@ -169,13 +169,13 @@ def counted_on_top(
     )
 
 
-def _pair(points: list[Point]) -> tuple[Point, Point | None]:
+def _pair(points: list[Candidate]) -> tuple[Candidate, Candidate | None]:
     """The planned network's point and its 8-bit form."""
     named = {p.name: p for p in points}
     return named["shipped"], named.get("shipped-int8")
 
 
-def _renamed(points: list[Point], folder: Path) -> list[Point]:
+def _renamed(points: list[Candidate], folder: Path) -> list[Candidate]:
     """The points where another network than the planned one is shipped: that one is called planned."""
     found = []
     for p in points:
@@ -187,10 +187,10 @@ def _renamed(points: list[Point], folder: Path) -> list[Point]:
     return found
 
 
-def _state_of(point: Point, first: State, options: Options, folder: RunFolder) -> State:
+def _state_of(point: Candidate, first: SearchState, options: Options, folder: RunFolder) -> SearchState:
     """A plan of the front as if a round had given it, with its record; rounds are numbered from 1."""
     plan = point.network
-    assert isinstance(plan, Cutting)
+    assert isinstance(plan, PlannedCandidate)
     number = options.rounds + 1
     record = {
         **(folder.load("rounds/1") or {}), "round": number, "macs": point.macs, "params": point.params,

@@ -7,7 +7,7 @@ from torch import fx
 
 from edgeprune.graph.module import attribute
 from edgeprune.graph.trace import Trace
-from edgeprune.recovery.lockstep import Batches, Walk
+from edgeprune.recovery.lockstep import Batches, LockstepInterpreter
 
 aten = torch.ops.aten
 TRAINING, MOMENTUM = 5, 6  # positions in aten.batch_norm's arguments
@@ -46,7 +46,7 @@ def recalibrate(pruned: Trace, batches: Batches) -> Trace:
     found = Trace(pruned.copy(), pruned.inputs, pruned.dynamic)
     norms = set(batch_norms(found.graph))
     with torch.no_grad():
-        for node in (walk := Walk([found], batches)):
+        for node in (walk := LockstepInterpreter([found], batches)):
             if node in norms:
                 _set_statistics(found.graph, node, walk.values[0][node.args[0].name])
                 walk.again(node, 0)

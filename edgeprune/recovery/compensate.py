@@ -26,8 +26,8 @@ from edgeprune.calibration.patches import MAX_FEATURES, patch_rows
 from edgeprune.coupling.components import BoolArray, Couplings, Layer
 from edgeprune.graph.module import attribute
 from edgeprune.graph.trace import Trace
-from edgeprune.recovery.lockstep import MEMORY, Walk
-from edgeprune.recovery.ridge import Moments, best_dual, best_ridge, held_out
+from edgeprune.recovery.lockstep import MEMORY, LockstepInterpreter
+from edgeprune.recovery.ridge import GramMoments, best_dual, best_ridge, held_out
 from edgeprune.surgery.cut import cut
 
 aten = torch.ops.aten
@@ -54,7 +54,7 @@ class _Task:
     pruned: Trace
     node: fx.Node
     layer: Layer
-    walk: Walk
+    walk: LockstepInterpreter
     keep_in: torch.Tensor
     keep_out: torch.Tensor
 
@@ -119,7 +119,7 @@ def compensate(
     fits = []
     changed: set[str] = set()
     with torch.no_grad():
-        for node in (walk := Walk([dense, pruned], batches, memory)):
+        for node in (walk := LockstepInterpreter([dense, pruned], batches, memory)):
             twin = twins.get(node.name)
             if twin is None or node.op != "call_function":
                 continue
@@ -147,7 +147,7 @@ def _differs(node: fx.Node, couplings: Couplings, removed: BoolArray, changed: s
             return True
         spots = couplings.values.get(source.name, ())
         for dims in spots:
-            if any(not couplings.keep_mask(e, removed).all() for extents in dims for e in extents):
+            if any(not couplings.keep_mask(e, removed).all() for channel_maps in dims for e in channel_maps):
                 return True
     return False
 
@@ -181,7 +181,7 @@ def _by_patch(task: _Task) -> Fit | None:
     sources = task.walk.values[1][task.layer.source]
     limit = max(1, ROWS // len(sources))
     generator = torch.Generator().manual_seed(0)
-    train, held = Moments(), Moments()
+    train, held = GramMoments(), GramMoments()
     for rest, x in zip(task.residuals(), sources, strict=True):
         chosen = torch.randperm(len(rest), generator=generator)[:limit]
         seen = held_out(chosen, len(rest), len(x))
@@ -234,7 +234,7 @@ def _by_tap(task: _Task) -> Fit | None:
     wide, slim = (values[layer.source] for values in task.walk.values)
     limit = max(1, ROWS // len(slim))
     generator = torch.Generator().manual_seed(0)
-    train, held = Moments(), Moments()
+    train, held = GramMoments(), GramMoments()
     for target, got in zip(wide, slim, strict=True):
         y = target.movedim(layer.channel_dim, -1).flatten(0, -2)
         x = got.movedim(layer.channel_dim, -1).flatten(0, -2)

@@ -24,7 +24,7 @@ from torch import fx
 
 from edgeprune.data import Dataset
 from edgeprune.errors import CriterionError
-from edgeprune.graph.execution import swift, tensors
+from edgeprune.graph.execution import tensors, to_channels_last
 from edgeprune.graph.trace import Trace, run
 from edgeprune.recovery.batchnorm import set_training
 from edgeprune.recovery.bottleneck import (
@@ -86,7 +86,7 @@ def finetune(
         validate: larger is better; called on a graph in evaluation form after each epoch.
         progress: called with (step, steps, loss).
     """
-    graph = swift(pruned.graph)
+    graph = to_channels_last(pruned.graph)
     if settings.ib_beta < 0 or settings.features < 0:
         raise CriterionError(
             f"fine-tuning with ib_beta {settings.ib_beta:g} and features {settings.features:g}",

@@ -1,6 +1,6 @@
-"""Walk graphs operator by operator over calibration batches, in bounded memory.
+"""LockstepInterpreter graphs operator by operator over calibration batches, in bounded memory.
 
-    for node in (walk := Walk([dense, pruned], batches)):
+    for node in (walk := LockstepInterpreter([dense, pruned], batches)):
         walk.values[1][node.name]            # the pruned graph's value on every batch held now
 
 Several graphs whose nodes share names go side by side; a node of the first is visited once
@@ -29,7 +29,7 @@ Values = dict[str, list[Any]]  # node -> its value on each batch
 MEMORY = 2 << 30  # bytes of live values, all graphs together
 
 
-class Walk:
+class LockstepInterpreter:
     """Iterates over the nodes of the first trace, output excluded; `values[k]` belongs to trace k."""
 
     def __init__(self, traces: Sequence[Trace], batches: Batches, memory: int = MEMORY) -> None:

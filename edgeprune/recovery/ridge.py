@@ -9,7 +9,7 @@ import torch
 RIDGES = (1e-8, 1e-6, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # of the mean second moment
 
 
-class Moments:
+class GramMoments:
     """Second moments of rows x (n, features) and targets y (n, outputs), float64."""
 
     def __init__(self) -> None:
@@ -42,7 +42,9 @@ class Moments:
         return self.y / self.n - (self.x / self.n) @ solution
 
 
-def best_ridge(train: Moments, held: Moments, centred: bool) -> tuple[torch.Tensor, float, float, float]:
+def best_ridge(
+    train: GramMoments, held: GramMoments, centred: bool
+) -> tuple[torch.Tensor, float, float, float]:
     """Solution (features, outputs), its ridge, and the held-out error without and with it."""
     xx, xy, _ = train.central(centred)
     hxx, hxy, hyy = held.central(centred)

@@ -12,14 +12,14 @@ import numpy as np
 
 from edgeprune.pareto.proof import Delivery
 from edgeprune.records import to_json
-from edgeprune.report.estimates import unit_of
-from edgeprune.run.prepare import Prepared
 from edgeprune.search.plan_correction import CLOSE
-from edgeprune.search.state import State
+from edgeprune.search.state import SearchState
+from edgeprune.session.dense import Prepared
+from edgeprune.session.latency_model import unit_of
 from edgeprune.session.options import Options
 
 
-def missed(final: State, made: Delivery, options: Options) -> list[str]:
+def missed(final: SearchState, made: Delivery, options: Options) -> list[str]:
     """One line per budget that the shipped file does not keep to; empty when all is well.
 
     Latencies count as missed when the whole interval lies beyond what was asked, by more than planning
@@ -61,14 +61,16 @@ def unmeasured(made: Delivery, options: Options) -> list[str]:
     return []
 
 
-def lost(final: State, made: Delivery) -> Mapping[str, float] | None:
+def lost(final: SearchState, made: Delivery) -> Mapping[str, float] | None:
     """Points lost on validation: of the 8-bit file where that is shipped, else of the network."""
     eight = next((row["drop"] for row in made.front if row["chosen"] and row["int8"]), None)
     found: Mapping[str, float] | None = final.record.get("validation_drop")
     return found if eight is None else to_json(eight)
 
 
-def nothing_removed(prepared: Prepared, final: State, tried: list[State], options: Options) -> list[str]:
+def nothing_removed(
+    prepared: Prepared, final: SearchState, tried: list[SearchState], options: Options
+) -> list[str]:
     """Why a run with a size or a latency to reach shipped the network as it was: it was there already."""
     budget = options.budget
     if tried or not budget.sized:

@@ -27,7 +27,7 @@ class Row(NamedTuple):
     strong: bool = False
 
 
-class Point(NamedTuple):
+class Mark(NamedTuple):
     """A point of a scatter chart; those of one `series` have one mark and are joined."""
 
     x: float
@@ -85,7 +85,7 @@ def bars(rows: Sequence[tuple[str, float, str, bool]], *, title: str) -> str:
 
 
 def scatter(
-    points: Sequence[Point],
+    points: Sequence[Mark],
     *,
     title: str,
     x_form: Callable[[float], str],
@@ -104,7 +104,7 @@ def scatter(
     y_low, y_high = _padded(min(p.y for p in points), max(p.y for p in points))
     left, right, top, bottom = 48, WIDTH - 10, 22, 190
 
-    def at(p: Point) -> tuple[float, float]:
+    def at(p: Mark) -> tuple[float, float]:
         return (
             round(left + (p.x - x_low) / (x_high - x_low) * (right - left), 1),
             round(bottom - (p.y - y_low) / (y_high - y_low) * (bottom - top), 1),
@@ -114,11 +114,11 @@ def scatter(
     for tick in _ticks(y_low, y_high, 4):
         if tick > y_most:
             continue
-        y = at(Point(x_low, tick, "", False))[1]
+        y = at(Mark(x_low, tick, "", False))[1]
         parts.append(f'<line class="grid" x1="{left}" y1="{y}" x2="{right}" y2="{y}"/>')
         parts.append(_tick(left - 5, y + 4, y_form(tick), "end"))
     for tick in _ticks(x_low, x_high, 3):
-        x = at(Point(tick, y_low, "", False))[0]
+        x = at(Mark(tick, y_low, "", False))[0]
         parts.append(_tick(x, bottom + 15, x_form(tick)))
     parts.append(_tick(right, bottom + 31, x_title, "end"))
     names = list(dict.fromkeys(p.series for p in ordered))

@@ -118,7 +118,7 @@ def choices(report: Mapping[str, Any]) -> str:
     timed = all(p.get("latency_ms") is not None for p in shown)
     away = "" if (report["latency"] or {}).get("on_target", True) else f" on {report['latency']['where']}"
     points = [
-        charts.Point(
+        charts.Mark(
             p["latency_ms"] if timed else p["macs"], p["accuracy"], p["name"], p["chosen"], _series(p)
         )
         for p in shown

@@ -9,13 +9,13 @@ import numpy.typing as npt
 
 from edgeprune.coupling.components import Couplings
 from edgeprune.graph.features import SELECTION, is_selection
-from edgeprune.run.prepare import Prepared
-from edgeprune.search.state import State
+from edgeprune.search.state import SearchState
+from edgeprune.session.dense import Prepared
 from edgeprune.store import RunFolder
 
 
 def removed_channels(
-    prepared: Prepared, final: State, tried: list[State], folder: RunFolder
+    prepared: Prepared, final: SearchState, tried: list[SearchState], folder: RunFolder
 ) -> dict[str, Any]:
     """Content of removed.json: per component its channels, fate, score and evidence."""
     couplings = prepared.couplings
@@ -39,9 +39,9 @@ def removed_channels(
     }
 
 
-def _lineage(final: State, tried: list[State]) -> list[State]:
+def _lineage(final: SearchState, tried: list[SearchState]) -> list[SearchState]:
     """The accepted rounds, first to last."""
-    path: list[State] = []
+    path: list[SearchState] = []
     wanted = final.record.get("round", 0)
     by_number = {s.record["round"]: s for s in tried}
     while wanted:
@@ -52,7 +52,7 @@ def _lineage(final: State, tried: list[State]) -> list[State]:
 
 def _enter(
     entries: list[dict[str, Any]],
-    state: State,
+    state: SearchState,
     origin: npt.NDArray[np.int64],
     arrays: dict[str, npt.NDArray[Any]],
     couplings: Couplings,
@@ -88,12 +88,12 @@ def _enter(
 def _channels(couplings: Couplings) -> dict[str, list[int]]:
     """Layer -> component of each output channel, -1 where it is pinned; inputs whose features may go."""
     inputs = {
-        f"input {name.removeprefix(SELECTION)}": couplings.extents[dims[0]].tolist()
+        f"input {name.removeprefix(SELECTION)}": couplings.channel_maps[dims[0]].tolist()
         for name, dims in couplings.tensors.items()
         if is_selection(name) and dims[0] is not None
     }
     return inputs | {
-        (layer.weight or layer.node).removesuffix(".weight"): couplings.extents[layer.outputs].tolist()
+        (layer.weight or layer.node).removesuffix(".weight"): couplings.channel_maps[layer.outputs].tolist()
         for layer in couplings.layers
     }
 
@@ -101,6 +101,6 @@ def _channels(couplings: Couplings) -> dict[str, list[int]]:
 def _members(couplings: Couplings) -> dict[str, list[list[int] | None]]:
     """State tensor -> for each dimension the component of each index (None where none is free)."""
     return {
-        name: [None if e is None else couplings.extents[e].tolist() for e in dims]
+        name: [None if e is None else couplings.channel_maps[e].tolist() for e in dims]
         for name, dims in couplings.tensors.items()
     }

@@ -12,15 +12,15 @@ from typing import Any
 from edgeprune.coupling.sizes import Sizes
 from edgeprune.frontend.load import LoadedModel
 from edgeprune.graph.trace import Trace
+from edgeprune.pareto.estimates import machine_of, planned
 from edgeprune.pareto.proof import Delivery
-from edgeprune.pareto.select_artifact import Choice
+from edgeprune.pareto.select_artifact import Selection
 from edgeprune.records import Interval, to_json
 from edgeprune.report import SCHEMA
 from edgeprune.report.budget_check import missed, nothing_removed, unmeasured
-from edgeprune.report.estimates import machine_of, planned
-from edgeprune.run.prepare import Prepared
 from edgeprune.search.costs import parameters, pinned, widths
-from edgeprune.search.state import State
+from edgeprune.search.state import SearchState
+from edgeprune.session.dense import Prepared
 from edgeprune.session.options import Clock, Options
 from edgeprune.surgery.recipe import kept_inputs
 from edgeprune.tasks.bounds import share_interval
@@ -36,7 +36,7 @@ def versions() -> dict[str, str]:
 def report(
     loaded: LoadedModel,
     prepared: Prepared,
-    choice: Choice,
+    choice: Selection,
     made: Delivery,
     options: Options,
     clock: Clock,
@@ -151,7 +151,7 @@ def _about_target(made: Delivery, title: str) -> list[str]:
     return notes
 
 
-def _criterion(tried: list[State], options: Options) -> dict[str, Any]:
+def _criterion(tried: list[SearchState], options: Options) -> dict[str, Any]:
     record = tried[-1].record if tried else {}
     return {
         "name": options.criterion,

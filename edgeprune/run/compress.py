@@ -1,4 +1,4 @@
-"""`compress`: a model and data in, the smaller ONNX file with its proof out."""
+"""`compress_loaded`: a model and data in, the smaller ONNX file with its proof out."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from edgeprune.data import Dataset
 from edgeprune.deploy.remote import Device
 from edgeprune.errors import BenchError, BudgetError, DataError
 from edgeprune.frontend.load import LoadedModel
-from edgeprune.graph.features import without_idle
+from edgeprune.graph.features import drop_identity_selections
 from edgeprune.graph.trace import save
 from edgeprune.latency import read_profile
-from edgeprune.pareto.proof import deliver
-from edgeprune.pareto.select_artifact import choose
+from edgeprune.pareto.proof import prove
+from edgeprune.pareto.select_artifact import select_artifact
 from edgeprune.records import to_json
 from edgeprune.report import validate_report, write_html
 from edgeprune.report.removals import removed_channels
@@ -24,7 +24,7 @@ from edgeprune.report.summary import report, versions
 from edgeprune.run.prepare import prepare
 from edgeprune.search.goals import goals_of
 from edgeprune.search.search import search
-from edgeprune.session.measurement_target import board_of
+from edgeprune.session.measurement_target import open_measurement_target
 from edgeprune.session.options import Clock, Options, Progress
 from edgeprune.store import RunFolder, sha256_file, write_json
 from edgeprune.surgery.recipe import recipe
@@ -43,7 +43,7 @@ class Result:
         return self.folder / "model.onnx"
 
 
-def compress(
+def compress_loaded(
     loaded: LoadedModel,
     dataset: Dataset | None,
     output: Path,
@@ -65,7 +65,7 @@ def compress(
     """
     _need_data(dataset, options)
     check_theta(options.criterion, options.theta)
-    board = board_of(options, device)
+    board = open_measurement_target(options, device)
     request = {
         "model": loaded.sha256,
         "data": None if dataset is None else dataset.sha256,
@@ -92,12 +92,12 @@ def compress(
         folder.abandon()  # a request that was refused leaves no folder that would refuse the next
         raise
     first, final, tried = search(prepared, goals, options, folder, clock)
-    choice = choose(prepared, first, final, tried, options, folder, clock, board)
+    choice = select_artifact(prepared, first, final, tried, options, folder, clock, board)
     with clock.stage("save"):
-        save(without_idle(choice.final.trace), output / "model.pt2")
+        save(drop_identity_selections(choice.final.trace), output / "model.pt2")
         write_json(output / "recipe.json", recipe(prepared.trace, prepared.couplings, choice.final.removed))
         write_json(output / "removed.json", removed_channels(prepared, choice.final, choice.tried, folder))
-    made = deliver(prepared, choice, options, folder, clock, board)
+    made = prove(prepared, choice, options, folder, clock, board)
     content = to_json(report(loaded, prepared, choice, made, options, clock))
     validate_report(content)
     write_html(content, output / "report.html")

@@ -14,7 +14,7 @@ import torch
 
 from edgeprune.coupling.components import BoolArray, Couplings, Pin
 from edgeprune.run.stages import Analysis, layer_name
-from edgeprune.search.costs import cost_of, parameters
+from edgeprune.search.costs import parameters, size_cost
 from edgeprune.search.groups import largest
 
 
@@ -75,9 +75,9 @@ def inspect_model(found: Analysis) -> Inspection:
         LayerRow(
             layer_name(couplings, i),
             "depthwise" if layer.groups > 1 else layer.kind,
-            len(couplings.extents[layer.inputs]),
-            len(couplings.extents[layer.outputs]),
-            int((couplings.extents[layer.outputs] >= 0).sum()),
+            len(couplings.channel_maps[layer.inputs]),
+            len(couplings.channel_maps[layer.outputs]),
+            int((couplings.channel_maps[layer.outputs] >= 0).sum()),
             _groups_of(couplings, layer.outputs),
             round(macs.get(layer.node, 0.0)),
         )
@@ -90,7 +90,7 @@ def inspect_model(found: Analysis) -> Inspection:
     return Inspection(
         {"path": found.loaded.source, "sha256": found.loaded.sha256, "kind": found.loaded.kind},
         inputs, round(couplings.macs()), parameters(traced), couplings.count, couplings.share_free(),
-        round(couplings.macs(everything)), round(cost_of(traced, couplings, "params")(everything)), layers,
+        round(couplings.macs(everything)), round(size_cost(traced, couplings, "params")(everything)), layers,
         _group_rows(couplings, layers), couplings.pins, int((~couplings.exact).sum()),
         couplings.inexact_reasons, found.loaded.notes,
     )  # fmt: skip
@@ -101,8 +101,8 @@ def _batch(example: torch.Tensor, dynamic: bool) -> int | None:
     return None if dynamic or not example.dim() else len(example)
 
 
-def _groups_of(couplings: Couplings, extent: int) -> tuple[str, ...]:
-    vector = couplings.extents[extent]
+def _groups_of(couplings: Couplings, channel_map: int) -> tuple[str, ...]:
+    vector = couplings.channel_maps[channel_map]
     found = np.unique(couplings.group[vector[vector >= 0]])
     return tuple(couplings.group_names[g] for g in found)
 

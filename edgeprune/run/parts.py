@@ -36,9 +36,9 @@ from edgeprune.graph.parts import Part, exportable_parts, put_back
 from edgeprune.graph.refusal import first_line
 from edgeprune.graph.trace import Trace, run
 from edgeprune.recovery import compensate, recalibrate
-from edgeprune.search.budget import parse_share
 from edgeprune.search.costs import parameters, what_pins
 from edgeprune.search.groups import largest, uniform
+from edgeprune.session.budget import parse_share
 from edgeprune.surgery.apply import apply_recipe, copied, proven
 from edgeprune.surgery.cut import cut
 from edgeprune.surgery.recipe import recipe
@@ -213,7 +213,7 @@ def _same_components(one: Couplings, other: Couplings) -> bool:
 
     def index(found: Couplings, name: str) -> list[Any]:
         dims = found.tensors[found.aliases[name]]
-        return [None if d is None else found.extents[d].tolist() for d in dims]
+        return [None if d is None else found.channel_maps[d].tolist() for d in dims]
 
     return (
         one.count == other.count

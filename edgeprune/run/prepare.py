@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,83 +11,25 @@ import numpy.typing as npt
 import torch
 
 from edgeprune.coupling.analysis import analyse
-from edgeprune.coupling.components import Choice, Couplings
+from edgeprune.coupling.components import FactorChoice
 from edgeprune.data import Dataset, check_labels, split
 from edgeprune.errors import DataError, ModelError
 from edgeprune.frontend.load import LoadedModel
-from edgeprune.graph.execution import batches, outputs
+from edgeprune.graph.execution import outputs
 from edgeprune.graph.features import open_features
 from edgeprune.graph.module import state_tensors
 from edgeprune.graph.trace import Trace, run
 from edgeprune.measure.staircase import staircase
-from edgeprune.records import Interval, OnnxArtifact, Splits
+from edgeprune.records import Splits
 from edgeprune.run.open_trace import open_trace, require_free_batch
 from edgeprune.search.costs import refuse_unreachable
+from edgeprune.session.dense import Measure, Prepared
 from edgeprune.session.exporting import BATCH, export_trace, parity_inputs
-from edgeprune.session.latency_model import Latency, open_latency
-from edgeprune.session.measurement_target import Board
+from edgeprune.session.latency_model import open_latency
+from edgeprune.session.measurement_target import MeasurementTarget
 from edgeprune.session.options import Clock, Options
 from edgeprune.store import RunFolder
-from edgeprune.tasks.bounds import paired_drop
-from edgeprune.tasks.metrics import Metric, resolve_metric
-
-
-@dataclass(frozen=True)
-class Measure:
-    """The first metric: what --max-drop limits. Without labels: agreement with the dense model."""
-
-    name: str
-    metric: Metric | None
-
-    def scores(
-        self,
-        out: npt.NDArray[np.float32],
-        dense: npt.NDArray[np.float32],
-        labels: npt.NDArray[np.int64] | None,
-    ) -> tuple[float, npt.NDArray[np.float64] | None]:
-        """Value (0..1 for shares) and per-sample scores, where the metric has them."""
-        if self.metric is not None and labels is not None:
-            found = self.metric(out, labels)
-            return found.value, found.per_sample
-        same = (out.argmax(1) == dense.argmax(1)).astype(np.float64)
-        return float(same.mean()), same
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """The dense side of a run. `dataset` and what depends on it are None without data."""
-
-    trace: Trace
-    couplings: Couplings
-    dataset: Dataset | None
-    splits: Splits | None
-    measure: Measure
-    extra_metrics: tuple[Metric, ...]
-    evaluation: dict[str, Dataset]
-    dense: dict[str, npt.NDArray[np.float32]]
-    align: int
-    notes: tuple[str, ...] = field(default=())
-    file: OnnxArtifact | None = None  # the dense network as ONNX
-    calls: tuple[tuple[npt.NDArray[Any], ...], ...] = ()  # inputs of the parity checks
-    latency: Latency | None = None
-
-    def calibration(self) -> list[tuple[torch.Tensor, ...]]:
-        """Calibration batches; what reads them bounds its own memory."""
-        assert self.dataset is not None and self.splits is not None
-        return [inputs for inputs, _ in batches(self.dataset, self.splits.calibration, BATCH)]
-
-    def drop(self, out: npt.NDArray[np.float32], part: str, *, level: float = 0.95) -> Interval:
-        """Points of the measure lost against the dense model on a part ("validation" or "test")."""
-        assert self.dataset is not None and self.splits is not None
-        labels = self.dataset.labels
-        wanted = None if labels is None else labels[getattr(self.splits, part)]
-        before_value, before = self.measure.scores(self.dense[part], self.dense[part], wanted)
-        after_value, after = self.measure.scores(out, self.dense[part], wanted)
-        if before is None or after is None:
-            points = 100 * (before_value - after_value)
-            return Interval(points, points, points, level)
-        groups = self.dataset.groups_of(getattr(self.splits, part))
-        return paired_drop(before, after, level=level, groups=groups)
+from edgeprune.tasks.metrics import resolve_metric
 
 
 def prepare(
@@ -98,7 +39,7 @@ def prepare(
     options: Options,
     folder: RunFolder,
     clock: Clock,
-    board: Board,
+    board: MeasurementTarget,
 ) -> Prepared:
     """Trace, couple, split, run the dense model once over the parts, and export it.
 
@@ -117,7 +58,7 @@ def prepare(
             notes = (*notes, *stay)
     with clock.stage("coupling"):
         check_keep(traced, options.keep)
-        choice = Choice(options.heads, options.groups)
+        choice = FactorChoice(options.heads, options.groups)
         couplings = analyse(traced, keep=options.keep, seed=options.seed, choice=choice)
     refuse_unreachable(traced, couplings, options.budget)
     splits, dense = None, {}
@@ -198,7 +139,7 @@ def check_keep(traced: Trace, keep: Sequence[str]) -> None:
             )
 
 
-def _alignment(options: Options, folder: RunFolder, clock: Clock, board: Board) -> int:
+def _alignment(options: Options, folder: RunFolder, clock: Clock, board: MeasurementTarget) -> int:
     """Widths that onnxruntime runs without waste: measured here for the host, 1 for other targets.
 
     The measurement is a record of the run, so that a resumed run plans as it began.

@@ -21,27 +21,26 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from edgeprune.coupling.components import BoolArray, Couplings
+from edgeprune.coupling.components import BoolArray, Couplings, RemovalCost
 from edgeprune.criteria import Context, Scores, score
 from edgeprune.criteria.registry import check_theta, needs_data
 from edgeprune.data import Dataset
 from edgeprune.errors import DataError, OutputError
 from edgeprune.graph.execution import outputs
-from edgeprune.graph.features import without_idle
+from edgeprune.graph.features import drop_identity_selections
 from edgeprune.graph.module import state_tensors
 from edgeprune.graph.trace import Trace, run, save
-from edgeprune.masks import Honoured, Mask, evidence, honoured, mask_from_zeros, order
+from edgeprune.masks import Mask, MaskCoverage, evidence, mask_coverage, mask_from_zeros, order
 from edgeprune.records import Interval
 from edgeprune.recovery import compensate, recalibrate
-from edgeprune.run.prepare import Measure, Prepared
 from edgeprune.run.stages import Analysis, checked_split
-from edgeprune.search.budget import Budget
-from edgeprune.search.costs import cost_of, parameters, refuse_unreachable
+from edgeprune.search.costs import parameters, refuse_unreachable, size_cost
 from edgeprune.search.goals import Goal, dense_price, goals_of
-from edgeprune.search.groups import Cost
 from edgeprune.search.plans import plan
 from edgeprune.search.rounds import capture_for
-from edgeprune.search.state import State, advance, start
+from edgeprune.search.state import SearchState, advance, start
+from edgeprune.session.budget import Budget
+from edgeprune.session.dense import Measure, Prepared
 from edgeprune.session.exporting import BATCH
 from edgeprune.session.options import Clock, Options, Progress
 from edgeprune.simplify.lossless import apply_mask
@@ -82,7 +81,7 @@ class Pruned:
     lossless: dict[str, Any]
     criterion: str | None
     recovered: bool
-    honoured: Honoured | None
+    honoured: MaskCoverage | None
     mask_density: float | None
     validation: dict[str, Any] | None
     recipe: dict[str, Any]
@@ -127,7 +126,7 @@ def prune_model(
         lossless,
         criterion if targets else None,
         recovered,
-        None if mask is None else honoured(mask, found.couplings, state.removed),
+        None if mask is None else mask_coverage(mask, found.couplings, state.removed),
         None if mask is None else mask.density,
         _validation(found, prepared, sparse if mask is not None else None, state.trace, clock),
         recipe(found.trace, found.couplings, state.removed),
@@ -143,7 +142,7 @@ def write_pruned(pruned: Pruned, path: Path) -> Path:
     beside = path.with_name(f"{path.stem}.recipe.json")
     try:
         write_json(beside, pruned.recipe)
-        save(without_idle(pruned.trace), path)
+        save(drop_identity_selections(pruned.trace), path)
     except OSError as error:
         beside.unlink(missing_ok=True)
         raise OutputError(f"cannot write {path}: {error.strerror or error}", tip="free some space") from error
@@ -184,15 +183,15 @@ def _prepared(found: Analysis, sparse: Trace, dataset: Dataset | None, settings:
 
 def _step(
     prepared: Prepared,
-    state: State,
+    state: SearchState,
     target: Goal,
     options: Options,
     recover: bool,
     by_mask: bool,
     clock: Clock,
-) -> State:
+) -> SearchState:
     """Down to one target."""
-    cost = cost_of(state.trace, state.couplings, target.kind)
+    cost = size_cost(state.trace, state.couplings, target.kind)
     goal = target.share * dense_price(prepared, target.kind)
     if cost(_none(state.couplings)) <= goal:
         return state
@@ -218,7 +217,7 @@ def _step(
         return advance(state, retrace(smaller), removed, state.record, options)
 
 
-def by_evidence(state: State, scores: Scores, cost: Cost, goal: float) -> BoolArray:
+def by_evidence(state: SearchState, scores: Scores, cost: RemovalCost, goal: float) -> BoolArray:
     """Components in order of score mass that the mask keeps, per cost saved, until `cost` is `goal`.
 
     The mask is read off the zeros in the weights, where the lossless rounds left it. The mass
@@ -245,7 +244,7 @@ def by_evidence(state: State, scores: Scores, cost: Cost, goal: float) -> BoolAr
     return removed
 
 
-def savings(cost: Cost, count: int) -> npt.NDArray[np.float64]:
+def savings(cost: RemovalCost, count: int) -> npt.NDArray[np.float64]:
     """What removing each component alone saves, in the cost's unit, shape (count,)."""
     whole = cost(np.zeros(count, bool))
     found = np.zeros(count)

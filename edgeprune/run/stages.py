@@ -21,9 +21,9 @@ import torch
 
 from edgeprune.calibration.capture import Statistics, capture
 from edgeprune.coupling.analysis import analyse
-from edgeprune.coupling.components import Choice, Couplings
+from edgeprune.coupling.components import Couplings, FactorChoice
 from edgeprune.criteria import Context, Scores, score
-from edgeprune.criteria.label import label_information
+from edgeprune.criteria.label import channel_label_information
 from edgeprune.criteria.registry import check_theta
 from edgeprune.data import Dataset, check_labels, split
 from edgeprune.frontend.load import LoadedModel
@@ -102,7 +102,7 @@ def analyse_model(
             notes = (*notes, *stay)
     with clock.stage("coupling"):
         check_keep(traced, keep)
-        couplings = analyse(traced, keep=keep, seed=seed, choice=Choice(heads, groups))
+        couplings = analyse(traced, keep=keep, seed=seed, choice=FactorChoice(heads, groups))
     return Analysis(replace(loaded, notes=notes), traced, couplings, tuple(keep))
 
 
@@ -138,7 +138,7 @@ def score_model(
     with clock.stage("score"):
         context = Context(found.trace, couplings, statistics, seed, theta)
         scores = score(criterion, context)
-        nats, p_value = label_information(context) or (None, None)
+        nats, p_value = channel_label_information(context) or (None, None)
     source = statistics.label_source if statistics is not None else None
     return Scored(scores, _score_rows(couplings, scores), couplings, source, nats, p_value)
 
@@ -160,7 +160,7 @@ def write_scores(scored: Scored, path: Path) -> None:
     arrays |= {f"connections/{name}": values for name, values in scores.connections.items()}
     arrays |= {f"detail/{name}": values for name, values in scores.details.items()}
     for i, layer in enumerate(couplings.layers):
-        arrays[f"channels/{layer_name(couplings, i)}"] = couplings.extents[layer.outputs]
+        arrays[f"channels/{layer_name(couplings, i)}"] = couplings.channel_maps[layer.outputs]
     write_npz(path, arrays)
 
 
@@ -217,11 +217,11 @@ def channel_names(couplings: Couplings) -> dict[int, str]:
     names: dict[int, str] = {}
     for name, dims in couplings.tensors.items():
         if is_selection(name) and dims[0] is not None:
-            for feature, component in enumerate(couplings.extents[dims[0]].tolist()):
+            for feature, component in enumerate(couplings.channel_maps[dims[0]].tolist()):
                 if component >= 0:
                     names[component] = f"input {name.removeprefix(SELECTION)}:{feature}"
     for i, layer in enumerate(couplings.layers):
-        for channel, component in enumerate(couplings.extents[layer.outputs].tolist()):
+        for channel, component in enumerate(couplings.channel_maps[layer.outputs].tolist()):
             if component >= 0:
                 names.setdefault(component, f"{layer_name(couplings, i)}:{channel}")
     return names

@@ -29,7 +29,7 @@ from edgeprune.masks.sources import MASK, ORIG
 NOTE = "undid torch.nn.utils.prune: its masks are applied to the weights"
 
 
-def load_hooked(
+def load_with_prune_masks(
     path: str | Path,
     *,
     factory: str | None = None,
@@ -45,7 +45,7 @@ def load_hooked(
     """
     content = _content(Path(path).expanduser())
     state = None if content is None or factory is None else _state(content, str(path))
-    if state is not None and factory is not None and has_hooks(state):
+    if state is not None and factory is not None and has_prune_masks(state):
         dense, mask = split_prune_state(state)
         module = build(factory)
         fill(module, dense, str(path), factory)
@@ -64,13 +64,13 @@ def load_hooked(
         input_dtypes=input_dtypes,
         trust_pickle=trust_pickle,
     )
-    if loaded.module is None or not has_hooks(loaded.module.state_dict()):
+    if loaded.module is None or not has_prune_masks(loaded.module.state_dict()):
         return loaded, None
     twin, mask = fuse_pruned(loaded.module)
     return replace(loaded, module=twin, notes=(*loaded.notes, NOTE)), mask
 
 
-def has_hooks(state: dict[str, Any]) -> bool:
+def has_prune_masks(state: dict[str, Any]) -> bool:
     """Whether a state dict holds a pair X_orig, X_mask."""
     return any(name.endswith(ORIG) and name.removesuffix(ORIG) + MASK in state for name in state)
 

@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from edgeprune.coupling.components import BoolArray, Couplings
-from edgeprune.search.groups import Cost, Curve, block_of, in_order, largest
+from edgeprune.coupling.components import BoolArray, Couplings, RemovalCost
+from edgeprune.search.groups import Curve, block_of, in_order, largest
 
 GRID = 16  # widths per group while the price is sought
 AROUND = 16  # channels looked at on either side of a width when the rest is spent
@@ -36,7 +36,7 @@ class _Choice:
     couplings: Couplings
     members: dict[int, npt.NDArray[np.int64]]
     curves: dict[int, Curve]
-    cost: Cost
+    cost: RemovalCost
     block: dict[int, int]
     least: dict[int, int]
     known: dict[tuple[int, ...], float] = field(default_factory=dict)
@@ -74,7 +74,7 @@ def allocate(
     couplings: Couplings,
     rank: npt.NDArray[np.int64],
     curves: dict[int, Curve],
-    cost: Cost,
+    cost: RemovalCost,
     target: float,
     *,
     align: int = 1,
@@ -126,7 +126,7 @@ def allocate(
     return choice.removal(min(full, key=lambda c: (choice.total(c), -choice.price(c))))
 
 
-def cheapest(couplings: Couplings, rank: npt.NDArray[np.int64], cost: Cost) -> BoolArray:
+def cheapest(couplings: Couplings, rank: npt.NDArray[np.int64], cost: RemovalCost) -> BoolArray:
     """What costs least whatever it loses: where narrower is not always faster, not the largest removal."""
     groups = range(len(couplings.group_names))
     members = {g: in_order(couplings, rank, g) for g in groups}

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from edgeprune.coupling.components import BoolArray, Couplings, Pin
-from edgeprune.errors import PinnedError
+from edgeprune.coupling.components import BoolArray, Couplings, Pin, RemovalCost
+from edgeprune.errors import BudgetError, PinnedError
 from edgeprune.graph.module import state_tensors
 from edgeprune.graph.trace import Trace
 from edgeprune.search.allocate import cheapest
-from edgeprune.search.budget import Budget, refuse_impossible
-from edgeprune.search.groups import Cost, largest
+from edgeprune.search.groups import largest
+from edgeprune.session.budget import Budget
 
 CONSEQUENCE = "reads channels that are not free"
 NAMES = {"macs": "MACs", "params": "parameters", "ms": "latency"}
@@ -27,7 +27,7 @@ def parameters(traced: Trace) -> int:
     return sum(t.numel() for t in unique.values())
 
 
-def cost_of(traced: Trace, couplings: Couplings, kind: str) -> Cost:
+def size_cost(traced: Trace, couplings: Couplings, kind: str) -> RemovalCost:
     """MACs per sample, or parameters, as a function of a removal from this network."""
     if kind == "macs":
         return couplings.macs
@@ -41,8 +41,8 @@ def cost_of(traced: Trace, couplings: Couplings, kind: str) -> Cost:
         for dims, name in shapes:
             size = sizes[name].numel()
             small = 1
-            for d, extent in zip(sizes[name].shape, dims, strict=True):
-                small *= d if extent is None else int(kept[extent])
+            for d, channel_map in zip(sizes[name].shape, dims, strict=True):
+                small *= d if channel_map is None else int(kept[channel_map])
             total += small - size
         return float(total)
 
@@ -55,7 +55,7 @@ def refuse_unreachable(traced: Trace, couplings: Couplings, budget: Budget) -> N
     for kind, share in (("macs", budget.macs), ("params", budget.params)):
         if share is not None:
             refuse_below_floor(
-                cost_of(traced, couplings, kind), couplings, share, f"--{kind} {share:.3g}", kind
+                size_cost(traced, couplings, kind), couplings, share, f"--{kind} {share:.3g}", kind
             )
 
 
@@ -74,7 +74,7 @@ def what_pins(pins: Sequence[Pin]) -> str:
     return ", ".join(f"{p.reason} ({p.channels})" for p in causes) or "it has no layer with weights"
 
 
-def refuse_below_floor(cost: Cost, couplings: Couplings, share: float, asked: str, kind: str) -> None:
+def refuse_below_floor(cost: RemovalCost, couplings: Couplings, share: float, asked: str, kind: str) -> None:
     """Raise BudgetError when what costs least of all removals keeps more than a share of this cost."""
     rank, whole = np.arange(couplings.count), cost(np.zeros(couplings.count, bool))
     floor = cost(largest(couplings, rank)) / whole
@@ -90,7 +90,7 @@ def widths(couplings: Couplings, removed: BoolArray) -> list[dict[str, Any]]:
         {
             "name": (layer.weight or layer.node).removesuffix(".weight"),
             "kind": "depthwise" if layer.groups > 1 else layer.kind,
-            "before": len(couplings.extents[layer.outputs]),
+            "before": len(couplings.channel_maps[layer.outputs]),
             "after": int(kept[layer.outputs]),
         }
         for layer in couplings.layers
@@ -100,3 +100,27 @@ def widths(couplings: Couplings, removed: BoolArray) -> list[dict[str, Any]]:
 def pinned(couplings: Couplings) -> list[dict[str, Any]]:
     """Channels that stay whatever is planned, with the reason; not told apart by layer."""
     return [{"name": "", "channels": p.channels, "reason": p.reason} for p in couplings.pins]
+
+
+def refuse_impossible(couplings: Couplings, floor: float, share: float, asked: str, what: str) -> None:
+    """Raise when even removing everything removable keeps more than a share of `what`."""
+    if floor <= share:
+        return
+    reasons = sorted(couplings.pins, key=lambda p: -p.channels)[:3]
+    listed = ", ".join(f"{p.reason} {p.channels}" for p in reasons)
+    name, _, value = asked.partition(" ")
+    least = _least(name, float(value), share, floor)
+    raise BudgetError(
+        f"{asked} keeps {share:.1%} of the {what}; at least {floor:.1%} has to stay"
+        + (f" (pinned: {listed})" if listed else ""),
+        tip=f"use {name} {least}, or see `edgeprune inspect` for what is pinned",
+    )
+
+
+def _least(name: str, value: float, share: float, floor: float) -> str:
+    """The least that can be asked, in the option's own unit."""
+    if name in ("--macs", "--params"):
+        return f"{floor + 0.005:.2f} or more"
+    if name == "--speedup":
+        return f"{1 / (floor * 1.005):.2f} or less"
+    return f"{value * floor / share * 1.005:.3g} or more"

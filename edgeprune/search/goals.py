@@ -12,14 +12,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from edgeprune.coupling.components import BoolArray, Couplings
+from edgeprune.coupling.components import BoolArray, Couplings, RemovalCost
 from edgeprune.errors import BudgetError
 from edgeprune.graph.trace import Trace
-from edgeprune.report.estimates import unit_of
-from edgeprune.run.prepare import Prepared
-from edgeprune.search.budget import Budget, option
-from edgeprune.search.costs import NAMES, cost_of, parameters, refuse_below_floor
-from edgeprune.search.groups import Cost
+from edgeprune.search.costs import NAMES, parameters, refuse_below_floor, size_cost
+from edgeprune.session.budget import Budget, option
+from edgeprune.session.dense import Prepared
+from edgeprune.session.latency_model import unit_of
 
 
 @dataclass(frozen=True)
@@ -84,10 +83,10 @@ def _refuse_below_floor(prepared: Prepared, goal: Goal, text: str) -> None:
         ) from None
 
 
-def price(prepared: Prepared, kind: str, traced: Trace, couplings: Couplings) -> Cost:
+def price(prepared: Prepared, kind: str, traced: Trace, couplings: Couplings) -> RemovalCost:
     """The cost of a removal from a network on the way, in the unit of its kind."""
     if kind != "ms":
-        return cost_of(traced, couplings, kind)
+        return size_cost(traced, couplings, kind)
     assert prepared.latency is not None
     return prepared.latency.predict(traced, couplings)
 
@@ -110,7 +109,7 @@ def shares(prepared: Prepared, traced: Trace, couplings: Couplings, goals: Goals
     }
 
 
-def joint(prepared: Prepared, traced: Trace, couplings: Couplings, goals: Goals) -> Cost:
+def joint(prepared: Prepared, traced: Trace, couplings: Couplings, goals: Goals) -> RemovalCost:
     """Cost of a removal against all goals at once: 1 or less when every one is met."""
     parts: list[tuple[Callable[[BoolArray], float], float]] = [
         (price(prepared, g.kind, traced, couplings), g.share * dense_price(prepared, g.kind)) for g in goals

@@ -7,15 +7,12 @@ something. Elsewhere: the widths of all groups at once (allocate), costs (pipeli
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from edgeprune.coupling.components import BoolArray, Couplings
-
-Cost = Callable[[BoolArray], float]
+from edgeprune.coupling.components import BoolArray, Couplings, RemovalCost
 
 
 @dataclass(frozen=True)
@@ -27,7 +24,7 @@ class Curve:
 
 
 def uniform(
-    couplings: Couplings, rank: npt.NDArray[np.int64], cost: Cost, target: float, *, align: int = 1
+    couplings: Couplings, rank: npt.NDArray[np.int64], cost: RemovalCost, target: float, *, align: int = 1
 ) -> BoolArray:
     """The same share out of every group, as large as the target needs: the control."""
     members = {g: in_order(couplings, rank, g) for g in range(len(couplings.group_names))}
@@ -50,7 +47,7 @@ def uniform(
 
 
 def largest(couplings: Couplings, rank: npt.NDArray[np.int64]) -> BoolArray:
-    """Everything that can go while each group and each extent keeps one."""
+    """Everything that can go while each group and each channel_map keeps one."""
     removed = np.ones(couplings.count, dtype=bool)
     for g in range(len(couplings.group_names)):
         removed[in_order(couplings, rank, g)[-1:]] = False
@@ -60,7 +57,7 @@ def largest(couplings: Couplings, rank: npt.NDArray[np.int64]) -> BoolArray:
 def block_of(couplings: Couplings, group: int, align: int) -> int:
     """How many components make `align` channels of the layers that the group writes."""
     for layer in couplings.layers:
-        vector = couplings.extents[layer.outputs]
+        vector = couplings.channel_maps[layer.outputs]
         mine = vector[vector >= 0]
         mine = mine[couplings.group[mine] == group]
         if len(mine):
@@ -74,8 +71,8 @@ def _aligned_up(kept: int, block: int) -> int:
 
 
 def _refill(couplings: Couplings, removed: BoolArray) -> BoolArray:
-    for extent in couplings.emptied(removed):
-        vector = couplings.extents[extent]
+    for channel_map in couplings.emptied(removed):
+        vector = couplings.channel_maps[channel_map]
         removed[vector[vector >= 0][-1]] = False
     return removed
 

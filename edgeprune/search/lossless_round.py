@@ -8,14 +8,14 @@ import numpy as np
 import torch
 
 from edgeprune.graph.execution import batches
-from edgeprune.run.prepare import Prepared
+from edgeprune.session.dense import Prepared
 from edgeprune.session.options import Clock
 from edgeprune.simplify.lossless import LosslessResult, lossless
 
 SAMPLES, CALLS = 32, 4
 
 
-def free_of_charge(prepared: Prepared, clock: Clock) -> LosslessResult:
+def lossless_round(prepared: Prepared, clock: Clock) -> LosslessResult:
     """Remove dead, constant, unused and doubled channels of the dense network, certified."""
     with clock.stage("lossless"):
         return lossless(prepared.trace, prepared.couplings, None, _inputs(prepared))

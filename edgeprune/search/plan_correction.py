@@ -22,7 +22,7 @@ CLOSE = 0.02  # measured over asked that is good enough
 
 
 @dataclass(frozen=True)
-class Tried:
+class TimedPlan:
     """A removal, and its share of the dense latency as measured and as predicted."""
 
     measured: float
@@ -31,16 +31,16 @@ class Tried:
 
 
 Choose = Callable[[float, BoolArray | None], BoolArray]
-Measure = Callable[[BoolArray, int], Tried]
+TimePlan = Callable[[BoolArray, int], TimedPlan]
 
 
-def land(
+def correct_plan(
     asked: float,
     choose: Choose,
-    measure: Measure,
+    measure: TimePlan,
     group: npt.NDArray[np.int32] | None,
     allowed: Callable[[BoolArray], bool],
-) -> tuple[Tried, list[Tried]]:
+) -> tuple[TimedPlan, list[TimedPlan]]:
     """The slowest plan measured that keeps to the goal (else the fastest), and all that were measured.
 
     Args:
@@ -50,7 +50,7 @@ def land(
         group: of each component; None where the groups may not be told apart (the uniform control).
         allowed: whether a removal keeps to the other goals; what `choose` gives does.
     """
-    tried: list[Tried] = []
+    tried: list[TimedPlan] = []
 
     def close(removed: BoolArray) -> bool:
         """Whether this removal was measured before (then nothing is), or is near enough."""
@@ -77,11 +77,11 @@ def land(
 
 def _cross(
     asked: float,
-    slow: Tried,
-    fast: Tried,
+    slow: TimedPlan,
+    fast: TimedPlan,
     choose: Choose,
     close: Callable[[BoolArray], bool],
-    tried: list[Tried],
+    tried: list[TimedPlan],
     group: npt.NDArray[np.int32],
     allowed: Callable[[BoolArray], bool],
 ) -> None:
@@ -108,13 +108,13 @@ def _cross(
             return
 
 
-def _nearest(asked: float, tried: list[Tried]) -> tuple[Tried | None, Tried | None]:
+def _nearest(asked: float, tried: list[TimedPlan]) -> tuple[TimedPlan | None, TimedPlan | None]:
     """The plans next to the goal: of those slower than asked, and of the others."""
     slow = min((t for t in tried if t.measured > asked), key=lambda t: t.measured, default=None)
     return slow, max((t for t in tried if t.measured <= asked), key=lambda t: t.measured, default=None)
 
 
-def _next_aim(asked: float, tried: list[Tried]) -> float:
+def _next_aim(asked: float, tried: list[TimedPlan]) -> float:
     """What to aim at in predicted terms: between the nearest plans on both sides, else scaled by the error.
 
     Scaling alone swings from one side to the other where a step of the staircase lies at the goal.

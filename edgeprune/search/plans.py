@@ -21,13 +21,13 @@ from edgeprune.export.export import export_onnx
 from edgeprune.graph.trace import reexport
 from edgeprune.measure.tails import time_tail
 from edgeprune.records import BenchResult
-from edgeprune.run.prepare import Prepared
 from edgeprune.search.allocate import allocate
 from edgeprune.search.goals import Goal, Goals, joint
 from edgeprune.search.groups import Curve, uniform
-from edgeprune.search.plan_correction import TIMINGS, Tried, land
+from edgeprune.search.plan_correction import TIMINGS, TimedPlan, correct_plan
 from edgeprune.search.sensitivity import sensitivity
-from edgeprune.search.state import State
+from edgeprune.search.state import SearchState
+from edgeprune.session.dense import Prepared
 from edgeprune.session.exporting import BATCH
 from edgeprune.session.latency_model import TAIL_SECONDS
 from edgeprune.session.options import Clock, Options
@@ -53,7 +53,7 @@ class Plan:
 
 def plan(
     prepared: Prepared,
-    state: State,
+    state: SearchState,
     scores: Scores,
     statistics: Statistics | None,
     goals: Goals,
@@ -94,16 +94,16 @@ def plan(
 
     percentiles: list[int] = []
 
-    def measured(removed: BoolArray, turn: int) -> Tried:
+    def measured(removed: BoolArray, turn: int) -> TimedPlan:
         share, percentile = timed_share(prepared, state, removed, seconds, clock, tail=tail)
         percentiles.append(percentile)
         clock.progress.step(turn, TIMINGS, f"{share:.3f} of the dense latency, {asked:.3f} asked")
-        return Tried(share, predicted(removed), removed)
+        return TimedPlan(share, predicted(removed), removed)
 
     others = tuple(g for g in goals if g.kind != "ms")
     rest = joint(prepared, state.trace, state.couplings, others) if others else lambda _: 0.0
     group = None if options.allocation == "uniform" else state.couplings.group
-    best, tried = land(asked, aimed, measured, group, lambda removed: rest(removed) <= 1)
+    best, tried = correct_plan(asked, aimed, measured, group, lambda removed: rest(removed) <= 1)
     timed = tuple(
         {"asked": asked, "predicted": t.predicted, "measured": t.measured, "percentile": percentile}
         for t, percentile in zip(tried, percentiles, strict=True)
@@ -111,7 +111,7 @@ def plan(
     return Plan(best.removed, curves, timed)
 
 
-def score_curves(state: State, scores: Scores) -> dict[int, Curve]:
+def score_curves(state: SearchState, scores: Scores) -> dict[int, Curve]:
     """Loss curves without data: the share of a group's score that goes, steeper the less is left."""
     curves = {}
     for g in range(len(state.couplings.group_names)):
@@ -128,7 +128,7 @@ def score_curves(state: State, scores: Scores) -> dict[int, Curve]:
 
 def _choose(
     prepared: Prepared,
-    state: State,
+    state: SearchState,
     scores: Scores,
     curves: dict[int, Curve],
     goals: Goals,
@@ -151,7 +151,7 @@ def _choose(
 
 def timed_share(
     prepared: Prepared,
-    state: State,
+    state: SearchState,
     removed: BoolArray,
     seconds: float,
     clock: Clock,

@@ -1,6 +1,6 @@
 """One prune-recover round: score, share the budget, remove, compensate, fine-tune, re-trace.
 
-A round starts from a State (the dense network, or the result of the round before) and
+A round starts from a SearchState (the dense network, or the result of the round before) and
 gives the next one with its record, kept in the run folder.
 """
 
@@ -14,18 +14,18 @@ from torch import fx
 from edgeprune.calibration.capture import Statistics, capture
 from edgeprune.coupling.components import BoolArray
 from edgeprune.criteria import Context, Scores, score
-from edgeprune.criteria.label import label_information
+from edgeprune.criteria.label import channel_label_information
 from edgeprune.frontend.load import load_model
 from edgeprune.graph.execution import outputs
 from edgeprune.graph.trace import Trace, save, trace
-from edgeprune.masks import evidence, honoured, mask_from_scores
+from edgeprune.masks import evidence, mask_coverage, mask_from_scores
 from edgeprune.recovery import FineTune, compensate, finetune, recalibrate
 from edgeprune.recovery.finetune import penultimate
-from edgeprune.run.prepare import Prepared
 from edgeprune.search.costs import parameters
 from edgeprune.search.goals import Goals
 from edgeprune.search.plans import plan
-from edgeprune.search.state import State, advance
+from edgeprune.search.state import SearchState, advance
+from edgeprune.session.dense import Prepared
 from edgeprune.session.exporting import BATCH
 from edgeprune.session.options import Clock, Options
 from edgeprune.store import RunFolder
@@ -34,7 +34,7 @@ from edgeprune.surgery.cut import cut, retrace
 
 def run_round(
     prepared: Prepared,
-    state: State,
+    state: SearchState,
     goals: Goals,
     number: int,
     options: Options,
@@ -42,7 +42,7 @@ def run_round(
     clock: Clock,
     *,
     last: bool = False,
-) -> State:
+) -> SearchState:
     """Do round `number`, or take it from the run folder when it was finished before.
 
     Args:
@@ -107,7 +107,7 @@ def run_round(
     return advance(state, again, removed, folder.load(stage) or {}, options)
 
 
-def capture_for(prepared: Prepared, state: State, options: Options, clock: Clock) -> Statistics | None:
+def capture_for(prepared: Prepared, state: SearchState, options: Options, clock: Clock) -> Statistics | None:
     """Statistics of a state on the calibration samples; None without data."""
     if prepared.dataset is None or prepared.splits is None:
         return None
@@ -153,10 +153,10 @@ def _finetune(
     )
 
 
-def _mask_report(scores: Scores, state: State, removed: BoolArray, density: float) -> dict[str, Any]:
+def _mask_report(scores: Scores, state: SearchState, removed: BoolArray, density: float) -> dict[str, Any]:
     """What an unstructured mask of the same density would keep, and what became real removal."""
     mask = mask_from_scores(scores.connections, min(max(density, 0.01), 0.99))
-    found = honoured(mask, state.couplings, removed)
+    found = mask_coverage(mask, state.couplings, removed)
     share = evidence(mask, scores.connections, state.couplings).kept_share
     kept, gone = share[~removed], share[removed]
     return {
@@ -165,7 +165,7 @@ def _mask_report(scores: Scores, state: State, removed: BoolArray, density: floa
         "removed": found.removed,
         "given_up": found.given_up,
         "live_removed": found.live_removed,
-        "honoured_share": found.share,
+        "coverage_share": found.share,
         "share_kept_in_removed": float(gone.mean()) if len(gone) else None,
         "share_kept_in_kept": float(kept.mean()) if len(kept) else None,
     }
@@ -174,7 +174,7 @@ def _mask_report(scores: Scores, state: State, removed: BoolArray, density: floa
 def _explanation(scores: Scores, context: Context) -> dict[str, np.ndarray]:
     """Arrays that `explain` reads: score, rank, and what the channel says of the label alone."""
     arrays = {"score": scores.component, "rank": scores.rank}
-    known = label_information(context)
+    known = channel_label_information(context)
     if known is not None:
         arrays |= {"label_nats": known[0], "p_value": known[1]}
     return {**arrays, **{f"detail_{k}": v for k, v in scores.details.items()}}

@@ -14,21 +14,21 @@ from dataclasses import replace
 import numpy as np
 
 from edgeprune.errors import BudgetError
-from edgeprune.run.prepare import Prepared
 from edgeprune.search.costs import NAMES
 from edgeprune.search.goals import Goal, Goals, shares
 from edgeprune.search.rounds import run_round
-from edgeprune.search.state import State, start
+from edgeprune.search.state import SearchState, start
+from edgeprune.session.dense import Prepared
 from edgeprune.session.options import Clock, Options
 from edgeprune.store import RunFolder
 
-LADDER = (0.5, 0.36, 0.26, 0.19, 0.14, 0.1, 0.07, 0.05)  # shares of the dense cost, about ×0.72 each
+SEARCH_SHARES = (0.5, 0.36, 0.26, 0.19, 0.14, 0.1, 0.07, 0.05)  # shares of the dense cost, about ×0.72 each
 RETREATS = (0.7, 0.85)  # tried when the first rung is refused
 
 
 def search(
     prepared: Prepared, goals: Goals, options: Options, folder: RunFolder, clock: Clock
-) -> tuple[State, State, list[State]]:
+) -> tuple[SearchState, SearchState, list[SearchState]]:
     """The state before any round, the accepted one, and all states tried, in order.
 
     Args:
@@ -38,13 +38,13 @@ def search(
         BudgetError: the budget cannot be met, by the rounds or by accuracy (by structure: see prepare).
     """
     state = start(prepared, options, clock)
-    tried: list[State] = []
+    tried: list[SearchState] = []
     if goals:
         return state, _descend(prepared, state, goals, options, folder, clock, tried), tried
     return state, _walk(prepared, state, options, folder, clock, tried), tried
 
 
-def within(state: State, options: Options) -> bool:
+def within_budget(state: SearchState, options: Options) -> bool:
     """Whether the bound on the loss keeps to --max-drop."""
     limit = options.budget.max_drop
     drop = state.record.get("validation_drop")
@@ -53,13 +53,13 @@ def within(state: State, options: Options) -> bool:
 
 def _descend(
     prepared: Prepared,
-    state: State,
+    state: SearchState,
     goals: Goals,
     options: Options,
     folder: RunFolder,
     clock: Clock,
-    tried: list[State],
-) -> State:
+    tried: list[SearchState],
+) -> SearchState:
     for i in range(1, options.rounds + 1):
         before = state
         step = tuple(replace(g, share=g.share ** (i / options.rounds)) for g in goals)
@@ -81,15 +81,15 @@ def _descend(
 
 def _walk(
     prepared: Prepared,
-    state: State,
+    state: SearchState,
     options: Options,
     folder: RunFolder,
     clock: Clock,
-    tried: list[State],
-) -> State:
+    tried: list[SearchState],
+) -> SearchState:
     kind = "macs" if prepared.latency is None else "ms"
     number, accepted_share, refused_share = 0, 1.0, None
-    pending = list(LADDER)
+    pending = list(SEARCH_SHARES)
     while pending:
         share = pending.pop(0)
         number += 1
@@ -101,7 +101,7 @@ def _walk(
             break  # nothing more can go
         tried.append(found)
         _tell(found, prepared, options, clock)
-        if within(found, options):
+        if within_budget(found, options):
             state, accepted_share = found, share
             if refused_share is not None:
                 break
@@ -114,18 +114,18 @@ def _walk(
         best = min(tried, key=lambda s: s.record["validation_drop"]["high"]) if tried else None
         lost = f"; the mildest lost up to {best.record['validation_drop']['high']:.2f} points" if best else ""
         raise BudgetError(
-            f"--max-drop {options.budget.max_drop:g}: no smaller network stays within it{lost}",
+            f"--max-drop {options.budget.max_drop:g}: no smaller network stays within_budget it{lost}",
             tip="allow more, give more data (a larger validation part narrows the bound), or more --epochs",
         )
     return state
 
 
-def _tell(state: State, prepared: Prepared, options: Options, clock: Clock) -> None:
+def _tell(state: SearchState, prepared: Prepared, options: Options, clock: Clock) -> None:
     drop = state.record.get("validation_drop")
     share = state.record["macs"] / prepared.couplings.macs()
     text = f"round {state.record['round']}: {share:.1%} of the MACs"
     if drop is not None:
         text += f", {drop['value']:+.2f} points lost on validation (at most {drop['high']:.2f})"
         if options.budget.max_drop is not None:
-            text += ": within the budget" if within(state, options) else ": over the budget"
+            text += ": within_budget the budget" if within_budget(state, options) else ": over the budget"
     clock.progress.note(text)

@@ -102,9 +102,9 @@ def _silence(
 ) -> None:
     """Zero what reads or, where no weight does, writes the removed components besides mixing layers."""
     for name, dim in further_readings(couplings, mixing_layers(couplings)):
-        extent = couplings.tensors[name][dim]
-        assert extent is not None
-        gone = np.flatnonzero(~couplings.keep_mask(extent, removed))
+        channel_map = couplings.tensors[name][dim]
+        assert channel_map is not None
+        gone = np.flatnonzero(~couplings.keep_mask(channel_map, removed))
         if len(gone):
             tensor = attribute(graph, name)
             saved.setdefault(name, tensor.clone())

@@ -15,13 +15,13 @@ import numpy.typing as npt
 from edgeprune.coupling.analysis import analyse
 from edgeprune.coupling.components import BoolArray, Couplings
 from edgeprune.graph.trace import Trace
-from edgeprune.run.prepare import Prepared
-from edgeprune.search.lossless_round import free_of_charge, summary
+from edgeprune.search.lossless_round import lossless_round, summary
+from edgeprune.session.dense import Prepared
 from edgeprune.session.options import Clock, Options
 
 
 @dataclass(frozen=True)
-class State:
+class SearchState:
     """A network on its way down. `origin` maps its components to the dense ones, `scored` those of
     the network before it, which is what the scores in its record are about.
     """
@@ -34,22 +34,24 @@ class State:
     scored: npt.NDArray[np.int64]
 
 
-def start(prepared: Prepared, options: Options, clock: Clock) -> State:
+def start(prepared: Prepared, options: Options, clock: Clock) -> SearchState:
     """The dense network after the lossless rounds."""
     count = prepared.couplings.count
-    found = free_of_charge(prepared, clock)
+    found = lossless_round(prepared, clock)
     record: dict[str, Any] = {"round": 0, "lossless": summary(found)}
     numbers = np.arange(count)
-    dense = State(prepared.trace, prepared.couplings, numbers, np.zeros(count, bool), record, numbers)
+    dense = SearchState(prepared.trace, prepared.couplings, numbers, np.zeros(count, bool), record, numbers)
     if not len(found.removed):
         return dense
     clock.progress.note(f"lossless: {len(found.removed)} channels removed, certified to {found.max_abs:.1e}")
     # The full-size network with folded biases couples as the dense one, plus the new biases.
-    folded = State(found.full, found.couplings, dense.origin, dense.removed, record, numbers)
+    folded = SearchState(found.full, found.couplings, dense.origin, dense.removed, record, numbers)
     return advance(folded, found.trace, found.removed_mask, record, options)
 
 
-def advance(state: State, again: Trace, now: BoolArray, record: dict[str, Any], options: Options) -> State:
+def advance(
+    state: SearchState, again: Trace, now: BoolArray, record: dict[str, Any], options: Options
+) -> SearchState:
     """The state after `now` (components of `state`) went and the rest was traced as `again`."""
     choice = state.couplings.choice
     couplings = analyse(again, keep=options.keep, seed=options.seed, choice=choice)
@@ -61,20 +63,20 @@ def advance(state: State, again: Trace, now: BoolArray, record: dict[str, Any], 
     origin = origin[~parts]
     removed = state.removed.copy()
     removed[state.origin[now]] = True
-    return State(again, couplings, origin, removed, record, state.origin)
+    return SearchState(again, couplings, origin, removed, record, state.origin)
 
 
-def _origins(state: State, couplings: Couplings, now: BoolArray) -> npt.NDArray[np.int64]:
+def _origins(state: SearchState, couplings: Couplings, now: BoolArray) -> npt.NDArray[np.int64]:
     """Dense component of each new one, read off any tensor dimension that both share; -1 for none."""
     origin = np.full(couplings.count, -1, dtype=np.int64)
     old = state.couplings
     for name, dims in couplings.tensors.items():
         before = old.tensors.get(old.aliases.get(name, ""), ())
-        for extent, previous in zip(dims, before, strict=False):
-            if extent is None or previous is None:
+        for channel_map, previous in zip(dims, before, strict=False):
+            if channel_map is None or previous is None:
                 continue
-            new_units = couplings.extents[extent]
-            old_units = old.extents[previous][old.keep_mask(previous, now)]
+            new_units = couplings.channel_maps[channel_map]
+            old_units = old.channel_maps[previous][old.keep_mask(previous, now)]
             both = (new_units >= 0) & (old_units >= 0)
             origin[new_units[both]] = state.origin[old_units[both]]
     return origin

@@ -18,19 +18,19 @@ from edgeprune.data import Dataset
 from edgeprune.errors import ExportError
 from edgeprune.export.production import produce
 from edgeprune.graph.execution import reference
-from edgeprune.graph.features import without_idle
+from edgeprune.graph.features import drop_identity_selections
 from edgeprune.graph.trace import Trace, reexport
 from edgeprune.records import OnnxArtifact
 from edgeprune.session.options import Clock
 
 BATCH = 128
 PARITY_CALLS, PARITY_BATCH = 4, 8
-Call = tuple[npt.NDArray[Any], ...]
+InputArrays = tuple[npt.NDArray[Any], ...]
 
 
 def export_trace(
     traced: Trace,
-    calls: list[Call],
+    calls: list[InputArrays],
     path: Path,
     *,
     opset: int,
@@ -46,7 +46,7 @@ def export_trace(
         ExportError: the graph has another fixed batch; and as `produce`.
         ParityError, OutputError: as `produce`.
     """
-    traced = without_idle(traced)
+    traced = drop_identity_selections(traced)
     inputs, dynamic = traced.inputs, traced.dynamic
     if fixed_batch is not None:
         stuck = [len(x) for x, d in zip(inputs, dynamic, strict=True) if not d and x.dim()]
@@ -68,7 +68,7 @@ def parity_inputs(
     *,
     fixed_batch: int | None = None,
     seed: int = 0,
-) -> list[Call]:
+) -> list[InputArrays]:
     """Calls for the parity check: samples `indices` of the data, else seeded noise of the example's type."""
     size = fixed_batch or (PARITY_BATCH if all(traced.dynamic) else len(traced.inputs[0]))
     if dataset is not None and indices is not None:

@@ -15,20 +15,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeprune import latency
-from edgeprune.coupling.components import Couplings
+from edgeprune.coupling.components import Couplings, RemovalCost
 from edgeprune.deploy.identity import require_board
 from edgeprune.errors import BenchError
 from edgeprune.graph.trace import Trace
 from edgeprune.measure.tails import LIMIT, time_tail
 from edgeprune.measure.timings import P99_SAMPLES
 from edgeprune.records import ModelTiming
-from edgeprune.search.groups import Cost
-from edgeprune.session.measurement_target import Board
+from edgeprune.session.measurement_target import MeasurementTarget
 from edgeprune.session.options import Clock, Options
 from edgeprune.store import RunFolder
 
 DENSE_SECONDS, TAIL_SECONDS = 2.0, 10.0  # the second, at least, where a 99th percentile is asked for
 NETWORKS = 40  # sets of widths that a profile made in passing runs
+PROFILED = "predicted ms (profile)"
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,10 @@ class Latency:
 
     basis: str  # "measured" or "estimate"
     source: str
-    predict: Callable[[Trace, Couplings], Cost]
+    predict: Callable[[Trace, Couplings], RemovalCost]
     dense_ms: float
     dense_p99_ms: float | None
-    timer: Board | None
+    timer: MeasurementTarget | None
     notes: tuple[str, ...] = ()
 
 
@@ -56,7 +56,7 @@ def open_latency(
     options: Options,
     folder: RunFolder,
     clock: Clock,
-    board: Board,
+    board: MeasurementTarget,
 ) -> Latency | str | None:
     """The prediction that a run plans with, why there is none, or None where none is needed.
 
@@ -92,20 +92,20 @@ def open_latency(
     if budget.deadline_ms is not None and timed["p99_ms"] is None:
         raise _no_tail(budget.deadline_ms, timed["p50_ms"], board)
 
-    def predict(network: Trace, parts: Couplings) -> Cost:
-        return latency.cost_of(profile, network, parts)
+    def predict(network: Trace, parts: Couplings) -> RemovalCost:
+        return latency.latency_cost(profile, network, parts)
 
     timer = board if board.measures_target else None
     return Latency("measured", profile.source, predict, timed["p50_ms"], timed["p99_ms"], timer, notes)
 
 
-def _timed(board: Board, dense: Path, clock: Clock, *, tail: bool) -> ModelTiming:
+def _timed(board: MeasurementTarget, dense: Path, clock: Clock, *, tail: bool) -> ModelTiming:
     if not tail:
         return board.time([dense], DENSE_SECONDS).models[0]
     return time_tail(board.time, [dense], TAIL_SECONDS, clock.progress.note).models[0]
 
 
-def _no_tail(deadline_ms: float, p50_ms: float, board: Board) -> BenchError:
+def _no_tail(deadline_ms: float, p50_ms: float, board: MeasurementTarget) -> BenchError:
     """Why the dense network's 99th percentile is not known."""
     asked = f"--deadline-ms {deadline_ms:g}"
     if not board.measures_target:
@@ -127,7 +127,7 @@ def _profile(
     options: Options,
     folder: RunFolder,
     clock: Clock,
-    board: Board,
+    board: MeasurementTarget,
 ) -> tuple[latency.Profile, tuple[str, ...]]:
     """The profile, and what to know of it."""
     if options.profile is None:
@@ -153,7 +153,9 @@ def _said(notes: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(f"profile: {note}" for note in notes)
 
 
-def _estimated(traced: Trace, couplings: Couplings, options: Options, board: Board, clock: Clock) -> Latency:
+def _estimated(
+    traced: Trace, couplings: Couplings, options: Options, board: MeasurementTarget, clock: Clock
+) -> Latency:
     """The descriptor's roofline, or instruction counts of the emulated core where they were asked for."""
     budget, target = options.budget, board.target
     counted = options.estimate == "instructions"
@@ -168,7 +170,7 @@ def _estimated(traced: Trace, couplings: Couplings, options: Options, board: Boa
     if not counted:
         found = latency.roofline(target, traced, couplings)
 
-        def predict(network: Trace, parts: Couplings) -> Cost:
+        def predict(network: Trace, parts: Couplings) -> RemovalCost:
             return latency.roofline(target, network, parts)
 
         return Latency("estimate", found.source, predict, found.dense, None, None)
@@ -180,8 +182,13 @@ def _estimated(traced: Trace, couplings: Couplings, options: Options, board: Boa
         counts = latency.count(traced, couplings, target.emulated_cpu, seed=options.seed,
                                progress=clock.progress.step)  # fmt: skip
 
-    def ranked(network: Trace, parts: Couplings) -> Cost:
+    def ranked(network: Trace, parts: Couplings) -> RemovalCost:
         return counts.cost_of(network, parts)
 
     dense = counts.cost_of(traced, couplings)
     return Latency("estimate", dense.source, ranked, dense.dense, None, None)
+
+
+def unit_of(cost: RemovalCost) -> str:
+    """What a predicted latency is called; a plain "ms" is for what was timed."""
+    return cost.unit if isinstance(cost, latency.LatencyCost) and cost.estimate else PROFILED

@@ -20,7 +20,7 @@ from edgeprune.targets import load_target
 
 
 @dataclass(frozen=True)
-class Board:
+class MeasurementTarget:
     """A target with what can be timed in its name; `device` None is this machine.
 
     `described` is false where nothing is known of the device but its architecture.
@@ -53,7 +53,7 @@ class Board:
         )  # fmt: skip
 
 
-def board_of(options: Options, device: Device | None) -> Board:
+def open_measurement_target(options: Options, device: Device | None) -> MeasurementTarget:
     """The board of a run. A device without a target named is looked up by what it says of itself.
 
     Threads that were not asked for are those of the profile to plan with, those that the descriptor of a
@@ -72,4 +72,4 @@ def board_of(options: Options, device: Device | None) -> Board:
         threads = min(target.threads, facts["cores"])
     if options.profile is not None:
         threads = read_profile(Path(options.profile)).threads
-    return Board(target, device, options.threads or threads, options.seed, described)
+    return MeasurementTarget(target, device, options.threads or threads, options.seed, described)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeprune.errors import OptionError
-from edgeprune.search.budget import Budget, option
+from edgeprune.session.budget import Budget, option
 
 WORDS = {
     "heads": ("whole", "width"),

@@ -19,12 +19,12 @@ from edgeprune.coupling.components import BoolArray
 from edgeprune.coupling.sizes import Sizes
 from edgeprune.graph.module import source_line
 from edgeprune.simplify.flow import Facts, spread
-from edgeprune.simplify.state import State
+from edgeprune.simplify.state import LosslessState
 
 RECURRENT = ("aten.lstm", "aten.gru", "aten.rnn_tanh", "aten.rnn_relu")
 
 
-def escaping(state: State, facts: Facts, chosen: BoolArray) -> dict[int, str]:
+def escaping(state: LosslessState, facts: Facts, chosen: BoolArray) -> dict[int, str]:
     """Chosen components that reach something that stays, with the place where; empty when none does."""
     sizes = Sizes(state.couplings, chosen)
     found: dict[int, str] = {}
@@ -52,7 +52,7 @@ def escaping(state: State, facts: Facts, chosen: BoolArray) -> dict[int, str]:
     return found
 
 
-def _marked(node: fx.Node, sizes: Sizes, facts: Facts, state: State) -> Any:
+def _marked(node: fx.Node, sizes: Sizes, facts: Facts, state: LosslessState) -> Any:
     """Removed elements of a node's value; none of a parameter, whose slices meet zeros or leave too."""
     value = facts.values[node.name]
     if not isinstance(value, list | tuple):
@@ -79,13 +79,13 @@ def _masks(sizes: Sizes, node: fx.Node) -> bool:
     return any(sizes.masks(node, i) for i in range(len(sizes.couplings.values.get(node.name, ()))))
 
 
-def _blame(state: State, chosen: BoolArray, operands: list[fx.Node], reason: str) -> dict[int, str]:
+def _blame(state: LosslessState, chosen: BoolArray, operands: list[fx.Node], reason: str) -> dict[int, str]:
     units = [
-        state.couplings.extents[extent]
+        state.couplings.channel_maps[channel_map]
         for node in operands
         for output in state.couplings.values.get(node.name, ())
-        for extents in output
-        for extent in extents
+        for channel_maps in output
+        for channel_map in channel_maps
     ]
     held = np.unique(np.concatenate(units))
     return {int(u): reason for u in held[held >= 0] if chosen[u]}

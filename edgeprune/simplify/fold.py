@@ -17,7 +17,7 @@ import torch
 
 from edgeprune.coupling.components import BoolArray, Couplings
 from edgeprune.simplify.flow import CONVOLUTIONS, TRANSPOSED, Facts
-from edgeprune.simplify.state import Reader, State, add_bias, silence
+from edgeprune.simplify.state import LosslessState, Reader, add_bias, silence
 
 EVEN = 1e-12  # relative spread over positions that float64 sums of equal terms may show
 CHUNK = 1 << 22  # elements of per-channel contributions at a time
@@ -32,7 +32,7 @@ class Constants:
     even: BoolArray  # constant, and the same to every position of every reader
 
 
-def constants(state: State, facts: Facts) -> Constants:
+def constants(state: LosslessState, facts: Facts) -> Constants:
     """Which eligible components carry nothing to their readers but a constant."""
     count = state.couplings.count
     used, varies, uneven = (np.zeros(count, dtype=bool) for _ in range(3))
@@ -61,7 +61,7 @@ def spare(couplings: Couplings, removed: BoolArray, chosen: BoolArray) -> BoolAr
     spared = np.zeros(couplings.count, dtype=bool)
     while True:
         empty = couplings.emptied(removed | (chosen & ~spared))
-        rows = [couplings.extents[e] for e in empty]
+        rows = [couplings.channel_maps[e] for e in empty]
         members = [row[chosen[row] & ~spared[row]] for row in rows]
         first = [int(m[0]) for m in members if m.size]
         if not first:
@@ -69,7 +69,7 @@ def spare(couplings: Couplings, removed: BoolArray, chosen: BoolArray) -> BoolAr
         spared[first[0]] = True
 
 
-def fold(state: State, facts: Facts, gone: BoolArray) -> tuple[State, int]:
+def fold(state: LosslessState, facts: Facts, gone: BoolArray) -> tuple[LosslessState, int]:
     """A copy of the state without these constant or unused components.
 
     Returns it with the number of biases that took a constant other than zero.
@@ -85,11 +85,11 @@ def fold(state: State, facts: Facts, gone: BoolArray) -> tuple[State, int]:
                 new = add_bias(new, reader, delta)
                 folded += 1
     silence(new, gone)
-    return State(new.traced, new.couplings, new.removed | gone), folded
+    return LosslessState(new.traced, new.couplings, new.removed | gone), folded
 
 
 def contributions(
-    state: State, reader: Reader, facts: Facts, at: npt.NDArray[np.int64]
+    state: LosslessState, reader: Reader, facts: Facts, at: npt.NDArray[np.int64]
 ) -> tuple[BoolArray, torch.Tensor]:
     """What each constant input adds to each output of a reader.
 

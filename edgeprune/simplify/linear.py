@@ -23,7 +23,7 @@ from torch import fx
 
 from edgeprune.coupling.components import BoolArray, Layer
 from edgeprune.simplify.flow import CONVOLUTIONS, PRODUCTS, Facts
-from edgeprune.simplify.state import State, within
+from edgeprune.simplify.state import LosslessState, within
 from edgeprune.simplify.twins import Merge
 
 aten = torch.ops.aten
@@ -56,14 +56,14 @@ class Chain:
     homogeneous: bool  # not linear
 
 
-def dependent(state: State, facts: Facts) -> Iterator[list[Merge]]:
+def dependent(state: LosslessState, facts: Facts) -> Iterator[list[Merge]]:
     """One list of merges per producer whose rows depend on each other."""
     producers = {layer.node: layer for layer in state.couplings.layers}
     for source in dict.fromkeys(reader.layer.source for reader in state.readers):
         chain = _chain(state, source, producers)
         if chain is None:
             continue
-        units = state.couplings.extents[chain.producer.outputs]
+        units = state.couplings.channel_maps[chain.producer.outputs]
         chosen = state.eligible & ~_read_elsewhere(state, source)
         chosen &= np.bincount(units[units >= 0], minlength=state.couplings.count) == 1
         at = np.flatnonzero(within(units, chosen))
@@ -81,8 +81,8 @@ def dependent(state: State, facts: Facts) -> Iterator[list[Merge]]:
             yield merges
 
 
-def _chain(state: State, source: str, producers: dict[str, Layer]) -> Chain | None:
-    """Walk back from what readers read to the layer that makes it."""
+def _chain(state: LosslessState, source: str, producers: dict[str, Layer]) -> Chain | None:
+    """LockstepInterpreter back from what readers read to the layer that makes it."""
     node = state.nodes[source]
     norms: list[fx.Node] = []
     homogeneous = False
@@ -108,7 +108,7 @@ def _bias(node: fx.Node) -> Any:
     return node.args[2] if len(node.args) > 2 else node.kwargs.get("bias")
 
 
-def _read_elsewhere(state: State, source: str) -> BoolArray:
+def _read_elsewhere(state: LosslessState, source: str) -> BoolArray:
     """Components that some reader reads at another place, where the chain may be another."""
     found = np.zeros(state.couplings.count, dtype=bool)
     for reader in state.readers:
@@ -117,7 +117,7 @@ def _read_elsewhere(state: State, source: str) -> BoolArray:
     return found
 
 
-def _rows(state: State, chain: Chain, at: npt.NDArray[np.int64]) -> Matrix:
+def _rows(state: LosslessState, chain: Chain, at: npt.NDArray[np.int64]) -> Matrix:
     """Producer rows with bias and norms applied, float64, shape (n, inputs·taps + 1)."""
     layer = chain.producer
     index = torch.from_numpy(at)

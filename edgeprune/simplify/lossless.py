@@ -31,7 +31,7 @@ from edgeprune.simplify.escape import escaping
 from edgeprune.simplify.flow import Facts, observe
 from edgeprune.simplify.fold import Constants, constants, fold, spare
 from edgeprune.simplify.linear import dependent
-from edgeprune.simplify.state import State
+from edgeprune.simplify.state import LosslessState
 from edgeprune.simplify.twins import Merge, carried, merge, twins
 from edgeprune.surgery.cut import cut, retrace
 
@@ -99,7 +99,7 @@ def lossless(
         TraceError: no inputs to certify with.
     """
     start = apply_mask(traced, couplings, mask)
-    work = _Work(State(start, couplings, np.zeros(couplings.count, dtype=bool)), start, inputs)
+    work = _Work(LosslessState(start, couplings, np.zeros(couplings.count, dtype=bool)), start, inputs)
     while True:
         while work.round():
             pass
@@ -125,7 +125,7 @@ def apply_mask(traced: Trace, couplings: Couplings, mask: Mask | None) -> Trace:
 class _Work:
     """Mutable only here: the state that grows round by round, and what is reported of it."""
 
-    state: State
+    state: LosslessState
     reference: Trace
     inputs: Inputs
     facts: Facts = field(init=False)
@@ -187,7 +187,7 @@ class _Work:
         self.certificate = Certificate(self.reference, self.inputs)
         return True
 
-    def _fold(self, units: npt.NDArray[np.int64]) -> tuple[State, int]:
+    def _fold(self, units: npt.NDArray[np.int64]) -> tuple[LosslessState, int]:
         gone = np.zeros(self.state.couplings.count, dtype=bool)
         gone[units] = True
         return fold(self.state, self.facts, gone)
@@ -196,7 +196,7 @@ class _Work:
         refused = self.refused.get(kind, set())
         by_unit = {m.gone: m for m in merges if m.gone not in refused}
 
-        def apply(units: npt.NDArray[np.int64]) -> tuple[State, int]:
+        def apply(units: npt.NDArray[np.int64]) -> tuple[LosslessState, int]:
             return merge(self.state, [by_unit[int(u)] for u in units]), 0
 
         self._step(np.array(sorted(by_unit), dtype=np.int64), apply, None, kind)
@@ -204,7 +204,7 @@ class _Work:
     def _step(
         self,
         units: npt.NDArray[np.int64],
-        apply: Callable[[npt.NDArray[np.int64]], tuple[State, int]],
+        apply: Callable[[npt.NDArray[np.int64]], tuple[LosslessState, int]],
         found: Constants | None,
         kind: str = "fold",
     ) -> None:
@@ -237,7 +237,7 @@ class _Work:
                 queue += [batch[: len(batch) // 2], batch[len(batch) // 2 :]]
 
     def _judge(
-        self, trial: State, batch: npt.NDArray[np.int64]
+        self, trial: LosslessState, batch: npt.NDArray[np.int64]
     ) -> tuple[Trace, Facts] | dict[int, str] | str:
         """The cut graph and the facts of an accepted trial; reasons per component, or one for all."""
         facts = observe(trial.graph, trial.traced.inputs)
@@ -279,10 +279,10 @@ class _Work:
         )  # fmt: skip
 
 
-def _kept(state: State, facts: Facts) -> dict[int, str]:
+def _kept(state: LosslessState, facts: Facts) -> dict[int, str]:
     """Why components that carry nothing, or a constant, are still there."""
     everything = replace(state.couplings, exact=np.ones(state.couplings.count, dtype=bool))
-    found = constants(State(state.traced, everything, state.removed), facts)
+    found = constants(LosslessState(state.traced, everything, state.removed), facts)
     reasons = {
         int(u): "constant, but zero padding would show it at the borders"
         for u in np.flatnonzero(found.constant & ~found.even & ~found.unused)
@@ -294,11 +294,11 @@ def _kept(state: State, facts: Facts) -> dict[int, str]:
     return reasons
 
 
-def _moving(state: State, facts: Facts) -> BoolArray:
+def _moving(state: LosslessState, facts: Facts) -> BoolArray:
     """Components whose channels depend on the graph's inputs where some layer reads them."""
     found = np.zeros(state.couplings.count, dtype=bool)
     for layer in state.couplings.layers:
-        units = state.couplings.extents[layer.inputs]
+        units = state.couplings.channel_maps[layer.inputs]
         marks = facts.depends.get(layer.source)
         if isinstance(marks, torch.Tensor) and marks.shape[layer.channel_dim] == len(units):
             moves = marks.movedim(layer.channel_dim, 0).reshape(len(units), -1).any(1).numpy()

@@ -4,7 +4,7 @@ Nothing is cut while rounds go on. Removing a component means that its outgoing 
 became zero (what they carried went into biases or into twins), and `removed` remembers
 it; one `cut` at the end takes the slices out. So component numbers stay valid throughout.
 
-Guarantee: a State that was handed out is never written to; edits go to a copy.
+Guarantee: a LosslessState that was handed out is never written to; edits go to a copy.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ class Reader:
 
 
 @dataclass(frozen=True)
-class State:
+class LosslessState:
     """A masked graph of full size with its couplings and the components that are out of it."""
 
     traced: Trace
     couplings: Couplings
     removed: BoolArray
 
-    def copy(self) -> State:
+    def copy(self) -> LosslessState:
         return replace(self, traced=replace(self.traced, graph=self.traced.copy()))
 
     @property
@@ -74,7 +74,7 @@ class State:
         for layer in self.couplings.layers:
             if layer.groups > 1 and layer.kind == "conv":
                 continue  # its channels pass through; they are read further down
-            units = self.couplings.extents[layer.inputs]
+            units = self.couplings.channel_maps[layer.inputs]
             reason = self._obstacle(layer, units)
             if reason is None and layer.weight is not None:
                 weight = self.couplings.aliases[layer.weight]
@@ -118,7 +118,7 @@ class State:
         if given is None:
             return True
         held = attribute(self.graph, str(given.target)) if given.op == "get_attr" else None
-        size = len(self.couplings.extents[layer.outputs])
+        size = len(self.couplings.channel_maps[layer.outputs])
         return isinstance(held, torch.nn.Parameter) and tuple(held.shape) == (size,)
 
     @cached_property
@@ -138,12 +138,12 @@ class State:
 
 
 def within(units: IntArray, chosen: BoolArray) -> BoolArray:
-    """Which entries of an extent belong to the chosen components, shape (count,), which may be 0."""
+    """Which entries of a channel_map belong to the chosen components, shape (count,), which may be 0."""
     found: BoolArray = np.append(chosen, False)[units]  # -1, which no component has, takes the last
     return found
 
 
-def silence(state: State, gone: BoolArray) -> None:
+def silence(state: LosslessState, gone: BoolArray) -> None:
     """Zero what leaves these components and what feeds them, in place.
 
     Outgoing zeros make the removal exact; zero rows keep dead producers from counting
@@ -153,14 +153,14 @@ def silence(state: State, gone: BoolArray) -> None:
         for reader in state.readers:
             _fill(state, reader.weight, reader.layer.in_dim, reader.members(gone))
         for layer in state.couplings.layers:
-            units = state.couplings.extents[layer.outputs]
+            units = state.couplings.channel_maps[layer.outputs]
             at = np.flatnonzero(within(units, gone))
             for name, dim in ((layer.weight, layer.out_dim), (layer.bias, 0)):
                 if name is not None and at.size and state.tensor(name).shape[dim] == len(units):
                     _fill(state, name, dim, at)
 
 
-def add_bias(state: State, reader: Reader, delta: torch.Tensor) -> State:
+def add_bias(state: LosslessState, reader: Reader, delta: torch.Tensor) -> LosslessState:
     """Add a constant (float64, one per output) to what a layer puts out, in place.
 
     A layer without a bias gets one; a bias that others use too is given to this node alone.
@@ -192,14 +192,14 @@ def _bias(node: fx.Node) -> tuple[int | None, fx.Node | None]:
     return at, node.args[at] if len(node.args) > at else node.kwargs.get("bias")
 
 
-def _new_bias(state: State, reader: Reader, node: fx.Node, value: torch.Tensor) -> State:
+def _new_bias(state: LosslessState, reader: Reader, node: fx.Node, value: torch.Tensor) -> LosslessState:
     name = _free_name(state.graph, reader.weight.rpartition(".")[0])
     set_attribute(state.graph, name, torch.nn.Parameter(value))
     with state.graph.graph.inserting_before(node):
         get = state.graph.graph.get_attr(name)
     get.meta["val"] = torch.empty_like(value, device="meta")
-    extent = reader.layer.outputs
-    values = {**state.couplings.values, get.name: (((extent,),),)}
+    channel_map = reader.layer.outputs
+    values = {**state.couplings.values, get.name: (((channel_map,),),)}
     at, _ = _bias(node)
     if at is None:
         with state.graph.graph.inserting_after(node):
@@ -219,12 +219,12 @@ def _new_bias(state: State, reader: Reader, node: fx.Node, value: torch.Tensor) 
     )
     couplings = replace(
         state.couplings,
-        tensors={**state.couplings.tensors, name: (extent,)},
+        tensors={**state.couplings.tensors, name: (channel_map,)},
         aliases={**state.couplings.aliases, name: name},
         values=values,
         layers=layers,
     )
-    return State(state.traced, couplings, state.removed)
+    return LosslessState(state.traced, couplings, state.removed)
 
 
 def _free_name(graph: fx.GraphModule, owner: str) -> str:
@@ -234,12 +234,12 @@ def _free_name(graph: fx.GraphModule, owner: str) -> str:
     return next(name for name in names if name not in taken)
 
 
-def _fill(state: State, name: str, dim: int, at: npt.NDArray[np.int64]) -> None:
+def _fill(state: LosslessState, name: str, dim: int, at: npt.NDArray[np.int64]) -> None:
     if at.size:
         state.tensor(name).index_fill_(dim, torch.from_numpy(at), 0.0)
 
 
-def _reads(other: Layer, weight: str, layer: Layer, state: State) -> bool:
+def _reads(other: Layer, weight: str, layer: Layer, state: LosslessState) -> bool:
     """Whether another layer reads the same weight in the same way."""
     return (
         other.weight is not None

@@ -16,7 +16,7 @@ import torch
 from edgeprune.coupling.components import BoolArray
 from edgeprune.simplify.flow import Facts
 from edgeprune.simplify.labels import label, sequence_hash, text
-from edgeprune.simplify.state import State, silence
+from edgeprune.simplify.state import LosslessState, silence
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Merge:
     factors: tuple[float, ...]
 
 
-def twins(state: State, facts: Facts) -> list[Merge]:
+def twins(state: LosslessState, facts: Facts) -> list[Merge]:
     """Eligible components that equal another one at every reader."""
     labels = label(state.graph, facts)
     count = state.couplings.count
@@ -53,7 +53,7 @@ def twins(state: State, facts: Facts) -> list[Merge]:
     ]
 
 
-def carried(state: State, facts: Facts, chosen: BoolArray) -> list[Merge]:
+def carried(state: LosslessState, facts: Facts, chosen: BoolArray) -> list[Merge]:
     """Constant components that are proportional to another one at every reader.
 
     Of each proportional family the largest carries the others.
@@ -90,7 +90,7 @@ def carried(state: State, facts: Facts, chosen: BoolArray) -> list[Merge]:
     return merges
 
 
-def merge(state: State, merges: list[Merge]) -> State:
+def merge(state: LosslessState, merges: list[Merge]) -> LosslessState:
     """A copy of the state in which each merged component's outgoing weights moved to its twins."""
     new = state.copy()
     gone = np.zeros(state.couplings.count, dtype=bool)
@@ -112,7 +112,7 @@ def merge(state: State, merges: list[Merge]) -> State:
             weight.copy_(total.to(weight.dtype))
     gone[[step.gone for step in merges]] = True
     silence(new, gone)
-    return State(new.traced, new.couplings, new.removed | gone)
+    return LosslessState(new.traced, new.couplings, new.removed | gone)
 
 
 def ordinals(units: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:

@@ -26,7 +26,7 @@ from torch.nn.utils import parametrize
 from torch.overrides import TorchFunctionMode
 
 from edgeprune.coupling.analysis import analyse
-from edgeprune.coupling.components import BoolArray, Choice, Couplings
+from edgeprune.coupling.components import BoolArray, Couplings, FactorChoice
 from edgeprune.coupling.rewrite import rewrite
 from edgeprune.coupling.sizes import Sizes, compact
 from edgeprune.errors import ModelError, TraceError
@@ -73,7 +73,7 @@ def apply_recipe(
     traced = traced or trace(module, inputs)
     if recipe.get("inputs"):
         traced, _ = open_features(traced)
-    couplings = analyse(traced, choice=Choice(**recipe.get("choice", {})))
+    couplings = analyse(traced, choice=FactorChoice(**recipe.get("choice", {})))
     removed = removed_by(recipe, couplings)
     small = cut(traced, couplings, removed)
     expected = run(small.graph, traced.inputs)
@@ -196,16 +196,16 @@ def removed_by(recipe: Mapping[str, Any], couplings: Couplings) -> BoolArray:
     for name, entry in recipe["tensors"].items():
         if name not in couplings.aliases:
             raise ModelError(f"the recipe slices {name}; the model has no such tensor")
-        extents = couplings.tensors[couplings.aliases[name]]
+        channel_maps = couplings.tensors[couplings.aliases[name]]
         for dim, kept in entry["keep"].items():
-            extent = extents[int(dim)] if int(dim) < len(extents) else None
-            if extent is None or len(couplings.extents[extent]) != entry["shape"][int(dim)]:
+            channel_map = channel_maps[int(dim)] if int(dim) < len(channel_maps) else None
+            if channel_map is None or len(couplings.channel_maps[channel_map]) != entry["shape"][int(dim)]:
                 raise ModelError(
                     f"the recipe was made for {name} of shape {entry['shape']}; the model differs"
                 )
             gone = np.ones(entry["shape"][int(dim)], bool)
             gone[kept] = False
-            units = couplings.extents[extent][gone]
+            units = couplings.channel_maps[channel_map][gone]
             removed[units[units >= 0]] = True
     sizes = Sizes(couplings, removed)
     for name in owned(couplings):

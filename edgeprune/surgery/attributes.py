@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import fx, nn
 
-from edgeprune.coupling.components import Choice
+from edgeprune.coupling.components import FactorChoice
 from edgeprune.coupling.sizes import Sizes
 from edgeprune.errors import TraceError
 from edgeprune.graph.module import shape_of, source_line, state_tensors
@@ -31,7 +31,7 @@ TRIALS = 64
 SHOWN = 5  # refused layers that a message describes; its tip has all
 
 
-def update_layers(module: nn.Module, where: dict[str, str], choice: Choice) -> Changes:
+def update_layers(module: nn.Module, where: dict[str, str], choice: FactorChoice) -> Changes:
     """Attributes of torch's own layers, from the shapes of their sliced weights.
 
     Args:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeprune.coupling.components import BoolArray, Choice, Couplings
+from edgeprune.coupling.components import BoolArray, Couplings, FactorChoice
 from edgeprune.coupling.sizes import Sizes
 from edgeprune.graph.features import FIXED, SELECTION, kept_features
 from edgeprune.graph.module import attribute
@@ -39,7 +39,7 @@ def recipe(traced: Trace, couplings: Couplings, removed: BoolArray) -> dict[str,
                 "keep": {str(d): np.flatnonzero(m).tolist() for d, m in masks.items()},
             }
     found: dict[str, Any] = {"schema": 1, "tensors": tensors}
-    if couplings.choice != Choice():
+    if couplings.choice != FactorChoice():
         found["choice"] = asdict(couplings.choice)
     inputs = kept_inputs(traced, sizes)
     return found | {"inputs": inputs} if inputs else found

@@ -11,11 +11,15 @@ from scipy.special import stdtrit
 
 from edgeprune.records import Interval
 
-Scores = npt.NDArray[np.float64]
+SampleScores = npt.NDArray[np.float64]
 
 
 def paired_drop(
-    before: Scores, after: Scores, *, level: float = 0.95, groups: npt.NDArray[np.int64] | None = None
+    before: SampleScores,
+    after: SampleScores,
+    *,
+    level: float = 0.95,
+    groups: npt.NDArray[np.int64] | None = None,
 ) -> Interval:
     """Loss of the mean score from `before` to `after` on the same samples, in points of 100.
 
@@ -41,7 +45,7 @@ def paired_drop(
     return Interval(mean, mean - half, mean + half, level)
 
 
-def share_interval(scores: Scores, *, level: float = 0.95) -> Interval:
+def share_interval(scores: SampleScores, *, level: float = 0.95) -> Interval:
     """Mean of per-sample scores in 0..1, with Wilson's interval for shares."""
     n, p = len(scores), float(scores.mean())
     z = NormalDist().inv_cdf(0.5 + level / 2)

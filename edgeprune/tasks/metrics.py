@@ -1,6 +1,6 @@
 """What a result is measured by: a score per sample from outputs and labels.
 
-Scores per sample let the pipeline pair two models on the same samples; a user's
+SampleScores per sample let the pipeline pair two models on the same samples; a user's
 function may also give one number for the whole set, which then has no paired interval.
 """
 
@@ -16,7 +16,7 @@ import numpy.typing as npt
 from edgeprune.errors import DataError
 from edgeprune.importing import import_object
 
-Scores = npt.NDArray[np.float64]
+SampleScores = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class MetricValue:
     """`value` for the set; `per_sample` (samples,) averages to it, None where it is not defined."""
 
     value: float
-    per_sample: Scores | None
+    per_sample: SampleScores | None
 
 
 @dataclass(frozen=True)
@@ -51,12 +51,12 @@ class Metric:
         return MetricValue(float(result.mean()) if len(result) else float("nan"), result)
 
 
-def accuracy(outputs: npt.NDArray[Any], labels: npt.NDArray[np.int64]) -> Scores:
+def accuracy(outputs: npt.NDArray[Any], labels: npt.NDArray[np.int64]) -> SampleScores:
     """1 where the largest output is the label's, else 0; shape (samples,). A tie goes to the lower class."""
     return np.asarray(_classes(outputs).argmax(axis=1) == labels, dtype=np.float64)
 
 
-def top5(outputs: npt.NDArray[Any], labels: npt.NDArray[np.int64]) -> Scores:
+def top5(outputs: npt.NDArray[Any], labels: npt.NDArray[np.int64]) -> SampleScores:
     """1 where fewer than five outputs exceed the label's, else 0; shape (samples,)."""
     values = _classes(outputs)
     own = np.take_along_axis(values, labels[:, None], axis=1)

@@ -155,8 +155,8 @@ def test_every_layer_that_reads_channels_one_by_one_is_captured(name):
     assert mixing_layers(couplings)
     for layer in mixing_layers(couplings):
         statistics = found.layers[layer.node]
-        assert len(statistics.mean) == len(couplings.extents[layer.inputs])
-        assert len(statistics.fisher) == len(couplings.extents[layer.outputs])
+        assert len(statistics.mean) == len(couplings.channel_maps[layer.inputs])
+        assert len(statistics.fisher) == len(couplings.channel_maps[layer.outputs])
         for name_ in ("mean", "second", "taylor", "fisher", "output_std"):
             assert np.isfinite(getattr(statistics, name_)).all()
 
@@ -215,7 +215,7 @@ def test_further_readings_estimate_what_silencing_the_feedback_costs():
         for k in range(3):
             (slope,) = torch.autograd.grad(F.cross_entropy(out, torch.tensor([k])), weight, retain_graph=True)
             exact += 0.5 * float(p[k]) * (slope * weight).sum(0).detach().numpy() ** 2 / 300
-    units = couplings.extents[couplings.tensors[couplings.aliases["rnn.weight_hh_l0"]][1]]
+    units = couplings.channel_maps[couplings.tensors[couplings.aliases["rnn.weight_hh_l0"]][1]]
     np.testing.assert_allclose(found.other_readings[units], exact, rtol=0.7)
     assert np.corrcoef(found.other_readings[units], exact)[0, 1] > 0.9
 

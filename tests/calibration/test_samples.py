@@ -11,10 +11,10 @@ from torch import nn
 from edgeprune.calibration.capture import capture, mixing_layers
 from edgeprune.calibration.samples import SampleAxis, sample_axes
 from edgeprune.coupling.analysis import analyse
-from edgeprune.coupling.components import Choice
+from edgeprune.coupling.components import FactorChoice
 from edgeprune.criteria import BUILT_IN, Context, score
 from edgeprune.criteria.base import measured
-from edgeprune.criteria.label import label_information
+from edgeprune.criteria.label import channel_label_information
 from edgeprune.data import open_data
 from edgeprune.graph.execution import outputs
 from edgeprune.graph.trace import trace
@@ -95,7 +95,7 @@ def prepared(name):
     x = np.random.default_rng(0).normal(size=(N, *shape)).astype(np.float32)
     y = np.arange(N) % 3
     traced = trace(net, (torch.from_numpy(x[:2]),))
-    couplings = analyse(traced, choice=Choice())
+    couplings = analyse(traced, choice=FactorChoice())
     data = open_data((x, y))
     statistics = capture(traced, couplings, data, np.arange(N), batch_size=7)
     return name, data, Context(traced, couplings, statistics)
@@ -172,7 +172,7 @@ def test_what_no_sample_enters_is_scored_by_what_silencing_it_costs():
     found = context.statistics.layers[layer.node]
     weight = context.weights()["narrow.weight"].astype(float)
     wanted = 0.5 * np.diag(found.second) * np.diag(weight.T @ found.slopes @ weight)
-    units = context.couplings.extents[layer.inputs]
+    units = context.couplings.channel_maps[layer.inputs]
     assert (units >= 0).all() and (wanted > 0).any()
     for criterion in ("ib-edge", "ib-jmi", "mrmr", "hsic-lasso", "vib", "taylor"):
         np.testing.assert_allclose(score(criterion, context).component[units], wanted, rtol=1e-9)
@@ -181,7 +181,7 @@ def test_what_no_sample_enters_is_scored_by_what_silencing_it_costs():
 def test_label_information_feature_distillation_and_the_penalty_run(case):
     """One row of features per sample, one nats per component, and an epoch of ib_beta that is finite."""
     _, data, context = case
-    nats, p_value = label_information(context)
+    nats, p_value = channel_label_information(context)
     assert nats.shape == p_value.shape == (context.couplings.count,)
     features = penultimate(context.trace.graph, data, np.arange(N), batch_size=7)
     assert len(features) == N

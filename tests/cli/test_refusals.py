@@ -5,16 +5,13 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
-import sys
 import warnings
-from pathlib import Path
 
+import archives
 import numpy as np
 import pytest
 import torch
 from shop import HALF, MODEL, QUICK, listing, small_disk
-
-import archives
 
 ATTACKS = (*archives.FIRES_ON_LOAD, *archives.FIRES_ON_USE, *archives.OTHERS)
 SMALL = ("--model", "shopnet:build", "--input-shape", "1,8,8")

@@ -10,7 +10,7 @@ from patterns import quick_trace
 from torch import nn
 
 from edgeprune.coupling.analysis import analyse
-from edgeprune.coupling.components import Choice
+from edgeprune.coupling.components import FactorChoice
 
 
 def coupled(name, **options):
@@ -19,8 +19,8 @@ def coupled(name, **options):
 
 def of(couplings, tensor, dim=0):
     """Component of every index of a state tensor's dimension; -1 for those that stay."""
-    extent = couplings.tensors[couplings.aliases[tensor]][dim]
-    return couplings.extents[extent]
+    channel_map = couplings.tensors[couplings.aliases[tensor]][dim]
+    return couplings.channel_maps[channel_map]
 
 
 def free(vector):
@@ -61,7 +61,7 @@ def test_grouped_convolution_goes_by_whole_groups():
 
 def test_grouped_convolution_by_position_on_request():
     """The same position of every group instead: three input and two output components."""
-    c = coupled("grouped", choice=Choice(groups="position"))
+    c = coupled("grouped", choice=FactorChoice(groups="position"))
     assert len(set(of(c, "a.weight"))) == 3
     assert len(set(of(c, "g.weight"))) == 2
     assert not set(of(c, "a.weight")) & set(of(c, "g.weight"))
@@ -170,7 +170,7 @@ def test_fused_projections_lose_the_same_head_three_times():
 
 def test_head_width_on_request():
     """The same positions of every head; queries and keys apart from values; products are not exact."""
-    c = coupled("attention", choice=Choice(heads="width"))
+    c = coupled("attention", choice=FactorChoice(heads="width"))
     q, v = of(c, "q.weight").reshape(4, 3), of(c, "v.weight").reshape(4, 3)
     assert (q == q[:1]).all()
     assert (v == v[:1]).all()
@@ -238,7 +238,7 @@ def test_same_graph_gives_the_same_couplings():
     """Nothing depends on object identity or on the order of a set."""
     a, b = coupled("dense"), coupled("dense")
     assert a.tensors == b.tensors
-    assert all(np.array_equal(x, y) for x, y in zip(a.extents, b.extents, strict=True))
+    assert all(np.array_equal(x, y) for x, y in zip(a.channel_maps, b.channel_maps, strict=True))
     assert np.array_equal(a.group, b.group)
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import sys
-from pathlib import Path
 
+import fuzz
 import pytest
 import torch
 from blocks import Draw
@@ -17,9 +16,6 @@ from edgeprune.coupling.analysis import analyse
 from edgeprune.graph.trace import run, trace
 from edgeprune.surgery.cut import cut
 from edgeprune.surgery.oracle import masked
-
-
-import fuzz
 
 
 def stretch(start, networks, **more):

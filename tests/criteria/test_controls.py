@@ -49,7 +49,7 @@ def test_taylor_counts_a_source_once_however_many_layers_read_it():
         if layer.source in seen:
             continue
         seen.add(layer.source)
-        units = context.couplings.extents[layer.inputs]
+        units = context.couplings.channel_maps[layer.inputs]
         for channel, unit in enumerate(units):
             if unit >= 0:
                 wanted[unit] += context.statistics.layers[layer.node].taylor[channel]
@@ -74,7 +74,7 @@ def test_a_feature_of_an_input_is_judged_by_the_weights_that_read_it():
     net = mlp(rng.normal(size=(5, 4)), rng.normal(size=(3, 5)))
     traced, _ = open_features(trace(net.eval(), (torch.zeros(2, 4),)))
     context = Context(traced, analyse(traced))
-    units = context.couplings.extents[context.couplings.tensors["_features_of_input_1"][0]]
+    units = context.couplings.channel_maps[context.couplings.tensors["_features_of_input_1"][0]]
     weight = context.weights()["0.weight"].astype(np.float64)
     np.testing.assert_allclose(
         score("l2", context).component[units], np.linalg.norm(weight, axis=0), rtol=1e-6
@@ -87,7 +87,7 @@ def test_a_unit_of_a_lower_recurrent_layer_is_judged_by_every_matrix_that_knows_
     """No layer writes or reads it: l2 is the norm over its gates' rows, its feedback and the next layer's."""
     context = unread("recurrent")
     couplings = context.couplings
-    units = couplings.extents[couplings.tensors[couplings.aliases["rnn.weight_hh_l0"]][1]]
+    units = couplings.channel_maps[couplings.tensors[couplings.aliases["rnn.weight_hh_l0"]][1]]
     state = {n: p.detach().double().numpy() for n, p in context.trace.graph.named_parameters()}
     total = np.zeros(5)
     for name, dims in (("rnn.weight_ih_l0", (0,)), ("rnn.weight_hh_l0", (0, 1)), ("rnn.weight_ih_l1", (1,))):

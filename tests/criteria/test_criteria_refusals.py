@@ -14,7 +14,7 @@ from torch import nn
 from edgeprune.criteria import BUILT_IN, find, registry, score
 from edgeprune.criteria.base import Scores, declares
 from edgeprune.criteria.l2 import l2
-from edgeprune.criteria.label import label_information
+from edgeprune.criteria.label import channel_label_information
 from edgeprune.errors import CriterionError
 
 LABELLED = ("ib-edge", "ib-jmi", "mrmr", "hsic-lasso")
@@ -46,7 +46,7 @@ def test_the_others_rank_without_classes(unlabelled, name):
     found, couplings = score(name, unlabelled), unlabelled.couplings
     for group in range(len(couplings.group_names)):
         assert np.ptp(found.component[couplings.group == group]) > 0
-    assert label_information(unlabelled) is None
+    assert channel_label_information(unlabelled) is None
 
 
 @pytest.mark.parametrize("name", LABELLED)
@@ -70,7 +70,7 @@ def test_vib_without_classes_keeps_what_the_output_depends_on():
     weights /= np.linalg.norm(weights, axis=1, keepdims=True)
     head = np.array([[0.1, 1.6, 0.4, 0.0, 3.2, 0.8]])
     context = context_of(mlp(weights, head), rng.normal(size=(256, 5)).astype(np.float32))
-    units = context.couplings.extents[context.couplings.tensors["0.weight"][0]]
+    units = context.couplings.channel_maps[context.couplings.tensors["0.weight"][0]]
     assert score("vib", context).rank[units].tolist() == [1, 4, 2, 0, 5, 3]
 
 

@@ -13,7 +13,8 @@ from edgeprune import latency
 from edgeprune.deploy.identity import require_board, target_of
 from edgeprune.deploy.remote import Device
 from edgeprune.errors import BudgetError, DeviceError
-from edgeprune.session.measurement_target import board_of
+from edgeprune.session import latency_model
+from edgeprune.session.measurement_target import open_measurement_target
 from edgeprune.session.options import Clock, Options, Progress
 from edgeprune.targets import load_target
 from edgeprune.targets.matching import board_target, match
@@ -49,11 +50,17 @@ def test_a_board_is_known_by_the_name_that_it_gives_itself():
 
 def test_a_device_without_a_target_is_its_own_board_with_its_threads():
     """A Pi 4 is planned for as rpi4; an unknown board by its architecture, on one thread, without 8 bits."""
-    board = board_of(Options(), device(board="Raspberry Pi 4 Model B Rev 1.4"))
+    board = open_measurement_target(Options(), device(board="Raspberry Pi 4 Model B Rev 1.4"))
     assert (board.target.name, board.threads, board.described) == ("rpi4", 4, True)
-    assert board_of(Options(), device(board="Raspberry Pi 4 Model B Rev 1.4", cores=2)).threads == 2
-    assert board_of(Options(threads=3), device(board="Raspberry Pi 4 Model B Rev 1.4")).threads == 3
-    other = board_of(Options(), device())
+    assert (
+        open_measurement_target(Options(), device(board="Raspberry Pi 4 Model B Rev 1.4", cores=2)).threads
+        == 2
+    )
+    assert (
+        open_measurement_target(Options(threads=3), device(board="Raspberry Pi 4 Model B Rev 1.4")).threads
+        == 3
+    )
+    other = open_measurement_target(Options(), device())
     assert (other.target.name, other.target.arch, other.threads, other.described) == (
         "pi",
         "aarch64",
@@ -160,7 +167,7 @@ def test_a_profile_of_another_runtime_is_warned_of(tmp_path, monkeypatch):
     )
     monkeypatch.setattr(latency, "check", check)
     options = Options(profile=str(tmp_path / "p.json"))
-    board = board_of(options, None)
+    board = open_measurement_target(options, None)
     monkeypatch.setattr(type(board), "time", lambda *_, **__: SimpleNamespace(machine={"onnxruntime": "9.9"}))
     monkeypatch.setattr(latency, "require_network", lambda *given: None)
     _, notes = latency_model._profile(None, None, tmp_path, options, None, Clock(Progress()), board)

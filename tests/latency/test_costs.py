@@ -8,7 +8,7 @@ import pytest
 from profile_samples import conv_ms, gemm_ms, interval, made_up, small_network
 
 from edgeprune.errors import BenchError
-from edgeprune.latency import cost_of, explained, whole_errors
+from edgeprune.latency import explained, latency_cost, whole_errors
 from edgeprune.latency.fitting import choose_scheme, fit_overhead, fit_table
 from edgeprune.latency.holdout import points_by_network
 from edgeprune.latency.resizing import keep_shares
@@ -73,7 +73,7 @@ def test_what_the_profiler_takes_is_taken_out():
 def test_the_cost_of_a_removal_is_the_law_at_its_widths(network):
     """Extents are found by tensor name: what is removed narrows both layers that share the channels."""
     traced, couplings = network
-    cost = cost_of(made_up(80), traced, couplings)
+    cost = latency_cost(made_up(80), traced, couplings)
     assert (cost.unit, cost.estimate) == ("ms", False)
     for shares in ((1.0, 1.0), (0.5, 0.75), (0.25, 0.5)):
         removed = keep_shares(couplings, np.array(shares))
@@ -92,7 +92,7 @@ def test_pricing_starts_no_process_and_asks_no_clock(network, monkeypatch):
     monkeypatch.setattr(subprocess, "run", refuse)
     monkeypatch.setattr(subprocess, "Popen", refuse)
     traced, couplings = network
-    assert cost_of(made_up(), traced, couplings).dense > 0
+    assert latency_cost(made_up(), traced, couplings).dense > 0
 
 
 def test_a_profile_of_another_network_is_refused(network):
@@ -103,7 +103,7 @@ def test_a_profile_of_another_network_is_refused(network):
     for outputs in (replace(first.outputs, tensor="other.weight"), replace(first.outputs, dense=4)):
         wrong = replace(profile, layers=(replace(first, outputs=outputs), *profile.layers[1:]))
         with pytest.raises(BenchError, match="another network"):
-            cost_of(wrong, traced, couplings)
+            latency_cost(wrong, traced, couplings)
 
 
 def test_every_layer_shape_is_explained():

@@ -16,7 +16,7 @@ from edgeprune.coupling.components import Couplings
 from edgeprune.errors import BenchError
 from edgeprune.export.export import export_onnx
 from edgeprune.graph.trace import reexport, trace
-from edgeprune.latency import cost_of, profile_model, read_profile
+from edgeprune.latency import latency_cost, profile_model, read_profile
 from edgeprune.latency.collecting import worst_of_each
 from edgeprune.latency.measuring import TIMER, draw_widths
 from edgeprune.latency.resizing import Resizable, keep_shares, trial_widths
@@ -59,11 +59,11 @@ def test_a_resized_file_has_the_sizes_of_a_real_export(network, resizable, tmp_p
 
 
 def test_trial_widths_tell_all_extents_apart(network):
-    """Two extents that differ have different sizes in one of the exports."""
+    """Two channel_maps that differ have different sizes in one of the exports."""
     couplings: Couplings = network[1]
     trials = trial_widths(couplings, 0)
-    sizes = {tuple(int(couplings.kept(r)[e]) for r in trials) for e in range(len(couplings.extents))}
-    assert len(sizes) == len({tuple(v.tolist()) for v in couplings.extents})
+    sizes = {tuple(int(couplings.kept(r)[e]) for r in trials) for e in range(len(couplings.channel_maps))}
+    assert len(sizes) == len({tuple(v.tolist()) for v in couplings.channel_maps})
 
 
 def test_drawn_widths_are_of_every_kind_and_never_empty(network):
@@ -94,7 +94,7 @@ def test_operators_come_back_in_order_without_the_warm_up():
 
 def test_every_operator_of_a_real_run_is_counted_once(resizable):
     """Fused and reordered names lead back to the layers; sites and head together are the whole run."""
-    kept = np.array([len(e) for e in resizable.couplings.extents])
+    kept = np.array([len(e) for e in resizable.couplings.channel_maps])
     resizable.write(resizable.folder / "dense.onnx", kept)
     command = [sys.executable, "-P", str(TIMER), f"--runner={RUNNER}", "--seconds=0.05"]
     done = subprocess.run(
@@ -131,7 +131,7 @@ def test_an_interrupted_profile_is_taken_up_again(network, tmp_path, monkeypatch
     assert found.points[: len(begun.points)] == begun.points
     assert found == read_profile(path)
     assert profile_model(*network, progress=stop, **settings) == found  # complete: nothing is run
-    assert cost_of(found, *network).dense == pytest.approx(found.dense_ms.value, rel=0.5)
+    assert latency_cost(found, *network).dense == pytest.approx(found.dense_ms.value, rel=0.5)
 
 
 def test_a_file_of_another_request_is_left_alone(network, tmp_path):

@@ -45,7 +45,7 @@ def measured():
     [
         chain(8, 16, 24, 24),  # a layer more, and every name of the profile is there
         chain(8, 16),  # a layer fewer
-        chain(8, 12, 24),  # narrower somewhere: what cost_of takes for a pruned one
+        chain(8, 12, 24),  # narrower somewhere: what latency_cost takes for a pruned one
         chain(8, 16, 24, kernel=5),
         chain(8, 16, 24, size=12),
     ],
@@ -81,13 +81,17 @@ def test_a_file_without_a_fingerprint_is_held_to_its_names(measured):
 
 def test_what_is_left_of_the_network_after_a_round_is_still_priced(measured):
     """Later rounds ask for prices of a smaller network; only the dense one has to be the profile's own."""
-    from edgeprune.latency import cost_of
+    from edgeprune.latency import latency_cost
     from edgeprune.latency.resizing import keep_shares
 
     traced, couplings = chain(8, 16, 24)
     removed = keep_shares(couplings, torch.full((len(couplings.group_names),), 0.5).numpy())
     again = retrace(cut(traced, couplings, removed))
-    assert 0 < cost_of(measured, again, analyse(again)).dense < cost_of(measured, traced, couplings).dense * 2
+    assert (
+        0
+        < latency_cost(measured, again, analyse(again)).dense
+        < latency_cost(measured, traced, couplings).dense * 2
+    )
 
 
 def test_compress_refuses_the_profile_of_another_network(measured, tmp_path):

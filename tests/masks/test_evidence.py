@@ -45,7 +45,7 @@ def coupled():
 
 
 def unit(couplings, weight, dim, index):
-    return int(couplings.extents[couplings.tensors[weight][dim]][index])
+    return int(couplings.channel_maps[couplings.tensors[weight][dim]][index])
 
 
 def test_connections_are_what_reads_the_channel(coupled):

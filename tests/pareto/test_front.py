@@ -23,8 +23,8 @@ from edgeprune.records import Interval
 from edgeprune.report import render_table
 from edgeprune.report.budget_check import missed, unmeasured
 from edgeprune.run.compress import Result
-from edgeprune.search.budget import Budget
-from edgeprune.session.measurement_target import Board, board_of
+from edgeprune.session.budget import Budget
+from edgeprune.session.measurement_target import MeasurementTarget, open_measurement_target
 from edgeprune.session.options import Options
 
 
@@ -151,21 +151,21 @@ def test_eight_bits_on_request_are_shipped_with_the_float_file_beside(run):
 
 def elsewhere(options, device):
     """This machine's descriptor, as if it described another one of its kind."""
-    found = board_of(options, device)
+    found = open_measurement_target(options, device)
     return replace(found, target=replace(found.target, local=False))
 
 
 def test_a_written_profile_plans_without_any_timing(run, task, tmp_path, monkeypatch):
     """For a target that is not at hand a profile is enough: only the finished files are timed."""
     net, data = task
-    timed, time = [], Board.time
+    timed, time = [], MeasurementTarget.time
 
     def watched(self, paths, *args, **settings):
         timed.append([p.name for p in paths])
         return time(self, paths, *args, **settings)
 
-    monkeypatch.setattr(Board, "time", watched)
-    monkeypatch.setattr(sys.modules["edgeprune.run.compress"], "board_of", elsewhere)
+    monkeypatch.setattr(MeasurementTarget, "time", watched)
+    monkeypatch.setattr(sys.modules["edgeprune.run.compress"], "open_measurement_target", elsewhere)
     monkeypatch.setattr("edgeprune.latency.profile_model", lambda *a, **k: pytest.fail("measured"))
     monkeypatch.setattr("edgeprune.run.prepare.staircase", lambda **k: pytest.fail("measured"))
     settings = {"epochs": 0, "rounds": 1, "calibration": 64, "bench_seconds": 0.3, "front": 0, "int8": "off"}

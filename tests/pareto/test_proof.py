@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+from edgeprune.pareto import proof
 from edgeprune.records import Interval
-from edgeprune.search.budget import Budget
+from edgeprune.session.budget import Budget
 from edgeprune.session.options import Clock, Options, Progress
 
 

@@ -10,10 +10,10 @@ from types import SimpleNamespace
 import pytest
 from torch import fx, nn
 
-from edgeprune.pareto import front
+from edgeprune.pareto import front, select_artifact
 from edgeprune.pareto.quantized_variants import _widest_first
 from edgeprune.records import Interval
-from edgeprune.search.budget import Budget
+from edgeprune.session.budget import Budget
 from edgeprune.session.options import Options
 
 
@@ -22,7 +22,7 @@ def point(name, ratio, drop, *, macs=1.0, int8=False, recovery="fine-tuned"):
     artifact = SimpleNamespace(path=Path(f"{name}.onnx"), bytes=1000)
     width = Interval(ratio, ratio - 0.01, ratio + 0.01)
     loss = Interval(drop, drop - 0.1, drop + 0.1)
-    return front.Point(name, artifact, macs, 1, recovery, int8, drop=loss, ratio=width)
+    return front.Candidate(name, artifact, macs, 1, recovery, int8, drop=loss, ratio=width)
 
 
 def prepared():
@@ -41,12 +41,14 @@ def test_eight_bits_are_picked_only_where_faster_and_within_the_budget():
     quick = point("shipped-int8", 0.3, 0.5, int8=True)
     slow, harmful = point("shipped-int8", 0.495, 0.2, int8=True), point("shipped-int8", 0.3, 1.5, int8=True)
     tight = Options(budget=Budget(max_drop=1.0))
-    assert select_artifact.pick([OWN, quick], tight) is quick
-    assert select_artifact.pick([OWN, slow], tight) is OWN
-    assert select_artifact.pick([OWN, harmful], tight) is OWN
-    assert select_artifact.pick([OWN, quick], tight, on_target=False) is OWN
-    assert select_artifact.pick([OWN, quick], Options(budget=Budget(macs=0.5))) is OWN
-    assert select_artifact.pick([OWN, harmful], Options(budget=Budget(macs=0.5), int8="on")) is harmful
+    assert select_artifact.shipped_form([OWN, quick], tight) is quick
+    assert select_artifact.shipped_form([OWN, slow], tight) is OWN
+    assert select_artifact.shipped_form([OWN, harmful], tight) is OWN
+    assert select_artifact.shipped_form([OWN, quick], tight, on_target=False) is OWN
+    assert select_artifact.shipped_form([OWN, quick], Options(budget=Budget(macs=0.5))) is OWN
+    assert (
+        select_artifact.shipped_form([OWN, harmful], Options(budget=Budget(macs=0.5), int8="on")) is harmful
+    )
 
 
 def test_a_wider_network_in_8_bits_takes_the_place_of_a_plan_that_went_past_the_goal():

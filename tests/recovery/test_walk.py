@@ -13,8 +13,8 @@ from torch import nn
 from edgeprune.graph.module import state_tensors
 from edgeprune.graph.trace import run
 from edgeprune.recovery import compensate, recalibrate
-from edgeprune.recovery.lockstep import Walk, affordable, last_use
-from edgeprune.recovery.ridge import Moments, best_dual, best_ridge
+from edgeprune.recovery.lockstep import LockstepInterpreter, affordable, last_use
+from edgeprune.recovery.ridge import GramMoments, best_dual, best_ridge
 from edgeprune.surgery.cut import cut
 
 MODULE = sys.modules["edgeprune.recovery.compensate"]  # the package names its function alike
@@ -52,7 +52,7 @@ def test_a_walk_in_little_memory_ends_with_every_batch():
     traced, _, inputs = prepared(Narrowing(), 2, 16, 16, batches=8)
     memory = little(traced, inputs)
     held = []
-    for node in (walk := Walk([traced], inputs, memory)):
+    for node in (walk := LockstepInterpreter([traced], inputs, memory)):
         held.append(walk.held)
         last = walk.values[0][node.name]
     assert held[0] < 8
@@ -66,7 +66,7 @@ def test_a_walk_holds_no_more_than_its_memory():
     """Live bytes at every node, the node's own included, stay within what was allowed."""
     traced, _, inputs = prepared(Narrowing(), 2, 16, 16, batches=8)
     memory = 2 * little(traced, inputs)
-    for _ in (walk := Walk([traced], inputs, memory)):
+    for _ in (walk := LockstepInterpreter([traced], inputs, memory)):
         live = 0
         for name, values in walk.values[0].items():
             if not any(n.name == name and n.op == "get_attr" for n in traced.graph.graph.nodes):
@@ -99,7 +99,7 @@ def test_few_rows_give_the_solution_of_the_whole_gram():
     x = torch.randn(40, 12, dtype=torch.float64)
     y = x[:, :3] @ torch.randn(3, 4, dtype=torch.float64) + 0.3 * torch.randn(40, 4, dtype=torch.float64)
     held = torch.arange(40) >= 30
-    train, rest = Moments(), Moments()
+    train, rest = GramMoments(), GramMoments()
     train.add(x[:30], y[:30])
     rest.add(x[30:], y[30:])
     wanted = best_ridge(train, rest, centred=False)

@@ -9,7 +9,7 @@ import pytest
 import edgeprune
 from edgeprune.errors import BudgetError
 from edgeprune.report import render_table, words
-from edgeprune.session.measurement_target import Board
+from edgeprune.session.measurement_target import MeasurementTarget
 
 UNIT = "estimated ms (roofline)"
 SMALL = {
@@ -22,14 +22,14 @@ SMALL = {
 def run(task, tmp_path_factory):
     """A plan for a Raspberry Pi 4 that is not there, with the files that were timed, in order."""
     net, data = task
-    timed, time = [], Board.time
+    timed, time = [], MeasurementTarget.time
 
     def watched(self, paths, *args, **settings):
         timed.append([p.name for p in paths])
         return time(self, paths, *args, **settings)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Board, "time", watched)
+        patch.setattr(MeasurementTarget, "time", watched)
         patch.setattr(sys.modules["edgeprune.run.prepare"], "staircase", lambda **k: pytest.fail("timed"))
         output = tmp_path_factory.mktemp("foreign") / "run"
         found = edgeprune.compress(net, data, speedup=1.5, why=True, output=output, **SMALL)

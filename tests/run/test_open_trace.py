@@ -93,12 +93,12 @@ def test_keep_must_name_something():
 
 def test_hooks_of_a_trusted_module_are_undone(tmp_path):
     """A whole pickled module with prune hooks gives the plain network and the mask that they held."""
-    from edgeprune.run.torch_prune_compat import load_hooked
+    from edgeprune.run.torch_prune_compat import load_with_prune_masks
 
     net = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2)).eval()
     prune.ln_structured(net[0], "weight", amount=2, n=2, dim=0)
     torch.save(net, tmp_path / "whole.pt")
-    loaded, mask = load_hooked(tmp_path / "whole.pt", input_shapes=[(4,)], trust_pickle=True)
+    loaded, mask = load_with_prune_masks(tmp_path / "whole.pt", input_shapes=[(4,)], trust_pickle=True)
     assert mask is not None and int((~mask.keep["0.weight"]).sum()) == 8
     assert set(loaded.module.state_dict()) == {"0.weight", "0.bias", "2.weight", "2.bias"}
     x = torch.randn(5, 4)

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
+import nets_ordered
 import numpy as np
 import pytest
-
-import nets_ordered
 
 import edgeprune
 

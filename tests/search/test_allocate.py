@@ -7,9 +7,8 @@ import itertools
 import numpy as np
 import pytest
 
-from edgeprune.coupling.components import Cost, Couplings, Layer
-from edgeprune.search.allocate import allocate
-from edgeprune.search.allocate import cheapest
+from edgeprune.coupling.components import Couplings, Layer, MacTerm
+from edgeprune.search.allocate import allocate, cheapest
 from edgeprune.search.groups import Curve, largest, uniform
 
 
@@ -18,17 +17,17 @@ def chain(*widths: int) -> Couplings:
     starts = np.cumsum([0, *widths])
     hidden = [np.arange(a, b, dtype=np.int32) for a, b in itertools.pairwise(starts)]
     ends = np.full(4, -1, dtype=np.int32)
-    extents = (ends, *hidden)
+    channel_maps = (ends, *hidden)
     order = [0, *range(1, len(widths) + 1), 0]
     layers = tuple(
         Layer(f"n{i}", "linear", f"s{i}", f"l{i}.weight", None, 1, 0, 1, 1, a, b, 1)
         for i, (a, b) in enumerate(itertools.pairwise(order))
     )
-    costs = tuple(Cost(layer.node, 1.0, (layer.inputs, layer.outputs)) for layer in layers)
+    costs = tuple(MacTerm(layer.node, 1.0, (layer.inputs, layer.outputs)) for layer in layers)
     tensors = {str(layer.weight): (layer.outputs, layer.inputs) for layer in layers}
     group = np.concatenate([np.full(w, i, np.int32) for i, w in enumerate(widths)])
     return Couplings(
-        int(starts[-1]), extents, tensors, {n: n for n in tensors}, {}, layers, costs,
+        int(starts[-1]), channel_maps, tensors, {n: n for n in tensors}, {}, layers, costs,
         np.ones(int(starts[-1]), bool), (), (), group, tuple(f"l{i}" for i in range(len(widths))),
     )  # fmt: skip
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from edgeprune.errors import BudgetError
-from edgeprune.search.budget import parse_share
+from edgeprune.session.budget import parse_share
 from edgeprune.tasks.bounds import paired_drop, share_interval
 
 

@@ -12,6 +12,7 @@ import edgeprune
 from edgeprune.errors import BudgetError, OptionError
 from edgeprune.records import Interval
 from edgeprune.search import plans
+from edgeprune.session import latency_model
 from edgeprune.session.options import Options
 
 QUICK = {"epochs": 0, "rounds": 1, "calibration": 64, "bench_seconds": 0.5, "profile_seconds": 2.0,

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from edgeprune.search.plan_correction import CLOSE, TIMINGS, Tried, land
+from edgeprune.search.plan_correction import CLOSE, TIMINGS, TimedPlan, correct_plan
 
 GROUP = np.repeat([0, 1, 2, 3], 32)
 
@@ -25,7 +25,9 @@ def choose(aim, held):
 
 def landed(measure, asked=0.5, group=GROUP, allowed=lambda _: True):
     """The share that the best plan was measured at, and how many were timed."""
-    best, tried = land(asked, choose, lambda r, _: Tried(measure(r), predicted(r), r), group, allowed)
+    best, tried = correct_plan(
+        asked, choose, lambda r, _: TimedPlan(measure(r), predicted(r), r), group, allowed
+    )
     assert best in tried and len({t.removed.tobytes() for t in tried}) == len(tried) <= TIMINGS
     return best.measured, len(tried)
 

@@ -9,8 +9,8 @@ import pytest
 
 from edgeprune.errors import BudgetError
 from edgeprune.search import search as module
-from edgeprune.search.budget import Budget
 from edgeprune.search.goals import Goal
+from edgeprune.session.budget import Budget
 from edgeprune.session.options import Clock, Options, Progress
 
 

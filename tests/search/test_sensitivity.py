@@ -9,7 +9,7 @@ import torch
 
 from edgeprune.calibration.capture import capture
 from edgeprune.coupling.analysis import analyse
-from edgeprune.coupling.components import Choice
+from edgeprune.coupling.components import FactorChoice
 from edgeprune.criteria import Context, score
 from edgeprune.data import open_data
 from edgeprune.graph.module import state_tensors
@@ -62,7 +62,7 @@ def test_a_group_that_no_plain_layer_reads_is_not_free():
     """Losing query and key widths changes the outputs: the curve says so, or planning would take them all."""
     torch.manual_seed(0)
     x = np.random.default_rng(0).normal(size=(32, 5, 6)).astype(np.float32)
-    _, couplings, curves = curves_of(Attention(), x, choice=Choice(heads="width"))
+    _, couplings, curves = curves_of(Attention(), x, choice=FactorChoice(heads="width"))
     curve = curves[couplings.group_names.index("q")]
     assert curve.losses[-2] > 1e-6
 

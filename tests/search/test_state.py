@@ -9,7 +9,7 @@ from torch import nn
 
 from edgeprune.coupling.analysis import analyse
 from edgeprune.graph.trace import trace
-from edgeprune.search.state import State, advance
+from edgeprune.search.state import SearchState, advance
 from edgeprune.session.options import Options
 from edgeprune.surgery.cut import cut, retrace
 
@@ -34,7 +34,7 @@ def dense():
     traced = trace(Heads().eval(), (torch.randn(2, 5, 8),))
     couplings = analyse(traced)
     numbers = np.arange(couplings.count)
-    return State(traced, couplings, numbers, np.zeros(couplings.count, bool), {}, numbers)
+    return SearchState(traced, couplings, numbers, np.zeros(couplings.count, bool), {}, numbers)
 
 
 def shapes(traced):
@@ -44,8 +44,8 @@ def shapes(traced):
 def test_the_last_head_is_not_thinned_since_the_dense_network_has_no_name_for_that(dense):
     """With one head left its width would become free; no component then stands for a part of a dense one."""
     couplings = dense.couplings
-    heads = couplings.extents[couplings.tensors["out.weight"][1]]
-    hidden = couplings.extents[couplings.tensors["last.weight"][1]]
+    heads = couplings.channel_maps[couplings.tensors["out.weight"][1]]
+    hidden = couplings.channel_maps[couplings.tensors["last.weight"][1]]
     state = dense
     for units in (heads[:1], hidden[:1], hidden[1:2]):
         now = np.isin(state.origin, units)
@@ -66,7 +66,7 @@ def test_pinned_components_are_numbered_away(dense):
     stays[::2] = True
     found = dense.couplings.keeping(stays, "asked")
     assert found.count == (~stays).sum() == found.exact.size == found.group.size
-    for before, after in zip(dense.couplings.extents, found.extents, strict=True):
+    for before, after in zip(dense.couplings.channel_maps, found.channel_maps, strict=True):
         free = before >= 0
         assert (after[~free] == -1).all()
         assert (after[free] >= 0).tolist() == (~stays[before[free]]).tolist()

@@ -51,7 +51,7 @@ def fresh(cls, *shape, args=()):
 
 
 def unit(couplings, weight, index, dim=0):
-    return int(couplings.extents[couplings.tensors[weight][dim]][index])
+    return int(couplings.channel_maps[couplings.tensors[weight][dim]][index])
 
 
 def zero(traced, name, index, dim=0, value=0.0):

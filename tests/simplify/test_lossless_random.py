@@ -85,10 +85,10 @@ def plant_twins(traced, couplings, seed):
         a, b = rng.choice(members, 2, replace=False)
         planted.append((int(a), int(b)))
         for name, dims in couplings.tensors.items():
-            for dim, extent in enumerate(dims):
-                if extent is None or (name, dim) in reading_dims(couplings):
+            for dim, channel_map in enumerate(dims):
+                if channel_map is None or (name, dim) in reading_dims(couplings):
                     continue
-                mine, theirs = (np.flatnonzero(couplings.extents[extent] == u) for u in (a, b))
+                mine, theirs = (np.flatnonzero(couplings.channel_maps[channel_map] == u) for u in (a, b))
                 if len(mine) and len(mine) == len(theirs):
                     with torch.no_grad():
                         rows = state[name].movedim(dim, 0)
@@ -104,7 +104,7 @@ def unread_by_hand(traced, couplings):
     for layer in couplings.layers:
         if layer.groups > 1:
             continue
-        units = couplings.extents[layer.inputs]
+        units = couplings.channel_maps[layer.inputs]
         for i, unit in enumerate(units):
             if unit >= 0:
                 read[unit] = True

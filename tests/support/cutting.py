@@ -21,7 +21,7 @@ def prepared(net, *shape, batches=4, size=32, dtype=torch.float64, seed=0):
 def without(couplings, weight, *channels):
     """A removal of these output channels of a layer."""
     removed = np.zeros(couplings.count, dtype=bool)
-    vector = couplings.extents[couplings.tensors[couplings.aliases[weight]][0]]
+    vector = couplings.channel_maps[couplings.tensors[couplings.aliases[weight]][0]]
     removed[vector[list(channels)]] = True
     return removed
 

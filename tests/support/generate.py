@@ -206,8 +206,8 @@ def draw_removal(couplings, seed):
     rng = np.random.default_rng(seed)
     removed = rng.random(couplings.count) < rng.uniform(0.1, 0.8)
     while empty := couplings.emptied(removed):
-        for extent in empty:
-            removed[rng.choice(couplings.extents[extent])] = False
+        for channel_map in empty:
+            removed[rng.choice(couplings.channel_maps[channel_map])] = False
     return removed
 
 

@@ -6,7 +6,7 @@ from torch import nn
 
 from edgeprune.coupling.analysis import analyse
 from edgeprune.graph.trace import trace
-from edgeprune.latency.profiles import Layer, Point, Profile, Whole, Width
+from edgeprune.latency.profiles import Layer, Profile, ProfilePoint, Whole, Width
 from edgeprune.records import Interval
 
 MACHINE = {"architecture": "x86_64", "processor": "made up", "board": None, "cores": 2, "onnxruntime": "1.0"}
@@ -57,7 +57,7 @@ def made_up(networks: int = 40, *, watching: float = 0.001, seed: int = 0) -> Pr
     points, wholes = [], []
     for i, o in pairs:
         own = (conv_ms(i, o), gemm_ms(o))
-        points += [Point(n, a, b, 1, interval(t + watching)) for n, (a, b, t) in enumerate(
+        points += [ProfilePoint(n, a, b, 1, interval(t + watching)) for n, (a, b, t) in enumerate(
             ((i, o, own[0]), (o, 10, own[1])))]  # fmt: skip
         total = sum(own)
         wholes.append(Whole(((i, o), (o, 10)), interval(total + 0.003), total + 2 * watching, 0.0, 2, 0))

@@ -9,7 +9,7 @@ from torch import nn
 
 from edgeprune.calibration.capture import capture
 from edgeprune.coupling.analysis import analyse
-from edgeprune.coupling.components import Choice
+from edgeprune.coupling.components import FactorChoice
 from edgeprune.criteria import Context
 from edgeprune.data import open_data
 from edgeprune.graph.trace import trace
@@ -53,7 +53,7 @@ def mlp(weights, head):
 def hidden(context, weight="0.weight"):
     """Component of each output channel of a layer."""
     couplings = context.couplings
-    return couplings.extents[couplings.tensors[couplings.aliases[weight]][0]]
+    return couplings.channel_maps[couplings.tensors[couplings.aliases[weight]][0]]
 
 
 class RecurrentStack(nn.Module):
@@ -88,6 +88,6 @@ def unread(name, samples=64):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(samples, *shape)).astype(np.float32)
     traced = trace(net.eval(), (torch.from_numpy(x[:2]),))
-    couplings = analyse(traced, choice=Choice(heads="width"))
+    couplings = analyse(traced, choice=FactorChoice(heads="width"))
     data = open_data((x, rng.integers(0, 3, samples)))
     return Context(traced, couplings, capture(traced, couplings, data, np.arange(samples)))

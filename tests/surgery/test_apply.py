@@ -72,7 +72,7 @@ def removal(couplings, **wanted):
     removed = np.zeros(couplings.count, bool)
     for spot, indices in wanted.items():
         name, dim = spot.replace("_dot_", ".").rsplit("__", 1)
-        units = couplings.extents[couplings.tensors[couplings.aliases[name]][int(dim)]]
+        units = couplings.channel_maps[couplings.tensors[couplings.aliases[name]][int(dim)]]
         removed[units[indices]] = True
     return removed
 

@@ -81,18 +81,18 @@ def test_a_plan_that_empties_a_dimension_is_refused():
     """At least one index stays in every dimension of every node."""
     traced, couplings = prepared("chain")
     removed = np.zeros(couplings.count, bool)
-    extent = couplings.tensors["a.weight"][0]
-    removed[couplings.extents[extent]] = True
+    channel_map = couplings.tensors["a.weight"][0]
+    removed[couplings.channel_maps[channel_map]] = True
     with pytest.raises(TraceError, match="removes every channel of a layer; keep at least one per layer"):
         cut(traced, couplings, removed)
 
 
 def test_width_removal_keeps_the_scale_of_the_full_head():
     """The operator's implied 1/sqrt(width) is written down before the width shrinks."""
-    from edgeprune.coupling.components import Choice
+    from edgeprune.coupling.components import FactorChoice
 
     traced = nets.traced("attention_masked")
-    couplings = analyse(traced, choice=Choice(heads="width"))
+    couplings = analyse(traced, choice=FactorChoice(heads="width"))
     removed = draw_removal(couplings, 4) & (couplings.exact | couplings.contracted)
     small = cut(traced, couplings, removed)
     scales = [n.kwargs.get("scale") for n in small.graph.graph.nodes if "scaled_dot" in str(n.target)]
@@ -138,7 +138,7 @@ def test_the_oracle_catches_a_wrong_rule(name, target, wrong, monkeypatch):
     monkeypatch.setitem(rules.RULES, target, wrong)
     traced, couplings = prepared(name)
     removed = np.zeros(couplings.count, bool)
-    removed[couplings.extents[couplings.tensors["stem.weight"][0]][0]] = True
+    removed[couplings.channel_maps[couplings.tensors["stem.weight"][0]][0]] = True
     small = run(cut(traced, couplings, removed).graph, traced.inputs)[0]
     full = run(zeroed(traced, couplings, removed).graph, traced.inputs)[0]
     assert (small - full).abs().max() > 1e-3
@@ -149,11 +149,13 @@ def test_a_forgotten_operand_is_caught(monkeypatch):
     original = rules.RULES[aten.scaled_dot_product_attention.default]
 
     def forgetful(ties, call):
-        return original(ties, rules.Call(call.node, call.args[:3], {}, call.shape, call.where, call.batch))
+        return original(
+            ties, rules.OperatorCall(call.node, call.args[:3], {}, call.shape, call.where, call.batch)
+        )
 
     monkeypatch.setitem(rules.RULES, aten.scaled_dot_product_attention.default, forgetful)
     traced, couplings = prepared("attention_masked")
-    head = couplings.extents[couplings.tensors["q.weight"][0]][0]
+    head = couplings.channel_maps[couplings.tensors["q.weight"][0]][0]
     removed = np.zeros(couplings.count, bool)
     removed[head] = True
     with pytest.raises(TraceError, match=r"does not run|predicted"):
@@ -167,5 +169,5 @@ def test_a_movement_that_does_not_commute_is_found_by_replay(monkeypatch):
     monkeypatch.setattr(couple, "CYCLIC", set())
     monkeypatch.setattr(couple, "MOVEMENT", movement.MOVEMENT | {aten.roll.default})
     _, couplings = prepared("roll")
-    assert (couplings.extents[couplings.tensors["a.weight"][0]] == -1).all()
+    assert (couplings.channel_maps[couplings.tensors["a.weight"][0]] == -1).all()
     assert any("does not commute with removal" in p.reason for p in couplings.pins)

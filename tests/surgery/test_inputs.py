@@ -9,7 +9,13 @@ from torch import nn
 
 from edgeprune.coupling.analysis import analyse, random_half
 from edgeprune.errors import ModelError
-from edgeprune.graph.features import close_features, kept_features, open_features, selected, without_idle
+from edgeprune.graph.features import (
+    close_features,
+    drop_identity_selections,
+    kept_features,
+    open_features,
+    selected,
+)
 from edgeprune.graph.trace import run, trace
 from edgeprune.simplify.lossless import lossless
 from edgeprune.surgery.apply import apply_recipe
@@ -149,10 +155,10 @@ def test_a_feature_that_no_weight_reads_goes_without_changing_an_output():
 def test_a_selection_of_everything_leaves_no_node_behind():
     """An input that kept all its features is read directly."""
     _, x, plain, traced = opened("sensors")
-    idle = without_idle(traced)
+    idle = drop_identity_selections(traced)
     assert len(idle.graph.graph.nodes) == len(plain.graph.graph.nodes)
     assert torch.equal(run(idle.graph, (x,))[0], run(plain.graph, (x,))[0])
-    assert without_idle(plain) is plain
+    assert drop_identity_selections(plain) is plain
 
 
 def test_a_network_that_was_cut_before_keeps_its_features_until_asked():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields
 
-from edgeprune.coupling.components import Couplings
 from edgeprune.errors import BudgetError
 
 
@@ -74,27 +73,3 @@ def parse_share(text: str, option: str) -> float:
             f"{option} {text}: not a share", tip="give the share kept, as 0.5, or a factor, as 3x"
         )
     return value
-
-
-def refuse_impossible(couplings: Couplings, floor: float, share: float, asked: str, what: str) -> None:
-    """Raise when even removing everything removable keeps more than a share of `what`."""
-    if floor <= share:
-        return
-    reasons = sorted(couplings.pins, key=lambda p: -p.channels)[:3]
-    listed = ", ".join(f"{p.reason} {p.channels}" for p in reasons)
-    name, _, value = asked.partition(" ")
-    least = _least(name, float(value), share, floor)
-    raise BudgetError(
-        f"{asked} keeps {share:.1%} of the {what}; at least {floor:.1%} has to stay"
-        + (f" (pinned: {listed})" if listed else ""),
-        tip=f"use {name} {least}, or see `edgeprune inspect` for what is pinned",
-    )
-
-
-def _least(name: str, value: float, share: float, floor: float) -> str:
-    """The least that can be asked, in the option's own unit."""
-    if name in ("--macs", "--params"):
-        return f"{floor + 0.005:.2f} or more"
-    if name == "--speedup":
-        return f"{1 / (floor * 1.005):.2f} or less"
-    return f"{value * floor / share * 1.005:.3g} or more"

@@ -17,7 +17,7 @@ from edgeprune.masks.mask import Mask, canonical, coupled_shape
 
 
 @dataclass(frozen=True)
-class HonouredTensor:
+class TensorCoverage:
     """Weights of one masked tensor, counted in elements."""
 
     name: str
@@ -27,7 +27,7 @@ class HonouredTensor:
 
 
 @dataclass(frozen=True)
-class Honoured:
+class MaskCoverage:
     """How much of a mask became real removal; counts of weight elements.
 
     `masked` = `removed` + `given_up`: the latter stay in the dense result. `live_removed`
@@ -41,12 +41,12 @@ class Honoured:
     given_up: int
     live_removed: int
     share: float  # removed / masked, 1.0 where nothing was masked
-    tensors: tuple[HonouredTensor, ...]
+    tensors: tuple[TensorCoverage, ...]
     live_components: npt.NDArray[np.int64]
     live_connections: npt.NDArray[np.int64]
 
 
-def honoured(mask: Mask, couplings: Couplings, removed: BoolArray) -> Honoured:
+def mask_coverage(mask: Mask, couplings: Couplings, removed: BoolArray) -> MaskCoverage:
     """Compare a mask with a removal.
 
     Args:
@@ -62,11 +62,11 @@ def honoured(mask: Mask, couplings: Couplings, removed: BoolArray) -> Honoured:
         remaining = kept[np.ix_(*stays)]
         gone = kept.size - remaining.size
         live_gone = int(kept.sum()) - int(remaining.sum())
-        rows.append(HonouredTensor(name, int(kept.size - kept.sum()), gone - live_gone, live_gone))
+        rows.append(TensorCoverage(name, int(kept.size - kept.sum()), gone - live_gone, live_gone))
     masked, gone = sum(r.masked for r in rows), sum(r.removed for r in rows)
     live = _live_connections(keep, couplings)
     which = np.flatnonzero(removed & (live > 0)).astype(np.int64)
-    return Honoured(
+    return MaskCoverage(
         masked, gone, masked - gone, sum(r.live_removed for r in rows),
         gone / masked if masked else 1.0, tuple(rows), which, live[which],
     )  # fmt: skip
@@ -75,8 +75,8 @@ def honoured(mask: Mask, couplings: Couplings, removed: BoolArray) -> Honoured:
 def _stays(couplings: Couplings, name: str, removed: BoolArray) -> list[npt.NDArray[np.int64]]:
     """Indices of every dimension of a tensor that stay."""
     return [
-        np.arange(size) if extent is None else np.flatnonzero(couplings.keep_mask(extent, removed))
-        for size, extent in zip(coupled_shape(couplings, name), couplings.tensors[name], strict=True)
+        np.arange(size) if channel_map is None else np.flatnonzero(couplings.keep_mask(channel_map, removed))
+        for size, channel_map in zip(coupled_shape(couplings, name), couplings.tensors[name], strict=True)
     ]
 
 
@@ -90,8 +90,8 @@ def _live_connections(keep: dict[str, BoolArray], couplings: Couplings) -> npt.N
     for side in readings(couplings):
         live = np.zeros(couplings.count)
         seen = np.zeros(couplings.count, dtype=bool)
-        for name, dim, extent in side:
-            units = couplings.extents[extent]
+        for name, dim, channel_map in side:
+            units = couplings.channel_maps[channel_map]
             free = units >= 0
             shape = coupled_shape(couplings, name)
             other = tuple(d for d in range(len(shape)) if d != dim)

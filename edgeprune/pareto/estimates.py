@@ -15,20 +15,22 @@ from typing import Any
 
 import numpy as np
 
-from edgeprune.latency import LatencyCost, roofline
+from edgeprune.coupling.components import RemovalCost
+from edgeprune.latency import roofline
 from edgeprune.records import BenchResult
-from edgeprune.run.prepare import Prepared
-from edgeprune.search.groups import Cost
-from edgeprune.search.state import State
-from edgeprune.session.measurement_target import Board
+from edgeprune.search.state import SearchState
+from edgeprune.session.dense import Prepared
+from edgeprune.session.latency_model import unit_of
+from edgeprune.session.measurement_target import MeasurementTarget
 from edgeprune.session.options import Options
 from edgeprune.store import RunFolder
 
 SHARES = ("asked", "predicted", "measured")
-PROFILED = "predicted ms (profile)"
 
 
-def target_estimate(prepared: Prepared, final: State, board: Board) -> dict[str, Any] | None:
+def target_estimate(
+    prepared: Prepared, final: SearchState, board: MeasurementTarget
+) -> dict[str, Any] | None:
     """Estimates for the target of the dense and the shipped network; None where the target was timed.
 
     What planning saw, where it looked at latency, else a roofline. 8 bits are not in it.
@@ -36,7 +38,7 @@ def target_estimate(prepared: Prepared, final: State, board: Board) -> dict[str,
     if board.measures_target or not board.described:
         return None
     networks = ((prepared.trace, prepared.couplings), (final.trace, final.couplings))
-    costs: list[Cost]
+    costs: list[RemovalCost]
     if prepared.latency is not None:
         costs = [prepared.latency.predict(*network) for network in networks]
         unit, source = unit_of(costs[0]), prepared.latency.source
@@ -50,13 +52,8 @@ def target_estimate(prepared: Prepared, final: State, board: Board) -> dict[str,
     return {"unit": unit, "source": source, "dense": dense, "shipped": shipped}
 
 
-def unit_of(cost: Cost) -> str:
-    """What a predicted latency is called; a plain "ms" is for what was timed."""
-    return cost.unit if isinstance(cost, LatencyCost) and cost.estimate else PROFILED
-
-
 def timing(
-    prepared: Prepared, tried: list[State], options: Options, folder: RunFolder, board: Board,
+    prepared: Prepared, tried: list[SearchState], options: Options, folder: RunFolder, board: MeasurementTarget,
     bench: BenchResult,
 ) -> dict[str, Any]:  # fmt: skip
     """What was timed while planning, and what the final table was timed on; with the sentence for it."""
@@ -92,7 +89,7 @@ def machine_of(bench: BenchResult) -> str:
     return f"{bench.device} ({where})" if bench.device else where
 
 
-def planned(tried: list[State], front: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def planned(tried: list[SearchState], front: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Share of the dense time, predicted and measured, of every planned file that was timed.
 
     Files that corrected a plan in their order, then those of the front; measured where `timing` says.
