@@ -110,3 +110,36 @@ class Task(Protocol):
         """One class per sample for discrete information criteria, shape (samples,); from the targets, else
         from the model's own decisions. None where the task has no classes.
         """
+
+
+@dataclass(frozen=True)
+class TaskPart:
+    """One output, or group of outputs, of a model with several, and the task that judges it.
+
+    name: as reports print it. outputs: positions of the outputs that it reads; None for all.
+    targets: its key in a mapping of targets; None: the targets as they are. unlabelled: the data hold no
+    targets for this part, so it is judged by agreement.
+    """
+
+    name: str
+    task: Task
+    outputs: tuple[int, ...] | None = None
+    targets: str | None = None
+    weight: float = 1.0
+    unlabelled: bool = False
+
+    def select(self, outputs: Outputs) -> Outputs:
+        """The outputs that this part reads."""
+        return outputs if self.outputs is None else tuple(outputs[i] for i in self.outputs)
+
+    def targets_of(self, targets: Targets | None) -> Targets | None:
+        """The targets of this part; None where there are none."""
+        if targets is None or self.unlabelled:
+            return None
+        return targets if self.targets is None else targets[self.targets]
+
+
+def parts_of(task: Task) -> tuple[TaskPart, ...]:
+    """The parts of a task: `task.parts` of a model with several outputs, else the task itself."""
+    parts: tuple[TaskPart, ...] | None = getattr(task, "parts", None)
+    return parts or (TaskPart("", task),)
