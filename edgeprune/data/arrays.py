@@ -22,6 +22,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeprune.data.dataset import Indices, Inputs
+from edgeprune.data.target_encodings import pop_targets
+from edgeprune.data.targets import Targets, update_digest
 from edgeprune.errors import DataError
 
 Array = npt.NDArray[Any]
@@ -33,10 +35,10 @@ ENDINGS = {"train": "", "val": "val", "valid": "val", "validation": "val", "test
 
 @dataclass(frozen=True)
 class ArrayPart:
-    """Raw arrays of one part, its labels if it has any, and what each sample belongs to if that is said."""
+    """Raw arrays of one part, its targets if it has any, and what each sample belongs to if that is said."""
 
     inputs: dict[str, Array]
-    labels: Array | None
+    targets: Targets
     groups: Array | None = None
 
 
@@ -64,7 +66,8 @@ class ArraySource:
 
 
 def read_npz(path: Path) -> Parts:
-    """Read `x` (or `x_0`, `x_1`, … or any other names), `y`, `group`, and `x_val`, `x_test`, … beside them.
+    """Read `x` (or `x_0`, `x_1`, … or any other names), `y` or `y_…` (see target_encodings), `group`,
+    and `x_val`, `x_test`, … beside them.
 
     `x_train`, `y_train`, `group_train` count as `x`, `y`, `group`; `x_valid` and `x_validation` as `x_val`.
 
@@ -88,19 +91,19 @@ def read_npz(path: Path) -> Parts:
     return from_mapping(arrays, str(path), sha256=hash_files([path]))
 
 
-def from_mapping(arrays: Mapping[str, Array], name: str, *, sha256: str | None = None) -> Parts:
+def from_mapping(arrays: Mapping[str, Any], name: str, *, sha256: str | None = None) -> Parts:
     """Sort named arrays into inputs, labels and groups of the training part and of the parts kept apart.
 
     Raises:
         DataError: no input array, a part that lacks what the training part has, or one that shares a
             group with another.
     """
-    sides: dict[str, dict[str, Array]] = {"": {}, **{end: {} for end in OWN.values()}}
+    sides: dict[str, dict[str, Any]] = {"": {}, **{end: {} for end in OWN.values()}}
     for key, array in arrays.items():
         plain, end = _plain(key)
         sides[end][plain] = array
     groups = {end: side.pop("group") for end, side in sides.items() if "group" in side}
-    labels = {end: side.pop("y", None) for end, side in sides.items()}
+    labels = {end: pop_targets(side, name) for end, side in sides.items()}
     inputs = sides[""]
     if not inputs:
         raise DataError(
@@ -211,9 +214,13 @@ def hash_files(paths: list[Path]) -> str:
     return digest.hexdigest()
 
 
-def _hash_arrays(arrays: Mapping[str, Array]) -> str:
+def _hash_arrays(arrays: Mapping[str, Any]) -> str:
     digest = hashlib.sha256()
     for key in sorted(arrays):
+        if not isinstance(arrays[key], np.ndarray):  # ragged targets
+            digest.update(f"{key} ".encode())
+            update_digest(digest, arrays[key])
+            continue
         array = np.ascontiguousarray(arrays[key])
         digest.update(f"{key} {array.dtype} {array.shape}".encode())
         digest.update(array.tobytes() if array.dtype.hasobject is False else repr(array.tolist()).encode())

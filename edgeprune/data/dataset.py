@@ -1,4 +1,4 @@
-"""A dataset: samples by index, ready for the model, and their labels.
+"""A dataset: samples by index, ready for the model, and their targets.
 
 `Dataset.batch(indices)` gives the model's inputs as arrays: float32 with channels
 first for anything measured, int64 for tokens. What was done to get there (scale,
@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from edgeprune.data.targets import Targets, take
 from edgeprune.errors import DataError
 
 Indices = npt.NDArray[np.int64]
@@ -31,12 +32,15 @@ class Source(Protocol):
 
 
 class Dataset:
-    """Samples with labels, prepared for one model. Made by `open_data`.
+    """Samples with targets, prepared for one model. Made by `open_data`.
 
     Attributes:
         name: what the user called it.
-        labels: int64, shape (samples,), values ≥ 0; None where the source has none.
-        classes: one more than the largest label (or the number of class folders).
+        targets: what the source gives per sample, see `data.targets`; class numbers as int64 (samples,);
+            None where the source has inputs only.
+        labels: int64, shape (samples,), values ≥ 0, where the targets are one class number or class name
+            per sample; else None.
+        classes: one more than the largest label (or the number of class folders); None without labels.
         class_names: names in label order, where the source has them.
         preprocessing: what `batch` does to a raw sample, as plain JSON values.
         validation_indices, test_indices: the samples of the source's own validation and test parts, where
@@ -62,8 +66,10 @@ class Dataset:
         checked: bool,
         groups: Indices | None = None,
         validation_indices: Indices | None = None,
+        targets: Targets = None,
     ) -> None:
         self.name = name
+        self.targets = labels if targets is None else targets
         self.labels = labels
         self.classes = classes
         self.class_names = class_names
@@ -81,7 +87,8 @@ class Dataset:
         return self._size
 
     def __repr__(self) -> str:
-        kinds = f", {self.classes} classes" if self.classes is not None else ", no labels"
+        kinds = ", no targets" if self.targets is None else ", with targets"
+        kinds = kinds if self.classes is None else f", {self.classes} classes"
         return f"Dataset({self.name!r}, {self._size} samples{kinds})"
 
     def groups_of(self, indices: Indices) -> Indices | None:
@@ -114,8 +121,11 @@ def iterate(
     batch_size: int,
     *,
     shuffle_seed: int | None = None,
-) -> Iterator[tuple[Inputs, Labels | None]]:
-    """Yield `(inputs, labels)` over `indices`, in order or shuffled by a seed; the last may be short."""
+) -> Iterator[tuple[Inputs, Targets]]:
+    """Yield `(inputs, targets)` over `indices`, in order or shuffled by a seed; the last may be short.
+
+    Targets keep their form (`data.targets.take`): class numbers are int64, shape (batch,).
+    """
     order = np.array(indices, dtype=np.int64).reshape(-1)
     if batch_size < 1:
         raise DataError(f"batch size {batch_size}: must be at least 1")
@@ -123,7 +133,7 @@ def iterate(
         np.random.default_rng(shuffle_seed).shuffle(order)
     for start in range(0, len(order), batch_size):
         part = order[start : start + batch_size]
-        yield dataset.batch(part), None if dataset.labels is None else dataset.labels[part]
+        yield dataset.batch(part), take(dataset.targets, part)
 
 
 def check_labels(dataset: Dataset, outputs: int, *, varied: bool = True) -> None:

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgeprune.data.dataset import Indices, Inputs, Labels
+from edgeprune.data.dataset import Indices, Inputs
+from edgeprune.data.targets import Targets, update_digest
 from edgeprune.errors import DataError
 
 
@@ -74,22 +75,13 @@ def fetch(items: Any, index: int, name: str) -> Any:
         raise DataError(f"{name}: reading sample {index} raised {type(exc).__name__}: {exc}") from exc
 
 
-def collect_labels(items: Any, name: str) -> npt.NDArray[Any] | None:
-    """`.targets` where it is there and fits, otherwise one pass over the items; None if they have none."""
-    targets = getattr(items, "targets", None)
-    if targets is not None and len(targets) == len(items):
-        return to_array(targets, name)
-    first = fetch(items, 0, name)
-    if not (isinstance(first, tuple | list) and len(first) == 2) or first[1] is None:
-        return None
-    return np.stack([to_array(fetch(items, i, name)[1], name) for i in range(len(items))])
-
-
-def hash_items(source: ItemSource, size: int, labels: Labels | None) -> str:
-    """sha256 over the length, the labels and sixteen samples spread over the dataset."""
+def hash_items(source: ItemSource, size: int, targets: Targets) -> str:
+    """sha256 over the length, the targets and sixteen samples spread over the dataset."""
     digest = hashlib.sha256(str(size).encode())
-    if labels is not None:
-        digest.update(labels.tobytes())
+    if isinstance(targets, np.ndarray):
+        digest.update(targets.tobytes())
+    elif targets is not None:
+        update_digest(digest, targets)
     for part in source.read(np.unique(np.linspace(0, size - 1, 16).astype(np.int64))):
         digest.update(np.ascontiguousarray(part).tobytes())
     return digest.hexdigest()

@@ -2,7 +2,7 @@
 
 The order of checks is the order in which a person would find the trouble: is it
 there, can it be read, do lengths agree, are the numbers finite, does one sample have
-the model's shape, are the labels class numbers.
+the model's shape, are the targets known. What targets mean is checked by the task.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeprune.data.arrays import OWN, ArraySource, Parts, from_mapping, is_idx_folder, read_idx, read_npz
-from edgeprune.data.dataset import Dataset, Labels, Source, require_finite
+from edgeprune.data.dataset import Dataset, Source, require_finite
 from edgeprune.data.images import open_image_folder
-from edgeprune.data.items import ItemSource, collect_labels, hash_items, is_item_dataset, to_array
+from edgeprune.data.items import ItemSource, hash_items, is_item_dataset, to_array
 from edgeprune.data.layout import Statistic, fit
+from edgeprune.data.target_encodings import collect_targets, to_targets
+from edgeprune.data.targets import Targets, join, number_classes, require_known, size_of
 from edgeprune.errors import DataError
 from edgeprune.importing import import_object
 
@@ -38,14 +40,14 @@ def open_data(
         spec: a path to an npz file, an idx folder or a folder of class folders with images;
             `package.module:function`, called without arguments; arrays or tensors as `(x, y)`, `(x, None)`
             or a mapping with `x`, `y`, `group`, `x_val`, `y_val`, `x_test`, `y_test` (x may be a tuple for
-            several inputs);
+            several inputs; y an array, a list with one entry per sample, or a mapping of these);
             or a map-style dataset with `__len__` and `__getitem__`.
         input_shapes: the model's input shapes without batch (−1 for any size); None takes data as it is.
         mean, std: subtracted and divided by after scaling; a number or one per channel.
 
     Raises:
         DataError: missing, unreadable, empty, of unequal lengths, not finite, of the wrong shape,
-            labels that are not class numbers, groups that are not one number or text a sample.
+            targets that hold NaN, groups that are not one number or text a sample.
     """
     if isinstance(spec, str | Path):
         return _open_named(str(spec), input_shapes, mean, std)
@@ -89,11 +91,13 @@ def _open_object(value: Any, name: str, shapes: Shapes, mean: Statistic, std: St
     if isinstance(value, Dataset):
         return value
     if isinstance(value, Mapping):
-        named: dict[str, npt.NDArray[Any]] = {}
+        named: dict[str, Any] = {}
         for key, part in value.items():
             if part is None:
                 continue
-            if isinstance(part, tuple | list) and str(key).startswith("x") and _several(part):
+            if str(key) == "y" or str(key).startswith("y_"):
+                named[str(key)] = to_targets(part, name)
+            elif isinstance(part, tuple | list) and str(key).startswith("x") and _several(part):
                 named.update({f"{key}_{i}": to_array(p, name) for i, p in enumerate(part)})
             else:
                 named[str(key)] = to_array(part, name)
@@ -119,13 +123,13 @@ def _several(parts: Sequence[Any]) -> bool:
 
 def _build(parts: Parts, name: str, shapes: Shapes, mean: Statistic, std: Statistic) -> Dataset:
     """Join the training part and those kept apart, check them, and fit every input to the model."""
-    arrays, labels = dict(parts.train.inputs), parts.train.labels
-    _require_lengths(arrays, labels, name, "")
+    arrays, targets = dict(parts.train.inputs), [parts.train.targets]
+    _require_lengths(arrays, parts.train.targets, name, "")
     size = len(next(iter(arrays.values())))
     groups = [_group_numbers(parts.train.groups, size, name, "group", 0)]
     own: dict[str, npt.NDArray[np.int64]] = {}
     for kind, part in parts.own.items():
-        _require_lengths(part.inputs, part.labels, name, f"{kind} ")
+        _require_lengths(part.inputs, part.targets, name, f"{kind} ")
         count = len(next(iter(part.inputs.values())))
         for key, array in part.inputs.items():
             if array.shape[1:] != arrays[key].shape[1:] or array.dtype != arrays[key].dtype:
@@ -134,24 +138,20 @@ def _build(parts: Parts, name: str, shapes: Shapes, mean: Statistic, std: Statis
                     f" its {kind} part of {array.shape[1:]} {array.dtype}"
                 )
             arrays[key] = np.concatenate([arrays[key], array])
-        if labels is not None and part.labels is not None:
-            labels = np.concatenate([labels.reshape(-1), part.labels.reshape(-1)])
+        targets.append(part.targets)
         own[kind] = np.arange(size, size + count)
         size += count
         first = max(int(numbers.max(initial=-1)) for numbers in groups) + 1
         groups.append(_group_numbers(part.groups, count, name, f"group_{OWN[kind]}", first))
     for key, array in arrays.items():
         require_finite(array, name if len(arrays) == 1 else f"{name}: {key}")
-    classes, numbers, names = _class_numbers(labels, name)
     belongs = np.concatenate(groups)
     return _assemble(
         name=name,
         source=ArraySource(tuple(arrays.values())),
         samples=[(key, array.shape[1:], array.dtype) for key, array in arrays.items()],
         size=size,
-        labels=numbers,
-        classes=classes,
-        class_names=names,
+        targets=None if targets[0] is None else join(targets, name),
         own=own,
         sha256=parts.sha256,
         checked=True,
@@ -161,23 +161,21 @@ def _build(parts: Parts, name: str, shapes: Shapes, mean: Statistic, std: Statis
 
 
 def _build_items(value: Any, name: str, shapes: Shapes, mean: Statistic, std: Statistic) -> Dataset:
-    """A map-style dataset: items are read when asked for; labels come from `.targets` or one pass."""
+    """A map-style dataset: items are read when asked for; targets come from `.targets` or one pass."""
     size = len(value)
     if size == 0:
         raise DataError(f"{name}: holds no samples")
     source = ItemSource(value, name)
     first = source.read(np.zeros(1, dtype=np.int64))
-    classes, numbers, names = _class_numbers(collect_labels(value, name), name)
+    targets = collect_targets(value, name)
     return _assemble(
         name=name,
         source=source,
         samples=[(f"x_{i}", array.shape[1:], array.dtype) for i, array in enumerate(first)],
         size=size,
-        labels=numbers,
-        classes=classes,
-        class_names=names,
+        targets=targets,
         own={},
-        sha256=hash_items(source, size, numbers),
+        sha256=hash_items(source, size, number_classes(targets)[0]),
         checked=False,
         fitting=(shapes, mean, std),
     )
@@ -189,9 +187,7 @@ def _assemble(
     source: Source,
     samples: list[tuple[str, tuple[int, ...], np.dtype[Any]]],
     size: int,
-    labels: Labels | None,
-    classes: int | None,
-    class_names: tuple[str, ...] | None,
+    targets: Targets,
     own: dict[str, npt.NDArray[np.int64]],
     sha256: str,
     checked: bool,
@@ -199,6 +195,9 @@ def _assemble(
     groups: npt.NDArray[np.int64] | None = None,
 ) -> Dataset:
     shapes, mean, std = fitting
+    targets, labels, names = number_classes(targets)
+    if targets is not None:
+        require_known(targets, name)
     if shapes is not None and len(shapes) != len(samples):
         raise DataError(
             f"{name}: holds {len(samples)} input(s) per sample, the model takes {len(shapes)}",
@@ -215,9 +214,10 @@ def _assemble(
         name=name,
         source=source,
         size=size,
+        targets=targets,
         labels=labels,
-        classes=classes,
-        class_names=class_names,
+        classes=None if labels is None else int(labels.max()) + 1,
+        class_names=names,
         prepare=prepare,
         preprocessing=described[0] if len(described) == 1 else {"inputs": described},
         validation_indices=own.get("validation"),
@@ -245,51 +245,15 @@ def _group_numbers(
     return first + np.unique(groups, return_inverse=True)[1].astype(np.int64)
 
 
-def _require_lengths(
-    inputs: dict[str, npt.NDArray[Any]], labels: npt.NDArray[Any] | None, name: str, part: str
-) -> None:
+def _require_lengths(inputs: dict[str, npt.NDArray[Any]], targets: Targets, name: str, part: str) -> None:
     for key, array in inputs.items():
         if array.ndim == 0:
             raise DataError(f"{name}: {part}{key} is a single number, not one row per sample")
     lengths = {f"{part}{key}": len(array) for key, array in inputs.items()}
-    if labels is not None:
-        lengths[f"{part}labels"] = len(labels) if labels.ndim else 0
+    if targets is not None:
+        lengths[f"{part}targets"] = size_of(targets, name)
     if len(set(lengths.values())) > 1:
         listed = ", ".join(f"{count} {key}" for key, count in lengths.items())
         raise DataError(f"{name}: lengths do not agree: {listed}")
     if 0 in lengths.values():
         raise DataError(f"{name}: holds no {part}samples")
-
-
-def _class_numbers(
-    labels: npt.NDArray[Any] | None, name: str
-) -> tuple[int | None, Labels | None, tuple[str, ...] | None]:
-    """Labels as int64 ≥ 0; text labels are numbered in sorted order."""
-    if labels is None:
-        return None, None, None
-    if labels.ndim == 2 and labels.shape[1] == 1:
-        labels = labels[:, 0]
-    if labels.ndim != 1:
-        raise DataError(
-            f"{name}: labels have shape {labels.shape}; one class number per sample is expected",
-            tip="for one-hot rows, save y.argmax(1)",
-        )
-    if labels.dtype.kind in "US":
-        names, numbers = np.unique(labels, return_inverse=True)
-        return len(names), numbers.astype(np.int64), tuple(str(n) for n in names)
-    if labels.dtype.kind == "f":
-        off = np.flatnonzero(~np.isfinite(labels) | (labels != np.floor(labels)))
-        if off.size:
-            raise DataError(
-                f"{name}: sample {off[0]} has label {labels[off[0]]}, which is not a class number",
-                tip="labels are whole numbers from 0; leave y out to compare with the dense model instead",
-            )
-    elif labels.dtype.kind not in "biu":
-        raise DataError(f"{name}: labels are {labels.dtype}, not class numbers")
-    numbers = labels.astype(np.int64)
-    below = np.flatnonzero(numbers < 0)
-    if below.size:
-        raise DataError(
-            f"{name}: sample {below[0]} has label {numbers[below[0]]}", tip="class numbers start at 0"
-        )
-    return int(numbers.max()) + 1, numbers, None

@@ -138,7 +138,8 @@ def _cut(
     if groups is None or count >= len(order):
         return order[:count], order[count:]
     names, sizes = np.unique(groups, return_counts=True)
-    wanted = np.ones(1) if dataset.labels is None else _shares(dataset.labels[order], dataset.classes)
+    labels = None if dataset.labels is None else np.unique(dataset.labels[order], return_inverse=True)[1]
+    wanted = np.ones(1) if labels is None else _shares(labels, labels.max() + 1)
     best: tuple[float, npt.NDArray[np.bool_]] | None = None
     for _ in range(DRAWS):
         drawn = rng.permutation(len(names))
@@ -146,8 +147,8 @@ def _cut(
         chosen = names[drawn[: int(np.argmin(np.abs(filled - count))) + 1]]
         inside = np.isin(groups, chosen)
         off = abs(int(inside.sum()) - count) / count
-        if dataset.labels is not None:
-            off += float(np.abs(_shares(dataset.labels[order[inside]], dataset.classes) - wanted).sum())
+        if labels is not None:
+            off += float(np.abs(_shares(labels[inside], len(wanted)) - wanted).sum())
         if best is None or off < best[0]:
             best = (off, inside)
         if off <= NEAR:
@@ -156,8 +157,8 @@ def _cut(
     return order[best[1]], order[~best[1]]
 
 
-def _shares(labels: npt.NDArray[np.int64], classes: int | None) -> npt.NDArray[np.float64]:
-    counts = np.bincount(labels, minlength=classes or 0).astype(np.float64)
+def _shares(labels: npt.NDArray[np.int64], classes: int) -> npt.NDArray[np.float64]:
+    counts = np.bincount(labels, minlength=classes).astype(np.float64)
     counts /= counts.sum()
     return counts
 
