@@ -1,6 +1,7 @@
 """What loading gives, from a file or from Python.
 
 `from_module` is the way in for a module that is already in memory.
+Guarantee: a LoadedModel holds finite weights, whoever makes it.
 Elsewhere: files (load), the graph that later stages read (trace).
 """
 
@@ -16,6 +17,7 @@ import torch
 
 from edgeprune.errors import ModelError
 from edgeprune.frontend.examples import fixed_batch_note
+from edgeprune.frontend.finite import named_tensors, require_finite_weights
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,9 @@ class LoadedModel:
         parameters_bytes: of all parameters and buffers, each storage counted once.
         notes: what a person should know about how it was loaded, one sentence each.
         extra: the text files that a `.pt2` carries beside the program.
+
+    Raises:
+        ModelError: a weight is NaN or infinite.
     """
 
     kind: Literal["exported", "module"]
@@ -41,6 +46,14 @@ class LoadedModel:
     parameters_bytes: int
     notes: tuple[str, ...] = ()
     extra: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.module is not None:
+            require_finite_weights(named_tensors(self.module), self.source)
+        if self.program is not None:
+            signature = self.program.graph_signature
+            tensors = {**self.program.state_dict, **self.program.constants}
+            require_finite_weights(tensors, self.source, parameters=signature.parameters)
 
 
 def from_module(
@@ -65,22 +78,23 @@ def from_module(
     if odd or not inputs:
         raise ModelError(f"example inputs must be tensors with batch, not {odd[0] if odd else 'none at all'}")
     try:
-        own = copy.deepcopy(inner).eval()
+        copied = copy.deepcopy(inner).eval()
     except Exception as exc:
         raise ModelError(f"{type(inner).__name__}: cannot be copied: {exc}") from exc
+    require_finite_weights(named_tensors(copied), type(inner).__qualname__)
     digest = hashlib.sha256(type(inner).__qualname__.encode())
-    for name, tensor in own.state_dict().items():
+    for name, tensor in copied.state_dict().items():
         if isinstance(tensor, torch.Tensor):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return LoadedModel(
         kind="module",
         program=None,
-        module=own,
+        module=copied,
         example_inputs=inputs,
         sha256=digest.hexdigest(),
         source=type(inner).__qualname__,
-        parameters_bytes=total_bytes([*own.parameters(), *own.buffers()]),
+        parameters_bytes=total_bytes([*copied.parameters(), *copied.buffers()]),
         notes=fixed_batch_note(inputs),
     )
 

@@ -37,16 +37,33 @@ def outputs(
     batch_size: int,
     *,
     progress: Callable[[int, int], None] | None = None,
-) -> npt.NDArray[np.float32]:
-    """The first output of the graph for every sample, shape (samples, …)."""
-    found = []
-    quick = to_channels_last(graph)
+) -> Arrays:
+    """All outputs of the graph for some samples, samples first; one array per output."""
+    parts: list[Arrays] = []
+    done = 0
+    fast = to_channels_last(graph)
     with torch.no_grad():
         for inputs, _ in batches(dataset, indices, batch_size):
-            found.append(run(quick, inputs)[0].float().numpy())
+            size = len(inputs[0])
+            parts.append(tuple(samples_first(x, size).numpy() for x in run(fast, inputs)))
+            done += size
             if progress:
-                progress(sum(len(f) for f in found), len(indices))
-    return np.concatenate(found)
+                progress(done, len(indices))
+    return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
+
+
+def samples_first(x: torch.Tensor, samples: int) -> torch.Tensor:
+    """An output with its samples in dimension 0; floats as float32.
+
+    Sequence models may put samples second. What holds no samples, such as a table of anchors, is the same
+    for each of them.
+    """
+    x = x.float() if x.is_floating_point() else x
+    if x.dim() and len(x) == samples:
+        return x
+    if x.dim() > 1 and x.shape[1] == samples:
+        return x.transpose(0, 1)
+    return x.expand(samples, *x.shape)
 
 
 def to_channels_last(graph: fx.GraphModule) -> fx.GraphModule:

@@ -68,3 +68,10 @@ def source_line(node: fx.Node) -> str:
         if len(parts) > 2 and "line " in parts[2]:
             return f"{Path(parts[1]).name}:{parts[2].split('line ')[1].split(',')[0]}"
     return str(node.name)
+
+
+def layer_of(node: fx.Node) -> str:
+    """` 'blocks.2.norm'`, with a leading blank: the submodule that made the node; empty if unknown."""
+    stack = list((node.meta.get("nn_module_stack") or {}).values())
+    path = str(stack[-1][0]) if stack else ""
+    return f" {path!r}" if path else ""

@@ -16,7 +16,7 @@ from torch import fx
 
 from edgeprune.errors import TraceError
 from edgeprune.graph.inplace import fold_constants, replace_writes
-from edgeprune.graph.module import source_line
+from edgeprune.graph.module import layer_of, source_line
 from edgeprune.graph.normalise_weights import fold_weights
 from edgeprune.graph.recurrent import split_layers, unshare
 
@@ -75,15 +75,21 @@ def restore_batch_norm(graph: fx.GraphModule) -> None:
     """Batch norm in evaluation becomes the one operator with one output and a training flag.
 
     Raises:
-        TraceError: the program was exported in training mode.
+        TraceError: batch norm that normalises by the statistics of the batch: in training mode, or because
+            the layer keeps none.
     """
     for node in list(graph.graph.nodes):
         if node.op != "call_function":
             continue
+        if "_native_batch_norm_legit.no_stats" in str(node.target):
+            raise _without_statistics(node)
         training = "batch_norm_legit_functional" in str(node.target)
         if training or (node.target is aten.batch_norm.default and node.args[5]):
+            if node.target is aten.batch_norm.default and node.args[3] is None:
+                raise _without_statistics(node)
+            place = f"batch norm{layer_of(node)} at {source_line(node)}"
             raise TraceError(
-                f"the program was exported in training mode (batch norm at {source_line(node)})",
+                f"the program was exported in training mode ({place})",
                 tip="call model.eval() before torch.export.export",
             )
         if node.target is not aten._native_batch_norm_legit_no_training.default:
@@ -98,6 +104,15 @@ def restore_batch_norm(graph: fx.GraphModule) -> None:
             if use.target is operator.getitem and use.args[1] == 0:
                 use.replace_all_uses_with(new)
                 graph.graph.erase_node(use)
+
+
+def _without_statistics(node: fx.Node) -> TraceError:
+    return TraceError(
+        f"batch norm{layer_of(node)} at {source_line(node)} keeps no running statistics"
+        " (track_running_stats=False), so what it gives for one sample depends on the others of its batch",
+        tip="set track_running_stats=True and let it see training data once in train() mode, or replace it by"
+        " GroupNorm or InstanceNorm and train again",
+    )
 
 
 def loosen_views(graph: fx.GraphModule) -> None:

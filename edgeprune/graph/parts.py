@@ -21,6 +21,7 @@ from torch import nn
 
 from edgeprune.errors import TraceError
 from edgeprune.graph.calls import ModuleCall, Way, recorded, ways
+from edgeprune.graph.determinism import require_function
 from edgeprune.graph.trace import Trace, trace
 
 pytree = torch.utils._pytree
@@ -169,7 +170,10 @@ def _part(path: str, module: nn.Module, calls: list[ModuleCall], samples: int) -
     if len(found) > SHAPES:
         return f"called in {len(found)} different shapes in one run"
     try:
-        traces = [trace(way.around(module), pytree.tree_map(lambda x: x[:2], way.given)) for way in found]
+        traces = [
+            require_function(trace(way.around(module), pytree.tree_map(lambda x: x[:2], way.given)))
+            for way in found
+        ]
     except TraceError as error:
         return error.message
     return Part(path, tuple(found), tuple(traces))

@@ -16,15 +16,29 @@ from typing import Any
 import torch
 from torch import fx
 
+from edgeprune.errors import TraceError
+from edgeprune.graph.module import source_line
+
 aten = torch.ops.aten
 RECURRENT = {aten.lstm.input, aten.gru.input, aten.rnn_tanh.input, aten.rnn_relu.input}
 CREATION = {aten.zeros.default, aten.ones.default, aten.full.default}
 
 
 def split_layers(graph: fx.GraphModule) -> None:
-    """Replace every recurrent operator of more than one layer; nothing else changes."""
+    """Replace every recurrent operator of more than one layer; nothing else changes.
+
+    Raises:
+        TraceError: dropout between the layers is on, which the split would take away.
+    """
     for node in list(graph.graph.nodes):
         if node.op == "call_function" and node.target in RECURRENT and node.args[4] > 1:
+            dropout, train = node.args[5], node.args[6]
+            if dropout and train:
+                raise TraceError(
+                    f"the model is no function of its input: dropout with p={dropout} between the recurrent"
+                    f" layers at {source_line(node)} is on",
+                    tip="call model.eval() before it is exported, and leave train() out of forward",
+                )
             _split(graph.graph, node)
 
 

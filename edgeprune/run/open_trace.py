@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from edgeprune.errors import TraceError
 from edgeprune.frontend.load import LoadedModel
+from edgeprune.graph.determinism import require_function
 from edgeprune.graph.features import close_features
 from edgeprune.graph.free_batch import free_batch
 from edgeprune.graph.parts import describe_parts
@@ -15,7 +16,8 @@ def open_trace(loaded: LoadedModel) -> tuple[Trace, tuple[str, ...]]:
     """The trace of a loaded model, and what a person should know about it.
 
     Raises:
-        TraceError: torch.export refused the model; which of its parts it would take is said.
+        TraceError: torch.export refused the model; which of its parts it would take is said. Or the same
+            input does not give the same output.
     """
     try:
         traced = trace(loaded.program if loaded.module is None else loaded.module, loaded.example_inputs)
@@ -24,7 +26,7 @@ def open_trace(loaded: LoadedModel) -> tuple[Trace, tuple[str, ...]]:
         if parts is None:
             raise
         raise TraceError(f"{error.message}; {parts.found}", tip=error.tip + parts.tip) from error
-    traced, masks = fuse_masks(close_features(traced))
+    traced, masks = fuse_masks(close_features(require_function(traced)))
     notes = loaded.notes
     if masks.keep:
         notes = (*notes, f"masks of {len(masks.keep)} weights were multiplied in, which changed no output")

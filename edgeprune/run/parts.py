@@ -30,6 +30,7 @@ from edgeprune.criteria import Context, score
 from edgeprune.criteria.registry import needs_data
 from edgeprune.data import open_data
 from edgeprune.errors import BudgetError, DataError, ModelError, TraceError
+from edgeprune.frontend.finite import named_tensors, require_finite_weights
 from edgeprune.graph.calls import macs_by_path, recorded, tensors_of
 from edgeprune.graph.module import state_tensors
 from edgeprune.graph.parts import Part, exportable_parts, put_back
@@ -145,13 +146,15 @@ def prune_parts(
             those that reach it in the sizes of the example.
 
     Raises:
-        ModelError: the model does not run on the example, or no longer runs when it is pruned.
+        ModelError: a weight is NaN or infinite; the model does not run on the example, or no longer runs
+            when it is pruned.
         TraceError: no part of it can be exported; the reasons are given.
         BudgetError: more has to stay; what pins it is named.
         DataError: a criterion that needs data, and none reached a part.
     """
     share, name = parse_share(str(macs), "macs"), type(model).__name__
     own = copied(model).eval()
+    require_finite_weights(named_tensors(own), name)
     call = _caller(example_inputs)
     try:
         spent = macs_by_path(own, call)
