@@ -14,7 +14,7 @@ from torch import fx
 
 from edgeprune.coupling.components import BoolArray, Couplings, FactorChoice
 from edgeprune.coupling.couple import couple
-from edgeprune.coupling.replay import REPLAYED, commutes, whole
+from edgeprune.coupling.replay import commutes, is_replayed, whole
 from edgeprune.coupling.rewrite import rewrite
 from edgeprune.coupling.sizes import Sizes
 from edgeprune.errors import TraceError
@@ -37,7 +37,7 @@ def analyse(
         for trial in range(2):
             sizes = Sizes(couplings, random_half(couplings, seed + trial))
             for node in traced.graph.graph.nodes:
-                moved = node.op == "call_function" and node.target in REPLAYED and sizes.changes(node)
+                moved = is_replayed(node) and sizes.changes(node)
                 if not whole(node, couplings) or (moved and not _replays(node, sizes, traced)):
                     failed[node.name] = f"{node.target} at {source_line(node)} does not commute with removal"
         if not failed:

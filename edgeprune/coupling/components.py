@@ -56,6 +56,11 @@ class Layer:
     outputs: int
     groups: int
 
+    @property
+    def name(self) -> str:
+        """What reports call it: its weight's name without `.weight`, or its node."""
+        return (self.weight or self.node).removesuffix(".weight")
+
 
 @dataclass(frozen=True)
 class MacTerm:

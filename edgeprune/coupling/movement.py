@@ -17,31 +17,8 @@ from typing import Any
 import torch
 
 from edgeprune.coupling.labels import Value, keep_alive, varying
+from edgeprune.coupling.opspec import spec_of
 from edgeprune.coupling.ties import Ties
-
-aten = torch.ops.aten
-
-MOVEMENT = {
-    aten.view.default, aten.reshape.default, aten._unsafe_view.default, aten.flatten.using_ints,
-    aten.unflatten.int, aten.permute.default, aten.transpose.int, aten.t.default, aten.numpy_T.default,
-    aten.unsqueeze.default, aten.squeeze.dim, aten.squeeze.dims,
-    aten.expand.default, aten.expand_as.default, aten.slice.Tensor, aten.select.int, aten.narrow.default,
-    aten.split.Tensor, aten.split_with_sizes.default, aten.chunk.default, aten.unbind.int,
-    aten.tensor_split.sections, aten.flip.default, aten.repeat.default, aten.tile.default,
-    aten.repeat_interleave.self_int, aten.unfold.default, aten.pixel_shuffle.default,
-    aten.pixel_unshuffle.default, aten.movedim.int, aten.movedim.intlist,
-    aten.swapaxes.default, aten.index_select.default, aten.diagonal.default,
-    aten.view_as.default, aten.swapdims.default, aten.index.Tensor, aten.mT.default,
-}  # fmt: skip
-RESHAPING = {
-    aten.view.default, aten.reshape.default, aten._unsafe_view.default, aten.flatten.using_ints,
-    aten.unflatten.int,
-}  # fmt: skip
-PERMUTING = {
-    aten.permute.default, aten.transpose.int, aten.t.default, aten.numpy_T.default, aten.movedim.int,
-    aten.movedim.intlist, aten.swapaxes.default, aten.swapdims.default, aten.mT.default,
-}  # fmt: skip
-CYCLIC = {aten.roll.default}
 
 
 def move(
@@ -62,13 +39,14 @@ def move(
             ties.pin(label, f"{where} moves channels by an index that depends on the data")
         return None
     blank = target(torch.zeros(1, dtype=torch.int64).expand(source.shape), *plain, **kwargs)
-    if target in RESHAPING:
+    spec = spec_of(target)
+    if spec is not None and spec.replay == "reshape":
         moved = [_reshaped(label, source.shape, tuple(blank.shape)) for label in source.labels]
         return _value(ties, blank.shape, moved, where)
     moved = [target(label.expand(source.shape), *plain, **kwargs) for label in source.labels]
     if isinstance(blank, torch.Tensor):
         value = _value(ties, blank.shape, moved, where)
-        if target in PERMUTING and source.parameter:
+        if spec is not None and spec.replay == "permute" and source.parameter:
             return replace(value, parameter=source.parameter, axes=_permuted(target, source, plain))
         return value
     return [_value(ties, b.shape, [m[i] for m in moved], where) for i, b in enumerate(blank)]

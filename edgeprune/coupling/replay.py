@@ -20,32 +20,35 @@ import torch
 from torch import fx
 
 from edgeprune.coupling.components import BoolArray, Couplings, IntArray
-from edgeprune.coupling.movement import CYCLIC, MOVEMENT, PERMUTING, RESHAPING, blocks
-from edgeprune.coupling.rewrite import New
+from edgeprune.coupling.movement import blocks
+from edgeprune.coupling.operators import spec_of
+from edgeprune.coupling.opspec import NewCall, naming
 from edgeprune.coupling.sizes import Sizes, compact, normal_dim
 from edgeprune.graph.module import attribute, concrete, shape_of
 
 aten = torch.ops.aten
 INDEXED = {aten.index.Tensor, aten.index_select.default}
-JOINING = {aten.cat.default, aten.stack.default}
 PIXELS = {aten.pixel_shuffle.default, aten.pixel_unshuffle.default}
-REPLAYED = MOVEMENT | CYCLIC | JOINING
-STRIDED = PERMUTING | {
-    aten.unsqueeze.default, aten.squeeze.dim, aten.squeeze.dims, aten.expand.default,
-    aten.slice.Tensor, aten.select.int, aten.narrow.default, aten.split.Tensor, aten.unbind.int,
-    aten.split_with_sizes.default, aten.chunk.default, aten.tensor_split.sections, aten.diagonal.default,
-}  # fmt: skip
 
 
-def commutes(node: fx.Node, new: New, sizes: Sizes, graph: fx.GraphModule) -> bool:
+def is_replayed(node: fx.Node) -> bool:
+    """Whether a node moves elements, so that it has to be proven to commute with removal."""
+    spec = spec_of(node.target) if node.op == "call_function" else None
+    return spec is not None and spec.replay is not None
+
+
+def commutes(node: fx.Node, new: NewCall, sizes: Sizes, graph: fx.GraphModule) -> bool:
     """Whether the rewritten node moves exactly the elements that stay."""
-    if node.target in JOINING:
-        return _joins(node, sizes)
-    if node.target in RESHAPING:
-        return _reshapes(node, new, sizes)
-    if node.target in STRIDED:
-        return _views(node, new, sizes)
-    return _moves(node, new, sizes, graph)
+    spec = spec_of(node.target)
+    assert spec is not None
+    with naming(node, "replay"):
+        if spec.replay == "join":
+            return _joins(node, sizes)
+        if spec.replay == "reshape":
+            return _reshapes(node, new, sizes)
+        if spec.replay in ("view", "permute"):
+            return _views(node, new, sizes)
+        return _moves(node, new, sizes, graph)
 
 
 def whole(node: fx.Node, couplings: Couplings) -> bool:
@@ -116,7 +119,7 @@ def _joins(node: fx.Node, sizes: Sizes) -> bool:
     return np.array_equal(np.concatenate(parts), out.get(dim, np.ones(shape[dim], dtype=bool)))
 
 
-def _reshapes(node: fx.Node, new: New, sizes: Sizes) -> bool:
+def _reshapes(node: fx.Node, new: NewCall, sizes: Sizes) -> bool:
     source = node.args[0]
     old, shape = shape_of(source.meta["val"]), shape_of(node.meta["val"])
     own, out = sizes.masks(source), sizes.masks(node)
@@ -137,7 +140,7 @@ def _places(shape: Sequence[int], masks: dict[int, BoolArray], dims: range) -> B
     return stays
 
 
-def _views(node: fx.Node, new: New, sizes: Sizes) -> bool:
+def _views(node: fx.Node, new: NewCall, sizes: Sizes) -> bool:
     source = node.args[0]
     shape, masks = shape_of(source.meta["val"]), sizes.masks(source)
     for dim, size in enumerate(shape):
@@ -150,7 +153,7 @@ def _views(node: fx.Node, new: New, sizes: Sizes) -> bool:
     return True
 
 
-def _applied(new: New, source: fx.Node, value: torch.Tensor) -> list[torch.Tensor]:
+def _applied(new: NewCall, source: fx.Node, value: torch.Tensor) -> list[torch.Tensor]:
     """A node of one tensor operand, applied; nothing where it does not accept the shape."""
     target, args, kwargs = new
 
@@ -181,7 +184,7 @@ def _equal(before: list[torch.Tensor], after: list[torch.Tensor], node: fx.Node,
     return True
 
 
-def _moves(node: fx.Node, new: New, sizes: Sizes, graph: fx.GraphModule) -> bool:
+def _moves(node: fx.Node, new: NewCall, sizes: Sizes, graph: fx.GraphModule) -> bool:
     """By ids of all elements."""
     full: dict[fx.Node, Any] = {}
     small: dict[fx.Node, Any] = {}

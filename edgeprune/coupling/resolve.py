@@ -8,21 +8,19 @@ nothing changes (each round merges at least two components, so it ends).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from edgeprune.coupling.atoms import Atoms
 from edgeprune.coupling.components import BoolArray, Couplings, IntArray, Layer, MacTerm, Pin
 from edgeprune.coupling.decide import decide, units_left
 from edgeprune.coupling.labels import Value, varying
 from edgeprune.coupling.ties import Ties
 from edgeprune.graph.features import SELECTION, is_selection
-
-if TYPE_CHECKING:
-    from edgeprune.coupling.couple import Atoms
 
 
 def resolve(ties: Ties, atoms: Atoms, values: dict[Any, Any]) -> Couplings:
@@ -207,7 +205,7 @@ def _groups(
     for layer in reversed(layers):
         units = np.unique(rows[layer.outputs])
         for g in np.unique(group[units[units >= 0]]):
-            names[g] = (layer.weight or layer.node).removesuffix(".weight")
+            names[g] = layer.name
     return group.astype(np.int32), tuple(names)
 
 

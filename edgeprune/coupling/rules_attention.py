@@ -10,15 +10,29 @@ import math
 from collections.abc import Sequence
 
 import torch
+from torch import fx
 
 from edgeprune.coupling.labels import Value, along, varying
-from edgeprune.coupling.rules import OperatorCall, combine, rule
+from edgeprune.coupling.opspec import NewCall, OperatorCall, operators
+from edgeprune.coupling.rules import combine
+from edgeprune.coupling.sizes import Sizes
 from edgeprune.coupling.ties import Ties
+from edgeprune.graph.module import shape_of
 
 aten = torch.ops.aten
 
 
-@rule(aten.scaled_dot_product_attention.default)
+def keep_scale(node: fx.Node, sizes: Sizes) -> NewCall:
+    """A narrower head keeps the scale of the full one."""
+    query = node.args[0]
+    width = shape_of(query.meta["val"])[-1]
+    scale = node.kwargs.get("scale")
+    if sizes.shape(query)[-1] == width or scale is not None:
+        return node.target, node.args, node.kwargs
+    return node.target, node.args, {**node.kwargs, "scale": 1.0 / math.sqrt(width)}
+
+
+@operators(aten.scaled_dot_product_attention.default, rewrite=keep_scale, lossless="attention")
 def attention(ties: Ties, call: OperatorCall) -> Value:
     """Heads go together in all three; queries and keys share their width, keys and values their length."""
     q, k, v = call.args[:3]

@@ -9,17 +9,21 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import fx
 
 from edgeprune.coupling.labels import Value, along, keep_alive, varying
 from edgeprune.coupling.movement import move
-from edgeprune.coupling.rules import OperatorCall, combine, rule
+from edgeprune.coupling.opspec import NewCall, OperatorCall, operators
+from edgeprune.coupling.rules import combine
+from edgeprune.coupling.sizes import Sizes, normal_dim, prefix
 from edgeprune.coupling.ties import Ties
 from edgeprune.graph.features import is_selection
+from edgeprune.graph.module import concrete, shape_of
 
 aten = torch.ops.aten
 
 
-@rule(aten.index.Tensor, aten.index_select.default)
+@operators(aten.index.Tensor, aten.index_select.default, replay="elements", lossless="move")
 def index(ties: Ties, call: OperatorCall) -> Any:
     """Observed like any movement; an index from data is replayed as zeros on what it leaves alone.
 
@@ -60,7 +64,7 @@ def _select(ties: Ties, call: OperatorCall, x: Value, chosen: Value) -> Value:
     return Value(shape, (*passing, *along(shape, dim, ties.vector(chosen, 0, call.where))))
 
 
-@rule(aten.gather.default)
+@operators(aten.gather.default)
 def gather(ties: Ties, call: OperatorCall) -> Value:
     """Along `dim` positions are read; elsewhere source and index go together."""
     x, dim, index_ = call.args[:3]
@@ -75,7 +79,7 @@ def gather(ties: Ties, call: OperatorCall) -> Value:
     return combine(ties, shape, [same, index_], call.where)
 
 
-@rule(aten.scatter.src, aten.scatter.value, aten.scatter_add.default, aten.scatter_reduce.two)
+@operators(aten.scatter.src, aten.scatter.value, aten.scatter_add.default, aten.scatter_reduce.two)
 def scatter(ties: Ties, call: OperatorCall) -> Value:
     """Along `dim` positions are written; elsewhere target, index and source go together."""
     x, dim, index_, source = call.args[:4]
@@ -97,7 +101,31 @@ def scatter(ties: Ties, call: OperatorCall) -> Value:
     return Value(x.shape, combine(ties, shape, labels, call.where).labels)
 
 
-@rule(aten.slice_scatter.default, aten.select_scatter.default)
+def rewrite_slice_scatter(node: fx.Node, sizes: Sizes) -> NewCall:
+    """The bounds of the part, counted in the indices that stay."""
+    target, source = node.args[:2]
+    dim, start, end, step = _slice_arguments(node)
+    shape = shape_of(target.meta["val"])
+    mask = sizes.masks(target).get(normal_dim(dim, len(shape)))
+    if mask is None:
+        return node.target, node.args, node.kwargs
+    size = shape[normal_dim(dim, len(shape))]
+    begin = prefix(mask, 0 if start is None else concrete(start), size)
+    stop = prefix(mask, size if end is None else concrete(end), size)
+    return node.target, (target, source, dim, begin, stop, step), {}
+
+
+def rewrite_select_scatter(node: fx.Node, sizes: Sizes) -> NewCall:
+    """The place of the part, counted in the indices that stay."""
+    target, source, dim, index = node.args
+    shape = shape_of(target.meta["val"])
+    at = normal_dim(dim, len(shape))
+    index = index + shape[at] if index < 0 else index
+    return node.target, (target, source, dim, prefix(sizes.masks(target).get(at), index, shape[at])), {}
+
+
+@operators(aten.slice_scatter.default, rewrite=rewrite_slice_scatter)
+@operators(aten.select_scatter.default, rewrite=rewrite_select_scatter)
 def write_part(ties: Ties, call: OperatorCall) -> Value:
     """The part that is written over goes with its source; the rest of the target goes on its own."""
     x, source, *rest = call.args
@@ -107,7 +135,7 @@ def write_part(ties: Ties, call: OperatorCall) -> Value:
     return Value(x.shape, x.labels)
 
 
-@rule(aten.copy.default)
+@operators(aten.copy.default)
 def copy(ties: Ties, call: OperatorCall) -> Value:
     """The source, expanded to the target's shape."""
     return combine(ties, call.args[0].shape, list(call.args[:2]), call.where)
@@ -117,3 +145,10 @@ def _pin_along(ties: Ties, value: Any, dim: int, reason: str) -> None:
     for label in value.labels:
         if dim in varying(label):
             ties.pin(label, reason)
+
+
+def _slice_arguments(node: fx.Node) -> tuple[Any, Any, Any, Any]:
+    given = dict(zip(("dim", "start", "end", "step"), (0, None, None, 1), strict=True))
+    given.update(zip(given, node.args[2:], strict=False))
+    given.update(node.kwargs)
+    return given["dim"], given["start"], given["end"], given["step"]

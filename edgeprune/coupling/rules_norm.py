@@ -10,15 +10,19 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import fx
 
 from edgeprune.coupling.labels import Value, along, varying
-from edgeprune.coupling.rules import OperatorCall, combine, rule, unknown
+from edgeprune.coupling.opspec import NewCall, OperatorCall, operators, unchanged
+from edgeprune.coupling.rules import combine, unknown
+from edgeprune.coupling.sizes import Sizes, groups_left, replaced
 from edgeprune.coupling.ties import Ties
 
 aten = torch.ops.aten
 
 
-@rule(aten.batch_norm.default, aten.instance_norm.default)
+@operators(aten.batch_norm.default, lossless="batch norm")
+@operators(aten.instance_norm.default)
 def per_channel_norm(ties: Ties, call: OperatorCall) -> Value:
     """Scale, shift and statistics of a channel go with it; no other channel changes: exact."""
     x, *scales = call.args[:5]
@@ -32,7 +36,16 @@ def per_channel_norm(ties: Ties, call: OperatorCall) -> Value:
     return Value(x.shape, along(x.shape, 1, atoms))
 
 
-@rule(aten.layer_norm.default, aten.rms_norm.default, aten.native_layer_norm.default)
+def rewrite_normed_shape(node: fx.Node, sizes: Sizes) -> NewCall:
+    """The shape that is averaged over is that of the narrower operand."""
+    source, normed = node.args[:2]
+    return node.target, replaced(node.args, 1, list(sizes.shape(source)[-len(normed) :])), node.kwargs
+
+
+@operators(
+    aten.layer_norm.default, aten.rms_norm.default, rewrite=rewrite_normed_shape, lossless="layer norm"
+)
+@operators(aten.native_layer_norm.default, rewrite=rewrite_normed_shape)
 def layer_norm(ties: Ties, call: OperatorCall) -> Any:
     """Scale and shift are elementwise over the normed dimensions; labels there stay free, not exact."""
     x, normed = call.args[:2]
@@ -49,7 +62,14 @@ def layer_norm(ties: Ties, call: OperatorCall) -> Any:
     return [out, *(Value(tuple(s), tuple(statistics)) for s in call.shape[1:])]
 
 
-@rule(aten.group_norm.default, aten.native_group_norm.default)
+def rewrite_norm_groups(node: fx.Node, sizes: Sizes) -> NewCall:
+    """As many groups as keep a channel."""
+    left = groups_left(sizes.masks(node).get(1), node.args[1])
+    return node.target, replaced(node.args, 1, left), node.kwargs
+
+
+@operators(aten.group_norm.default, rewrite=rewrite_norm_groups)
+@operators(aten.native_group_norm.default, rewrite=unchanged)
 def group_norm(ties: Ties, call: OperatorCall) -> Any:
     """Whole groups go and nothing else changes; with few large groups, the same positions of each."""
     if isinstance(call.shape, list):
@@ -71,9 +91,9 @@ def group_norm(ties: Ties, call: OperatorCall) -> Any:
     return Value(x.shape, along(x.shape, 1, atoms))
 
 
-@rule(
+@operators(
     aten.softmax.int, aten.log_softmax.int, aten._softmax.default, aten._log_softmax.default,
-    aten._safe_softmax.default,
+    aten._safe_softmax.default, lossless="along",
 )  # fmt: skip
 def softmax(ties: Ties, call: OperatorCall) -> Value:
     """What it normalises over is free but not exact; the rest passes."""
@@ -82,7 +102,7 @@ def softmax(ties: Ties, call: OperatorCall) -> Value:
     return Value(x.shape, x.labels)
 
 
-@rule(aten.cumsum.default)
+@operators(aten.cumsum.default)
 def cumulative(ties: Ties, call: OperatorCall) -> Value:
     """What runs along a dimension keeps it whole."""
     x = call.args[0]

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from edgeprune.coupling.labels import Value, varying
-from edgeprune.coupling.rules import OperatorCall, rule, unknown
+from edgeprune.coupling.opspec import OperatorCall, operators, unchanged
+from edgeprune.coupling.rules import unknown
 from edgeprune.coupling.ties import Ties
 
 aten = torch.ops.aten
@@ -20,11 +21,11 @@ DIM_AT = {aten.topk.default: 2, aten.kthvalue.default: 2}
 DIM_OF = {aten.sort.default: -1, aten.argsort.default: -1, aten.topk.default: -1, aten.kthvalue.default: -1}
 
 
-@rule(
+@operators(
     aten.sort.default, aten.argsort.default, aten.topk.default, aten.kthvalue.default, aten.max.dim,
     aten.min.dim, aten.median.dim, aten.nanmedian.dim, aten.mode.default, aten.argmax.default,
     aten.argmin.default, aten.cummax.default, aten.cummin.default, aten.cumprod.default,
-    aten.logcumsumexp.default,
+    aten.logcumsumexp.default, rewrite=unchanged,
 )  # fmt: skip
 def ordered(ties: Ties, call: OperatorCall) -> Any:
     """Pinned along the dimension, free in the others."""

@@ -15,13 +15,15 @@ from typing import Any
 import torch
 
 from edgeprune.coupling.labels import Value, along, varying
-from edgeprune.coupling.rules import OperatorCall, combine, linear_like, rule, unknown
+from edgeprune.coupling.opspec import OperatorCall, operators
+from edgeprune.coupling.rules import combine, unknown
+from edgeprune.coupling.rules_layers import linear_like
 from edgeprune.coupling.ties import Ties
 
 aten = torch.ops.aten
 
 
-@rule(aten.matmul.default, aten.mm.default, aten.bmm.default)
+@operators(aten.matmul.default, aten.mm.default, aten.bmm.default, lossless="product")
 def matmul(ties: Ties, call: OperatorCall) -> Value:
     """By a stored matrix it is a linear layer; otherwise an einsum of two values."""
     a, b = call.args[:2]
@@ -30,7 +32,7 @@ def matmul(ties: Ties, call: OperatorCall) -> Value:
     return contract(ties, call, (a, b), *_letters(len(a.shape), len(b.shape)))
 
 
-@rule(aten.baddbmm.default)
+@operators(aten.baddbmm.default)
 def baddbmm(ties: Ties, call: OperatorCall) -> Value:
     """A batched product, then an addition that broadcasts."""
     bias, a, b = call.args[:3]
@@ -38,7 +40,7 @@ def baddbmm(ties: Ties, call: OperatorCall) -> Value:
     return combine(ties, tuple(call.shape), [bias, out], call.where)
 
 
-@rule(aten.einsum.default)
+@operators(aten.einsum.default)
 def einsum(ties: Ties, call: OperatorCall) -> Any:
     """Any equation without a repeated letter in one operand; an ellipsis stands for its dimensions."""
     operands = call.args[1]

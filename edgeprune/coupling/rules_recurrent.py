@@ -15,7 +15,8 @@ from typing import Any
 import torch
 
 from edgeprune.coupling.labels import Value, along
-from edgeprune.coupling.rules import OperatorCall, rule, unknown
+from edgeprune.coupling.opspec import OperatorCall, operators
+from edgeprune.coupling.rules import unknown
 from edgeprune.coupling.ties import LayerAtoms, Ties
 
 aten = torch.ops.aten
@@ -26,7 +27,7 @@ GATES = {
 }  # fmt: skip
 
 
-@rule(aten.lstm.input, aten.gru.input, aten.rnn_tanh.input, aten.rnn_relu.input)
+@operators(aten.lstm.input, aten.gru.input, aten.rnn_tanh.input, aten.rnn_relu.input)
 def recurrent(ties: Ties, call: OperatorCall) -> Any:
     """Every layer and direction is a cell; all lose the same units, and the states follow."""
     x, states, weights, biased, layers = call.args[:5]
@@ -66,7 +67,7 @@ def recurrent(ties: Ties, call: OperatorCall) -> Any:
     ]
 
 
-@rule(
+@operators(
     aten.lstm_cell.default, aten.gru_cell.default, aten.rnn_tanh_cell.default, aten.rnn_relu_cell.default
 )  # fmt: skip
 def cell(ties: Ties, call: OperatorCall) -> Any:

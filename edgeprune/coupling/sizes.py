@@ -94,3 +94,8 @@ def replaced(args: Sequence[Any], index: int, value: Any) -> tuple[Any, ...]:
     out = list(args)
     out[index] = value
     return tuple(out)
+
+
+def groups_left(mask: BoolArray | None, groups: int) -> int:
+    """How many of equal groups of channels keep any; the mask says which channels stay."""
+    return groups if mask is None else int(mask.reshape(groups, -1).any(1).sum())

@@ -44,7 +44,7 @@ max_pool2d max_pool2d_with_indices max_pool3d max_pool3d_with_indices maximum me
 minimum mish mm moveaxis movedim mul multiply mv nan_to_num nanmean nansum narrow native_dropout
 native_batch_norm native_group_norm native_layer_norm ne neg negative new_empty new_empty_strided new_full
 new_ones new_zeros nonzero nonzero_numpy norm not_equal numpy_T one_hot ones ones_like outer pad permute
-pixel_shuffle pixel_unshuffle polar positive pow prelu prod rad2deg rand rand_like randint randn randn_like
+pixel_shuffle pixel_unshuffle polar positive pow prelu prod rad2deg rand rand_like randint randint_like randn randn_like
 randperm ravel real reciprocal reflection_pad1d reflection_pad2d reflection_pad3d relu relu6 remainder
 renorm repeat repeat_interleave replication_pad1d replication_pad2d replication_pad3d reshape reshape_as
 resolve_conj resolve_neg rms_norm rnn_relu rnn_relu_cell rnn_tanh rnn_tanh_cell roll rot90 round rrelu rsqrt

@@ -20,32 +20,21 @@ from typing import Any
 import torch
 from torch import fx
 
-from edgeprune.coupling.couple import ELEMENTWISE
-from edgeprune.coupling.movement import CYCLIC, MOVEMENT
+from edgeprune.coupling.operators import spec_of
+from edgeprune.coupling.opspec import naming
 from edgeprune.graph.module import attribute, concrete
 
 aten = torch.ops.aten
 Marks = dict[str, Any]  # node name -> bool tensor of the value's shape, or a list of them
 
-CONVOLUTIONS = {
-    aten.conv1d.default, aten.conv2d.default, aten.conv3d.default,
-    aten.conv1d.padding, aten.conv2d.padding, aten.conv3d.padding,
-}  # fmt: skip
-TRANSPOSED = {aten.conv_transpose1d.default, aten.conv_transpose2d.input, aten.conv_transpose3d.input}
-PRODUCTS = {aten.linear.default, aten.mm.default, aten.bmm.default, aten.matmul.default}
-POOLS = {
-    aten.max_pool1d.default, aten.max_pool2d.default, aten.max_pool3d.default,
-    aten.avg_pool1d.default, aten.avg_pool2d.default, aten.avg_pool3d.default,
-    aten.adaptive_avg_pool1d.default, aten.adaptive_avg_pool2d.default, aten.adaptive_avg_pool3d.default,
-    aten._adaptive_avg_pool2d.default, aten._adaptive_avg_pool3d.default, aten.adaptive_max_pool1d.default,
-    aten.adaptive_max_pool2d.default, aten.max_pool2d_with_indices.default,
-}  # fmt: skip
-REDUCTIONS = {
-    aten.mean.dim, aten.sum.dim_IntList, aten.amax.default, aten.amin.default, aten.var.correction,
-    aten.std.correction, aten.logsumexp.default,
-}  # fmt: skip
-ALONG = {aten.softmax.int, aten.log_softmax.int, aten._softmax.default, aten._log_softmax.default}
-JOINS = {aten.cat.default, aten.stack.default}
+
+BIASLESS = {aten.mm.default, aten.bmm.default, aten.matmul.default}
+
+
+def lossless_kind(node: fx.Node) -> str | None:
+    """Which analysis covers a node's operator, from the operator table."""
+    spec = spec_of(node.target)
+    return spec.lossless if spec is not None else None
 
 
 @dataclass(frozen=True)
@@ -98,59 +87,35 @@ def spread(node: fx.Node, marks: Mapping[str, Any], facts: Facts) -> Any:
     reached = [n for n in node.all_input_nodes if _any(marks[n.name])]
     if not reached:
         return _like(value, False)
-    rule = _rule(node.target)
-    if rule is not None:
+    spec = spec_of(node.target)
+    follow = FOLLOW.get(str(spec.lossless)) if spec is not None else None
+    if follow is None:
+        return _like(value, True)
+    with naming(node, "analysis of what depends on it"):
         try:
-            return rule(node, marks, facts, reached)
+            return follow(node, marks, facts, reached)
         except (RuntimeError, TypeError, IndexError):
             # The operator does not take a float indicator in this place: say nothing finer.
             return _like(value, True)
-    return _like(value, True)
-
-
-def _rule(target: Any) -> Callable[..., Any] | None:
-    if target in (aten.mul.Tensor, aten.mul.Scalar):
-        return _multiply
-    if target in CONVOLUTIONS or target in TRANSPOSED or target in PRODUCTS:
-        return _product
-    if target is aten.addmm.default:
-        return _addmm
-    if target in JOINS:
-        return _join
-    if target in MOVEMENT or target in CYCLIC:
-        return _move
-    if target in POOLS:
-        return _pool
-    if target in REDUCTIONS:
-        return _reduce
-    if target in ALONG:
-        return _along
-    if target in (aten.constant_pad_nd.default, aten.pad.default):
-        return _pad
-    if target is aten.batch_norm.default:
-        return _batch_norm
-    if target is aten.layer_norm.default:
-        return _layer_norm
-    if target is aten.scaled_dot_product_attention.default:
-        return _attention
-    if str(target).startswith("aten.upsample"):
-        return _resample
-    if target is aten.glu.default:
-        return _gated
-    if (
-        target in ELEMENTWISE
-        or target is aten.prelu.default
-        or torch.Tag.pointwise in getattr(target, "tags", ())
-    ):
-        return _elementwise
-    return None
 
 
 def _elementwise(node: fx.Node, marks: Mapping[str, Any], facts: Facts, reached: list[fx.Node]) -> Any:
+    if node.target in (aten.mul.Tensor, aten.mul.Scalar):
+        return _multiply(node, marks, facts, reached)
     out = _like(facts.values[node.name], False)
     for source in reached:
         out = out | marks[source.name]
     return out
+
+
+def _cast(node: fx.Node, marks: Mapping[str, Any], facts: Facts, reached: list[fx.Node]) -> Any:
+    """Only the type of a second operand matters."""
+    return marks[node.args[0].name]
+
+
+def _constant(node: fx.Node, marks: Mapping[str, Any], facts: Facts, reached: list[fx.Node]) -> Any:
+    """Of an operand only shape and type matter."""
+    return _like(facts.values[node.name], False)
 
 
 def _multiply(node: fx.Node, marks: Mapping[str, Any], facts: Facts, reached: list[fx.Node]) -> Any:
@@ -167,7 +132,7 @@ def _multiply(node: fx.Node, marks: Mapping[str, Any], facts: Facts, reached: li
 def _product(node: fx.Node, marks: Mapping[str, Any], facts: Facts, reached: list[fx.Node]) -> Any:
     """Sums of products: a term counts when one factor is marked and the other can be non-zero."""
     a, b = node.args[:2]
-    bias = _at(node, 2, "bias") if node.target not in PRODUCTS - {aten.linear.default} else None
+    bias = _at(node, 2, "bias") if node.target not in BIASLESS else None
     if isinstance(bias, fx.Node) and bias in reached:
         return _like(facts.values[node.name], True)
     out = _like(facts.values[node.name], False)
@@ -182,7 +147,7 @@ def _product(node: fx.Node, marks: Mapping[str, Any], facts: Facts, reached: lis
                 continue
             args, kwargs = _resolved(node, facts)
             args[0], args[1] = left.float(), right.float()
-            if len(args) > 2 and node.target not in PRODUCTS - {aten.linear.default}:
+            if len(args) > 2 and node.target not in BIASLESS:
                 args[2] = None
             kwargs.pop("bias", None)
             # Sums of ones; half a one is far above any rounding of a fast convolution.
@@ -199,9 +164,11 @@ def _by_channel(
     """
     if node.target is aten.linear.default:
         dim, weight = left.dim() - 1, right
-    elif node.target in CONVOLUTIONS and left.dim() == right.dim() and left.shape[1] == right.shape[1]:
+    elif (
+        lossless_kind(node) == "convolution" and left.dim() == right.dim() and left.shape[1] == right.shape[1]
+    ):
         dim, weight = 1, right.flatten(2).any(2)
-    elif node.target in TRANSPOSED and left.dim() == right.dim() and out.shape[1] == right.shape[1]:
+    elif lossless_kind(node) == "transposed" and left.dim() == right.dim() and out.shape[1] == right.shape[1]:
         dim, weight = 1, right.flatten(2).any(2).T
     else:
         return None
@@ -336,3 +303,27 @@ def _like(value: Any, mark: bool) -> Any:
     if isinstance(value, list | tuple):
         return [_like(v, mark) for v in value]
     return torch.full(value.shape, mark) if isinstance(value, torch.Tensor) else None
+
+
+# How marks pass through an operator, by what its entry in the operator table says (`OpSpec.lossless`).
+FOLLOW: dict[str, Callable[..., Any]] = {
+    "elementwise": _elementwise,
+    "prelu": _elementwise,
+    "convolution": _product,
+    "transposed": _product,
+    "product": _product,
+    "addmm": _addmm,
+    "join": _join,
+    "move": _move,
+    "pool": _pool,
+    "reduce": _reduce,
+    "along": _along,
+    "pad": _pad,
+    "batch norm": _batch_norm,
+    "layer norm": _layer_norm,
+    "attention": _attention,
+    "resample": _resample,
+    "glu": _gated,
+    "cast": _cast,
+    "constant": _constant,
+}

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 
 from edgeprune.coupling.components import BoolArray, Couplings
-from edgeprune.simplify.flow import CONVOLUTIONS, TRANSPOSED, Facts
+from edgeprune.simplify.flow import Facts, lossless_kind
 from edgeprune.simplify.state import LosslessState, Reader, add_bias, silence
 
 EVEN = 1e-12  # relative spread over positions that float64 sums of equal terms may show
@@ -107,7 +107,7 @@ def contributions(
     # An unused input may vary, or be anything: it contributes nothing.
     dead = (weight == 0).reshape(len(at), -1).all(1)
     node = state.nodes[reader.layer.node]
-    if node.target in CONVOLUTIONS or node.target in TRANSPOSED:
+    if lossless_kind(node) in ("convolution", "transposed"):
         even, sums = _convolved(node, value, weight)
     else:
         positions = value.reshape(len(at), -1)
@@ -135,7 +135,7 @@ def _convolved(node: Any, value: torch.Tensor, weight: torch.Tensor) -> tuple[to
         n = len(x)
         # A channel that is constant is so in every sample; the first stands for all.
         same = (x == x[:, :1]).reshape(n, -1).all(1)
-        kernel = w if node.target in TRANSPOSED else w.reshape(n * w.shape[1], 1, *w.shape[2:])
+        kernel = w if lossless_kind(node) == "transposed" else w.reshape(n * w.shape[1], 1, *w.shape[2:])
         given = [*args[:4], n, *args[5:]] if len(args) > 4 else args
         named = kwargs if len(args) > 4 else {**kwargs, "groups": n}
         out = node.target(x[:, 0].unsqueeze(0), kernel, *given, **named)

@@ -19,9 +19,8 @@ from typing import Any
 import torch
 from torch import fx
 
-from edgeprune.coupling.couple import ELEMENTWISE
-from edgeprune.coupling.movement import CYCLIC, MOVEMENT
-from edgeprune.simplify.flow import ALONG, CONVOLUTIONS, JOINS, POOLS, TRANSPOSED, Facts
+from edgeprune.coupling.opspec import naming
+from edgeprune.simplify.flow import Facts, lossless_kind
 
 aten = torch.ops.aten
 K1, K2 = -7046029254386353131, -4658895280553007687  # odd 64-bit multipliers of splitmix64
@@ -37,10 +36,11 @@ def label(graph: fx.GraphModule, facts: Facts) -> Labels:
         value = facts.values[node.name]
         made: Any = None
         if node.op == "call_function":
-            try:
-                made = _apply(node, labels, facts)
-            except (RuntimeError, TypeError, IndexError):
-                made = None  # an operator that does not run on integers, or in an unusual form
+            with naming(node, "numbering of equal values"):
+                try:
+                    made = _apply(node, labels, facts)
+                except (RuntimeError, TypeError, IndexError):
+                    made = None  # an operator that does not run on integers, or in an unusual form
         labels[node.name] = _settle(made, value, facts.depends[node.name], node.name)
     return labels
 
@@ -104,44 +104,43 @@ def _apply(node: fx.Node, labels: Labels, facts: Facts) -> Any:
     if target is operator.getitem:
         source = labels[node.args[0].name]
         return source[node.args[1]] if isinstance(source, list) else None
-    if target in MOVEMENT or target in CYCLIC or target in JOINS:
+    kind = lossless_kind(node)
+    if kind in ("move", "join"):
         return _move(node, labels, facts)
-    if target in CONVOLUTIONS or target in TRANSPOSED:
+    if kind in ("convolution", "transposed"):
         return _convolution(node, labels, facts)
     if target is aten.linear.default:
         bias = node.args[2] if len(node.args) > 2 else node.kwargs.get("bias")
         return _linear(labels, node.args[0], node.args[1], bias, 1)
     if target is aten.addmm.default and not node.kwargs:
         return _linear(labels, node.args[1], node.args[2], node.args[0], 0)
-    if target is aten.batch_norm.default:
+    if kind == "batch norm":
         x, *scales = node.args[:5]
         out = labels[x.name]
         for scale in scales:
             part = torch.zeros(1, dtype=torch.int64) if scale is None else labels[scale.name]
             out = mix(out, part.reshape([1, -1] + [1] * (out.dim() - 2)))
         return mix(out, text(node.args[7]))
-    if target in POOLS:
+    if kind == "pool":
         out = _over_positions(node, labels[node.args[0].name], _rank(node.args[1]), facts)
         return [mix(out, i) for i in range(2)] if isinstance(facts.values[node.name], tuple) else out
     if target is aten.mean.dim or target is aten.sum.dim_IntList:
         dims = node.args[1]
         whole = sequence_hash(labels[node.args[0].name], (dims,) if isinstance(dims, int) else tuple(dims))
         return mix(whole, text(str(target))).reshape(facts.values[node.name].shape)
-    if target in ALONG:
+    if kind == "along":
         source = labels[node.args[0].name]
         whole = sequence_hash(source, (node.args[1],)).unsqueeze(node.args[1])
         return mix(mix(source, whole), text(str(target)))
-    if str(target).startswith("aten.upsample"):
+    if kind == "resample":
         source = labels[node.args[0].name]
         return _over_positions(node, source, source.dim() - 2, facts)
-    if target is aten.glu.default:
+    if kind == "glu":
         halves = labels[node.args[0].name].chunk(2, node.args[1] if len(node.args) > 1 else -1)
         return mix(mix(halves[0], halves[1]), text("glu"))
-    if (
-        target in ELEMENTWISE
-        or target is aten.prelu.default
-        or torch.Tag.pointwise in getattr(target, "tags", ())
-    ):
+    if kind == "cast":
+        return mix(labels[node.args[0].name], text(str(facts.values[node.name].dtype)))
+    if kind in ("elementwise", "prelu"):
         return _elementwise(node, labels, facts)
     return None
 
@@ -160,7 +159,7 @@ def _move(node: fx.Node, labels: Labels, facts: Facts) -> Any:
 
 
 def _elementwise(node: fx.Node, labels: Labels, facts: Facts) -> Any:
-    if node.target is aten.prelu.default:
+    if lossless_kind(node) == "prelu":
         x, slope = (labels[n.name] for n in node.args)
         return mix(mix(x, slope.reshape([1, -1] + [1] * (x.dim() - 2))), text("prelu"))
     out = torch.tensor(text(str(node.target)))
@@ -181,7 +180,7 @@ def _convolution(node: fx.Node, labels: Labels, facts: Facts) -> Any:
     groups = node.args[6] if len(node.args) > 6 else node.kwargs.get("groups", 1)
     if x.dim() != w.dim():
         return None
-    if node.target in TRANSPOSED:  # weight (I, O/groups, ...): bring the outputs to the front
+    if lossless_kind(node) == "transposed":  # weight (I, O/groups, ...): bring the outputs to the front
         w = w.reshape(groups, -1, *w.shape[1:]).transpose(1, 2).reshape(shape[1], -1)
     rows = sequence_hash(w.reshape(shape[1], -1), (1,))
     if bias is not None:

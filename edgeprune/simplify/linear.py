@@ -22,28 +22,14 @@ import torch
 from torch import fx
 
 from edgeprune.coupling.components import BoolArray, Layer
-from edgeprune.simplify.flow import CONVOLUTIONS, PRODUCTS, Facts
+from edgeprune.coupling.operators import spec_of
+from edgeprune.simplify.flow import Facts, lossless_kind
 from edgeprune.simplify.state import LosslessState, within
 from edgeprune.simplify.twins import Merge
 
 aten = torch.ops.aten
 Matrix = npt.NDArray[np.float64]
 
-LINEAR = {
-    aten.view.default, aten.reshape.default, aten._unsafe_view.default, aten.flatten.using_ints,
-    aten.permute.default, aten.transpose.int, aten.unsqueeze.default, aten.squeeze.dim, aten.squeeze.dims,
-    aten.avg_pool1d.default, aten.avg_pool2d.default, aten.avg_pool3d.default,
-    aten.adaptive_avg_pool1d.default, aten.adaptive_avg_pool2d.default, aten.adaptive_avg_pool3d.default,
-    aten._adaptive_avg_pool2d.default, aten._adaptive_avg_pool3d.default,
-    aten.mean.dim, aten.sum.dim_IntList, aten.dropout.default, aten.alias.default, aten.contiguous.default,
-    aten.clone.default, aten.neg.default,
-}  # fmt: skip
-HOMOGENEOUS = {
-    aten.relu.default, aten.leaky_relu.default, aten.abs.default,
-    aten.max_pool1d.default, aten.max_pool2d.default, aten.max_pool3d.default,
-    aten.adaptive_max_pool1d.default, aten.adaptive_max_pool2d.default,
-}  # fmt: skip
-PRODUCERS = (CONVOLUTIONS | {aten.linear.default, aten.addmm.default}) - (PRODUCTS - {aten.linear.default})
 LARGEST = 1e3  # a combination with larger factors would cost more precision than it saves
 
 
@@ -88,18 +74,24 @@ def _chain(state: LosslessState, source: str, producers: dict[str, Layer]) -> Ch
     homogeneous = False
     while True:
         layer = producers.get(node.name)
-        if layer is not None and node.target in PRODUCERS and layer.weight and layer.groups == 1:
+        if layer is not None and _produces(node) and layer.weight and layer.groups == 1:
             named = layer.bias is not None or _bias(node) is None
             return Chain(layer, tuple(reversed(norms)), homogeneous) if named else None
         if node.op != "call_function" or not node.args or not isinstance(node.args[0], fx.Node):
             return None
         if node.target is aten.batch_norm.default:
             norms.append(node)
-        elif norms or node.target not in LINEAR | HOMOGENEOUS:
-            # A norm must stand right behind the producer, where its channels are the rows.
-            return None
-        homogeneous |= node.target in HOMOGENEOUS
+        else:
+            spec = spec_of(node.target)
+            if norms or spec is None or spec.algebra is None:
+                # A norm must stand right behind the producer, where its channels are the rows.
+                return None
+            homogeneous |= spec.algebra == "homogeneous"
         node = node.args[0]
+
+
+def _produces(node: fx.Node) -> bool:
+    return node.target in (aten.linear.default, aten.addmm.default) or lossless_kind(node) == "convolution"
 
 
 def _bias(node: fx.Node) -> Any:

@@ -20,10 +20,14 @@ from torch import fx
 from edgeprune.coupling.components import BoolArray, Couplings, IntArray, Layer
 from edgeprune.graph.module import attribute, set_attribute, source_line
 from edgeprune.graph.trace import Trace
-from edgeprune.simplify.flow import CONVOLUTIONS, PRODUCTS, TRANSPOSED
+from edgeprune.simplify.flow import lossless_kind
 
 aten = torch.ops.aten
-READERS = CONVOLUTIONS | TRANSPOSED | (PRODUCTS - {aten.bmm.default}) | {aten.addmm.default}
+EDITABLE = ("convolution", "transposed", "product", "addmm")  # layers whose weight a lossless step may change
+
+
+def _editable(node: fx.Node) -> bool:
+    return lossless_kind(node) in EDITABLE and node.target is not aten.bmm.default
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,7 @@ class LosslessState:
     def _obstacle(self, layer: Layer, units: IntArray) -> str | None:
         node = self.nodes[layer.node]
         where = f"{str(node.target).removesuffix('.default')} at {source_line(node)}"
-        if layer.weight is None or node.target not in READERS:
+        if layer.weight is None or not _editable(node):
             return f"{where} reads it through a computed weight"
         if any(k in node.kwargs for k in ("alpha", "beta")):
             return f"{where} scales its product"
@@ -245,5 +249,5 @@ def _reads(other: Layer, weight: str, layer: Layer, state: LosslessState) -> boo
         other.weight is not None
         and state.couplings.aliases[other.weight] == weight
         and (other.in_dim, other.groups) == (layer.in_dim, layer.groups)
-        and state.nodes[other.node].target in READERS
+        and _editable(state.nodes[other.node])
     )

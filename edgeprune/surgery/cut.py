@@ -14,9 +14,8 @@ from typing import Any
 import torch
 from torch import fx
 
-from edgeprune.coupling import rewrite_more  # noqa: F401  # registers its rewriters
 from edgeprune.coupling.components import BoolArray, Couplings
-from edgeprune.coupling.replay import REPLAYED, commutes
+from edgeprune.coupling.replay import commutes, is_replayed
 from edgeprune.coupling.rewrite import rewrite
 from edgeprune.coupling.sizes import Sizes, compact
 from edgeprune.errors import TraceError
@@ -43,7 +42,7 @@ def cut(traced: Trace, couplings: Couplings, removed: BoolArray) -> Trace:
         if node.op != "call_function" or not sizes.changes(original):
             continue
         new = rewrite(original, sizes)
-        if node.target in REPLAYED and not commutes(original, new, sizes, traced.graph):
+        if is_replayed(original) and not commutes(original, new, sizes, traced.graph):
             raise TraceError(f"{node.target} at {source_line(node)} does not commute with this removal")
         twin = {n.name: n for n in node.all_input_nodes}
         node.target = new[0]

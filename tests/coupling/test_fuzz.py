@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 
-import fuzz
 import pytest
 import torch
 from blocks import Draw
@@ -12,6 +11,7 @@ from blocks_spelled import SpelledImage
 from generate import Outcome, check, draw_removal
 from torch import nn
 
+from benchmarks.fuzz import networks as fuzz
 from edgeprune.coupling.analysis import analyse
 from edgeprune.graph.trace import run, trace
 from edgeprune.surgery.cut import cut

@@ -10,9 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeprune.coupling.couple import ELEMENTWISE
-from edgeprune.coupling.movement import CYCLIC, MOVEMENT
-from edgeprune.coupling.rules import RULES
+from edgeprune.coupling.operators import TABLE
 from edgeprune.errors import UnsafeModelError
 from edgeprune.frontend.operators import ATEN_NAMES, SIZE_OPERATORS, is_allowed
 from edgeprune.frontend.program import clean_program
@@ -114,8 +112,7 @@ def test_every_listed_operator_exists():
 
 def test_every_operator_with_a_rule_is_listed():
     """What coupling can remove channels through is not refused when it comes in a file."""
-    known = {*RULES, *MOVEMENT, *CYCLIC, *ELEMENTWISE}
-    assert [str(t) for t in known if not is_allowed(f"torch.ops.{t}")] == []
+    assert [str(t) for t in TABLE if not is_allowed(f"torch.ops.{t}")] == []
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from nets import quick_trace, settle
 from torch import nn
 
 from edgeprune.coupling.analysis import analyse
-from edgeprune.coupling.ties import Choice
+from edgeprune.coupling.components import FactorChoice
 from edgeprune.errors import EdgepruneError
 from edgeprune.graph.trace import run, trace
 from edgeprune.surgery.cut import cut
@@ -144,7 +144,7 @@ def check(seeds, *, full=False, other=False, draws=1):
         inputs = [network.input() for network in bundle.networks]
         owner = _owners(bundle, inputs, seeds)
         traced = trace(bundle, (inputs,)) if full else quick_trace(bundle, (inputs,))
-        choice = Choice("width", "position") if other else Choice()
+        choice = FactorChoice("width", "position") if other else FactorChoice()
         couplings = analyse(traced, choice=choice)
         plain = run(traced.graph, traced.inputs)
         outcome.operators.update(

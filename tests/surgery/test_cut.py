@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import nets
 import numpy as np
 import pytest
@@ -10,8 +12,10 @@ from generate import draw_removal
 from torch import nn
 from torch.nn import functional as F
 
-from edgeprune.coupling import rules
+from edgeprune.coupling import opspec
 from edgeprune.coupling.analysis import analyse
+from edgeprune.coupling.labels import Value
+from edgeprune.coupling.rules import combine
 from edgeprune.errors import TraceError
 from edgeprune.graph.trace import run, save, trace
 from edgeprune.surgery.cut import cut, retrace
@@ -128,14 +132,14 @@ def test_a_squeeze_leaves_the_last_channel_where_it_is(full):
 def _swaps_branches(ties, call):
     """An add that ties channel i to its mirror image."""
     a, b = call.args[:2]
-    flipped = rules.Value(b.shape, tuple(x.flip(1) for x in b.labels))
-    return rules.combine(ties, tuple(call.shape), [a, flipped], call.where)
+    flipped = Value(b.shape, tuple(x.flip(1) for x in b.labels))
+    return combine(ties, tuple(call.shape), [a, flipped], call.where)
 
 
 @pytest.mark.parametrize(("name", "target", "wrong"), [("residual", aten.add.Tensor, _swaps_branches)])
 def test_the_oracle_catches_a_wrong_rule(name, target, wrong, monkeypatch):
     """The check can fail: a tampered rule gives fitting shapes and wrong values."""
-    monkeypatch.setitem(rules.RULES, target, wrong)
+    monkeypatch.setitem(opspec.TABLE, target, opspec.OpSpec(wrong))
     traced, couplings = prepared(name)
     removed = np.zeros(couplings.count, bool)
     removed[couplings.channel_maps[couplings.tensors["stem.weight"][0]][0]] = True
@@ -146,14 +150,16 @@ def test_the_oracle_catches_a_wrong_rule(name, target, wrong, monkeypatch):
 
 def test_a_forgotten_operand_is_caught(monkeypatch):
     """An attention mask that its rule leaves out keeps its full size: the certificate refuses."""
-    original = rules.RULES[aten.scaled_dot_product_attention.default]
+    known = opspec.TABLE[aten.scaled_dot_product_attention.default]
 
     def forgetful(ties, call):
-        return original(
-            ties, rules.OperatorCall(call.node, call.args[:3], {}, call.shape, call.where, call.batch)
+        return known.rule(
+            ties, opspec.OperatorCall(call.node, call.args[:3], {}, call.shape, call.where, call.batch)
         )
 
-    monkeypatch.setitem(rules.RULES, aten.scaled_dot_product_attention.default, forgetful)
+    monkeypatch.setitem(
+        opspec.TABLE, aten.scaled_dot_product_attention.default, replace(known, rule=forgetful)
+    )
     traced, couplings = prepared("attention_masked")
     head = couplings.channel_maps[couplings.tensors["q.weight"][0]][0]
     removed = np.zeros(couplings.count, bool)
@@ -164,10 +170,9 @@ def test_a_forgotten_operand_is_caught(monkeypatch):
 
 def test_a_movement_that_does_not_commute_is_found_by_replay(monkeypatch):
     """With the rule for rolls taken away, the map of labels looks right and replay still refuses it."""
-    from edgeprune.coupling import couple, movement
-
-    monkeypatch.setattr(couple, "CYCLIC", set())
-    monkeypatch.setattr(couple, "MOVEMENT", movement.MOVEMENT | {aten.roll.default})
+    observed = opspec.TABLE[aten.flip.default].rule
+    known = opspec.TABLE[aten.roll.default]
+    monkeypatch.setitem(opspec.TABLE, aten.roll.default, replace(known, rule=observed))
     _, couplings = prepared("roll")
     assert (couplings.channel_maps[couplings.tensors["a.weight"][0]] == -1).all()
     assert any("does not commute with removal" in p.reason for p in couplings.pins)
