@@ -22,7 +22,8 @@ from edgeprune.calibration.capture import mixing_layers
 from edgeprune.criteria.base import Context, Scores, broadcast, complete, measured, rank_in_groups
 from edgeprune.errors import CriterionError
 from edgeprune.graph.execution import tensors
-from edgeprune.graph.trace import pytree, run
+from edgeprune.graph.executor import Before, operand_index, outputs
+from edgeprune.graph.trace import run
 
 STEPS, BATCH, RATE = 64, 64, 0.05
 GAMMA = 0.02  # nats of cross-entropy per nat let through a component, over the components of a layer
@@ -58,9 +59,9 @@ def vib(context: Context) -> Scores:
         noise = torch.randn(len(at), couplings.count, generator=generator)
         gates = mean + noise * (0.5 * spread).exp()
         inputs = tensors(dataset.batch(indices[at]))
-        out = _Gated(graph, context, gates).run(*inputs, enable_io_processing=False)
+        out = outputs(graph, inputs, before=_gate(context, gates))[0]
         known = None if statistics.labels is None else statistics.labels[at]
-        loss = _task(pytree.tree_flatten(out)[0][0], known, len(at), partial(run, graph, inputs))
+        loss = _task(out, known, len(at), partial(run, graph, inputs))
         loss = loss + (share * _nats(mean, spread)).sum()
         optimizer.zero_grad()
         loss.backward()
@@ -91,28 +92,28 @@ def _task(
     return 0.5 * (out - plain()[0].detach()).square().sum() / samples
 
 
-class _Gated(fx.Interpreter):  # type: ignore[misc]  # torch is untyped here
-    """Runs the graph with every mixing layer's free inputs multiplied by their gates, one per sample."""
+def _gate(context: Context, gates: torch.Tensor) -> Before:
+    """A hook that multiplies every mixing layer's free inputs by their gates, shape (samples, count)."""
+    assert context.statistics is not None
+    couplings, statistics = context.couplings, context.statistics
+    layers = {layer.node: layer for layer in mixing_layers(couplings)}
 
-    def __init__(self, graph: fx.GraphModule, context: Context, gates: torch.Tensor) -> None:
-        super().__init__(graph, garbage_collect_values=True)
-        self.layers = {layer.node: layer for layer in mixing_layers(context.couplings)}
-        self.channel_maps = context.couplings.channel_maps
-        assert context.statistics is not None
-        self.axes = {node: found.samples for node, found in context.statistics.layers.items()}
-        self.gates = gates
+    def multiply(
+        node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        layer = layers.get(node.name)
+        if layer is None:
+            return args, kwargs
+        components = couplings.channel_maps[layer.inputs]
+        axis = statistics.layers[layer.node].samples
+        if axis is None or not (components >= 0).any():
+            return args, kwargs
+        at = operand_index(node, layer.source)
+        x = args[at]
+        gate = torch.ones(len(gates), len(components), dtype=x.dtype)
+        free = torch.from_numpy(np.flatnonzero(components >= 0))
+        chosen = gates[:, torch.from_numpy(components[components >= 0]).long()].to(x.dtype)
+        gated = x * axis.spread(gate.index_copy(1, free, chosen), x, layer.channel_dim)
+        return (*args[:at], gated, *args[at + 1 :]), kwargs
 
-    def run_node(self, n: fx.Node) -> Any:
-        layer = self.layers.get(n.name)
-        vector = self.channel_maps[layer.inputs] if layer else np.zeros(0)
-        if layer is None or not (vector >= 0).any():
-            return super().run_node(n)
-        args, kwargs = self.fetch_args_kwargs_from_env(n)
-        at = next(i for i, a in enumerate(n.args) if isinstance(a, fx.Node) and a.name == layer.source)
-        x, axis = args[at], self.axes[layer.node]
-        if axis is not None:
-            gate = torch.ones(len(self.gates), len(vector), dtype=x.dtype)
-            free = torch.from_numpy(np.flatnonzero(vector >= 0))
-            chosen = self.gates[:, torch.from_numpy(vector[vector >= 0]).long()].to(x.dtype)
-            x = x * axis.spread(gate.index_copy(1, free, chosen), x, layer.channel_dim)
-        return n.target(*(x if i == at else a for i, a in enumerate(args)), **kwargs)
+    return multiply

@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from torch import fx
 
+from edgeprune.graph.executor import outputs
 from edgeprune.graph.module import attribute
 
 aten = torch.ops.aten
-pytree = torch.utils._pytree
 FOLD_LIMIT = 1 << 24  # elements; a larger constant bloats the file more than it saves time
 # Composite operators whose schema names no alias and whose result is always a new tensor.
 # Any other composite one may give its operand back (dropout in evaluation does).
@@ -230,10 +230,9 @@ def _outputs(graph: fx.GraphModule, inputs: tuple[torch.Tensor, ...]) -> list[to
     ]
     try:
         with torch.no_grad():
-            out = fx.Interpreter(graph, garbage_collect_values=True).run(*given, enable_io_processing=False)
+            return list(outputs(graph, given))
     except (RuntimeError, ValueError, TypeError, IndexError):
         return None
-    return [x for x in pytree.tree_leaves(out) if isinstance(x, torch.Tensor)]
 
 
 def _free(val: Any) -> bool:

@@ -22,7 +22,8 @@ from torch import fx
 
 from edgeprune.coupling.operators import spec_of
 from edgeprune.coupling.opspec import naming
-from edgeprune.graph.module import attribute, concrete
+from edgeprune.graph.executor import evaluate
+from edgeprune.graph.module import concrete
 
 aten = torch.ops.aten
 Marks = dict[str, Any]  # node name -> bool tensor of the value's shape, or a list of them
@@ -59,11 +60,8 @@ def observe(graph: fx.GraphModule, inputs: Sequence[torch.Tensor]) -> Facts:
                 continue
             if node.op == "placeholder":
                 value = next(given)
-            elif node.op == "get_attr":
-                value = attribute(graph, str(node.target))
             else:
-                args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: facts.values[n.name])
-                value = node.target(*args, **kwargs)
+                value = evaluate(graph, node, lambda n: facts.values[n.name])
             facts.values[node.name] = value
             if node.op == "placeholder":
                 facts.depends[node.name] = _like(value, True)

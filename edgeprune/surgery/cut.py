@@ -15,10 +15,12 @@ import torch
 from torch import fx
 
 from edgeprune.coupling.components import BoolArray, Couplings
+from edgeprune.coupling.opspec import operator_name
 from edgeprune.coupling.replay import commutes, is_replayed
 from edgeprune.coupling.rewrite import rewrite
 from edgeprune.coupling.sizes import Sizes, compact
 from edgeprune.errors import TraceError
+from edgeprune.graph.executor import execute
 from edgeprune.graph.module import source_line, state_tensors
 from edgeprune.graph.trace import Trace, reexport, trace
 
@@ -77,18 +79,19 @@ def _sliced_state(graph: fx.GraphModule, sizes: Sizes) -> dict[int, Any]:
 
 
 def _check_shapes(graph: fx.GraphModule, traced: Trace, sizes: Sizes, originals: dict[str, fx.Node]) -> None:
-    class Checker(fx.Interpreter):  # type: ignore[misc]  # torch is untyped here
-        def run_node(self, n: fx.Node) -> Any:
-            out = super().run_node(n)
-            if n.name in originals and isinstance(out, torch.Tensor):
-                expected = sizes.shape(originals[n.name])
-                if tuple(out.shape) != expected:
-                    raise TraceError(f"{n.target} gave shape {tuple(out.shape)}, predicted {expected}")
-            return out
+    def compare(node: fx.Node, value: Any) -> Any:
+        if node.name in originals and isinstance(value, torch.Tensor):
+            predicted = sizes.shape(originals[node.name])
+            if tuple(value.shape) != predicted:
+                raise TraceError(
+                    f"{operator_name(node)} at {source_line(node)} gave shape {tuple(value.shape)},"
+                    f" predicted {predicted}"
+                )
+        return value
 
     with torch.no_grad():
         try:
-            Checker(graph).run(*traced.inputs, enable_io_processing=False)
+            execute(graph, traced.inputs, after=compare)
         except TraceError:
             raise
         except Exception as error:

@@ -16,6 +16,7 @@ from torch import fx
 
 from edgeprune.coupling.components import BoolArray, Couplings
 from edgeprune.coupling.sizes import Sizes
+from edgeprune.graph.executor import outputs
 from edgeprune.graph.module import state_tensors
 from edgeprune.graph.trace import Trace
 
@@ -44,20 +45,13 @@ def masked(
     """Run the full-size graph with every value zeroed where it is removed; gives its flat outputs."""
     sizes = Sizes(couplings, removed)
 
-    class Silencer(fx.Interpreter):  # type: ignore[misc]  # torch is untyped here
-        def run_node(self, n: fx.Node) -> Any:
-            out = super().run_node(n)
-            if isinstance(out, torch.Tensor):
-                return _silence(out, sizes, n, 0)
-            if isinstance(out, list | tuple):
-                return [_silence(o, sizes, n, i) for i, o in enumerate(out)]
-            return out
+    def silence(node: fx.Node, value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return [_silence(v, sizes, node, i) for i, v in enumerate(value)]
+        return _silence(value, sizes, node, 0)
 
     with torch.no_grad():
-        out = Silencer(traced.graph, garbage_collect_values=True).run(
-            *(traced.inputs if inputs is None else inputs), enable_io_processing=False
-        )
-    return tuple(x for x in torch.utils._pytree.tree_flatten(out)[0] if isinstance(x, torch.Tensor))
+        return outputs(traced.graph, traced.inputs if inputs is None else inputs, after=silence)
 
 
 def _silence(value: Any, sizes: Sizes, node: fx.Node, output: int) -> Any:
