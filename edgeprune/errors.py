@@ -13,9 +13,13 @@ class EdgepruneError(Exception):
     exit_code = 1
 
     def __init__(self, message: str, *, tip: str = "") -> None:
-        self.message = " ".join(message.split())
-        self.tip = " ".join(tip.split())
+        self.message, self.tip = _one_line(message), _one_line(tip)
         super().__init__(f"{self.message}; {self.tip}" if self.tip else self.message)
+
+
+def _one_line(text: str) -> str:
+    """Printable on any terminal: a file name may hold bytes that are no UTF-8."""
+    return " ".join(text.split()).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 class ModelError(EdgepruneError):

@@ -16,6 +16,7 @@ from tempfile import TemporaryDirectory
 import onnx
 
 from edgeprune.errors import ExportError, OutputError
+from edgeprune.paths import require_replaceable
 from edgeprune.records import OnnxArtifact
 
 DATA_SUFFIX = ".data"
@@ -118,8 +119,7 @@ def workshop(path: Path) -> Iterator[Path]:
     Raises:
         OutputError: the folder of `path` cannot be made or written to.
     """
-    if path.is_dir():
-        raise OutputError(f"cannot write {path}: it is a folder", tip="name a file")
+    require_replaceable(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         folder = TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent, ignore_cleanup_errors=True)
@@ -137,6 +137,8 @@ def move_into_place(source: Path, path: Path) -> None:
     stale = path.with_name(path.name + DATA_SUFFIX)
     try:
         model, *data = file_set(source, load(source, external_data=False))
+        for extra in (*data, path):
+            require_replaceable(path.parent / extra.name)
         for extra in data:
             os.replace(extra, path.parent / extra.name)
         os.replace(model, path)

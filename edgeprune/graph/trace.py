@@ -27,8 +27,10 @@ import torch
 from torch import fx
 
 from edgeprune.errors import TraceError
+from edgeprune.graph.executor import outputs
 from edgeprune.graph.normalise import functional, normalise
 from edgeprune.graph.refusal import explain, first_line, require_known_sizes
+from edgeprune.paths import write_file
 
 pytree = torch.utils._pytree
 HELD = re.compile(r"marked L\['(\w+)'\](\S*)\.size\(\)\[0\] as dynamic but your code specialized it")
@@ -141,8 +143,7 @@ def _input_values(program: torch.export.ExportedProgram) -> list[Any]:
 
 def run(graph: fx.GraphModule, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
     """Run a graph on flat inputs and give its flat tensor outputs."""
-    out = fx.Interpreter(graph, garbage_collect_values=True).run(*inputs, enable_io_processing=False)
-    return tuple(x for x in pytree.tree_flatten(out)[0] if isinstance(x, torch.Tensor))
+    return outputs(graph, inputs)
 
 
 def reexport(
@@ -172,17 +173,13 @@ def save(traced: Trace, path: Path) -> None:
 
     Raises:
         OSError: the file cannot be written; then nothing of it is left.
+        OutputError: something that is no regular file is in the way.
     """
     program = reexport(traced.graph, traced.inputs, traced.dynamic)
     buffer = io.BytesIO()
     with quiet():
         torch.export.save(program, buffer)
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        partial.write_bytes(buffer.getbuffer())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_file(path, buffer.getbuffer())
 
 
 def _by_name(graph: fx.GraphModule, args: Any, kwargs: Any) -> Any:

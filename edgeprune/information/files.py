@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from edgeprune.errors import DataError, OutputError
 from edgeprune.information.validate import shown
+from edgeprune.paths import require_replaceable
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -30,6 +31,7 @@ def write(path: str | os.PathLike[str], kind: str, arrays: Arrays) -> None:
         OutputError: the file cannot be written.
     """
     path = Path(_name_of(path))
+    require_replaceable(path)
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     except OSError as error:

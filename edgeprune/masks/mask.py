@@ -8,6 +8,7 @@ whole. Elsewhere: making masks (sources), what they say about components (eviden
 from __future__ import annotations
 
 import difflib
+import hashlib
 import os
 import zipfile
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ import numpy.typing as npt
 
 from edgeprune.coupling.components import Couplings
 from edgeprune.errors import MaskError, OutputError
+from edgeprune.paths import require_replaceable
 
 BoolArray = npt.NDArray[np.bool_]
 FloatArray = npt.NDArray[np.float64]
@@ -36,6 +38,14 @@ class Mask:
         """Share of the named tensors' weights that stay; 1.0 for an empty mask."""
         total = sum(k.size for k in self.keep.values())
         return sum(int(k.sum()) for k in self.keep.values()) / total if total else 1.0
+
+    def sha256(self) -> str:
+        """Identity of the mask: names, shapes and bits."""
+        digest = hashlib.sha256()
+        for name in sorted(self.keep):
+            keep = self.keep[name]
+            digest.update(f"{name} {keep.shape}".encode() + np.packbits(keep).tobytes())
+        return digest.hexdigest()
 
 
 def read_mask(path: Path) -> Mask:
@@ -66,6 +76,7 @@ def write_mask(mask: Mask, path: Path) -> None:
     Raises:
         OutputError: the file cannot be written.
     """
+    require_replaceable(path)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     arrays: dict[str, Any] = dict(mask.keep)
     try:
@@ -126,6 +137,18 @@ def canonical(mask: Mask, couplings: Couplings) -> dict[str, BoolArray]:
             )
         found[target] = keep
     return found
+
+
+def restrict(mask: Mask, couplings: Couplings, removed: BoolArray) -> Mask:
+    """The mask of what is left when components go, under canonical names."""
+    kept = {}
+    for name, keep in canonical(mask, couplings).items():
+        rows = [
+            np.arange(size) if e is None else np.flatnonzero(couplings.keep_mask(e, removed))
+            for size, e in zip(coupled_shape(couplings, name), couplings.tensors[name], strict=True)
+        ]
+        kept[name] = keep[np.ix_(*rows)]
+    return Mask(kept)
 
 
 def check_mask(mask: Mask, shapes: Mapping[str, tuple[int, ...]]) -> None:

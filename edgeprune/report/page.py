@@ -16,6 +16,7 @@ from tempfile import NamedTemporaryFile
 from typing import Any
 
 from edgeprune.errors import OutputError
+from edgeprune.paths import require_replaceable
 from edgeprune.report import charts, latency, words
 from edgeprune.report.markup import capital, table
 
@@ -28,6 +29,7 @@ def write_html(report: Mapping[str, Any], path: Path) -> None:
     Raises:
         OutputError: the file cannot be written.
     """
+    require_replaceable(path)
     try:
         with NamedTemporaryFile(
             "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
+from edgeprune import store
 from edgeprune.errors import OutputError, RunError
-from edgeprune.store import RunFolder, write_json
+from edgeprune.store import RunFolder, read_record, whole_folder, write_json
 
 
 def test_a_finished_stage_is_found_by_a_second_run(tmp_path):
@@ -76,3 +80,111 @@ def test_json_never_holds_nan(tmp_path):
     write_json(tmp_path / "x.json", {"loss": float("nan"), "list": [float("inf"), 1.0]})
     assert json.loads((tmp_path / "x.json").read_text()) == {"loss": None, "list": [None, 1.0]}
     assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
+
+
+@pytest.mark.parametrize("name", ["run.json", "stages.json"])
+@pytest.mark.parametrize("content", ["[]", "7", "null", '"run"', "[" * 100_000, '{"dense": 3}', "\xff"])
+def test_records_of_another_kind_are_one_line(tmp_path, name, content):
+    """Lists, numbers, deep nesting, undecodable bytes: damaged, with the way out, never a traceback."""
+    RunFolder(tmp_path, {"a": 1})
+    (tmp_path / name).write_bytes(content.encode("latin-1"))
+    with pytest.raises(RunError, match=r"damaged|another request") as caught:
+        RunFolder(tmp_path, {"a": 1})
+    assert "--force" in caught.value.tip
+    assert "\n" not in str(caught.value)
+    RunFolder(tmp_path, {"a": 1}, force=True)
+
+
+def test_a_request_that_is_no_table_is_another_request(tmp_path):
+    """run.json with a list for its request."""
+    RunFolder(tmp_path, {"a": 1})
+    (tmp_path / "run.json").write_text('{"schema": 1, "request": [1]}')
+    with pytest.raises(RunError, match="differs in: a"):
+        RunFolder(tmp_path, {"a": 1})
+
+
+def test_a_deeply_nested_record_is_damaged(tmp_path):
+    """`pick` and `explain` read records of finished runs."""
+    (tmp_path / "report.json").write_text("[" * 100_000)
+    with pytest.raises(RunError, match="nested too deeply"):
+        read_record(tmp_path / "report.json")
+
+
+def test_a_leftover_alone_does_not_make_a_folder_unusable(tmp_path):
+    """A run that was killed while it wrote run.json left nothing else."""
+    (tmp_path / ".run.json.partial").write_text("{")
+    (tmp_path / ".probe").write_text("0")
+    RunFolder(tmp_path, {"a": 1})
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["run.json"]
+
+
+def test_what_killed_runs_left_is_swept_and_nothing_else(tmp_path):
+    """Temporary files and folders of writers that are gone; a user's hidden files stay."""
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    RunFolder(tmp_path, {"a": 1})
+    (tmp_path / "rounds").mkdir()
+    leftovers = [".model.onnx.k3j2_1ab", f".front.{gone.pid}"]
+    for name in leftovers:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "half").write_text("")
+    for name in (".dense.json.partial", "rounds/.1.npz.partial.npz", f".mask.npz.{gone.pid}.partial"):
+        (tmp_path / name).write_text("")
+    stay = [".gitignore", ".git", f".front.{os.getpid()}", ".config.settings", "rounds"]
+    (tmp_path / ".gitignore").write_text("*")
+    (tmp_path / ".config.settings").write_text("")
+    for name in (".git", f".front.{os.getpid()}"):
+        (tmp_path / name).mkdir()
+    RunFolder(tmp_path, {"a": 1})
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([*stay, "run.json"])
+    assert list((tmp_path / "rounds").iterdir()) == []
+
+
+def test_leftovers_in_a_folder_that_is_no_run_are_not_touched(tmp_path):
+    """A folder given by mistake keeps its files, hidden ones too."""
+    (tmp_path / ".run.json.partial").write_text("")
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(OutputError, match="not a run's"):
+        RunFolder(tmp_path, {})
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".run.json.partial", "thesis.tex"]
+
+
+def test_force_does_not_follow_a_link(tmp_path):
+    """`--force` on a link to a run: the run stays, and the folder itself is asked for."""
+    RunFolder(tmp_path / "run", {"a": 1})
+    (tmp_path / "link").symlink_to("run")
+    with pytest.raises(OutputError, match="a link to run, which is never removed"):
+        RunFolder(tmp_path / "link", {"a": 2}, force=True)
+    assert (tmp_path / "run" / "run.json").is_file()
+    RunFolder(tmp_path / "link", {"a": 1})  # without --force a link is as good as the folder
+
+
+def test_force_does_not_empty_a_mount_point(tmp_path, monkeypatch):
+    """A volume that is mounted there is not the run's to remove."""
+    RunFolder(tmp_path / "run", {"a": 1})
+    monkeypatch.setattr(store.os.path, "ismount", lambda path: True)
+    with pytest.raises(OutputError, match="a mount point, which is never removed"):
+        RunFolder(tmp_path / "run", {"a": 2}, force=True)
+    assert (tmp_path / "run" / "run.json").is_file()
+
+
+@pytest.mark.parametrize("name", ["x" * 300, os.fsdecode(b"caf\xe9")], ids=["long", "not utf-8"])
+def test_a_folder_name_that_cannot_be_made_is_one_line(tmp_path, name):
+    """Typed and printable, for runs and for bundles."""
+    with pytest.raises(OutputError, match="--output") as caught:
+        RunFolder(tmp_path / name, {})
+    str(caught.value).encode("utf-8")
+    with pytest.raises(OutputError), whole_folder(tmp_path / name):
+        pass
+
+
+def test_a_pipe_in_the_way_is_named(tmp_path):
+    """Neither opened nor replaced."""
+    os.mkfifo(tmp_path / "run")
+    with pytest.raises(OutputError, match="FIFO"):
+        RunFolder(tmp_path / "run", {})
+    RunFolder(tmp_path / "ok", {})
+    (tmp_path / "ok" / "stages.json").unlink(missing_ok=True)
+    os.mkfifo(tmp_path / "ok" / "stages.json")
+    with pytest.raises(RunError, match="FIFO"):
+        RunFolder(tmp_path / "ok", {})
