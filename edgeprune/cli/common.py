@@ -100,16 +100,17 @@ def writable(path: Path, option: str = "--output") -> None:
     """Refuse an output file that cannot be written, before any work is done for it.
 
     Raises:
-        OutputError: a folder is in the way, or its own folder cannot be made or written.
+        OutputError: something that is no regular file is in the way, or its own folder cannot be made or
+            written.
     """
     from edgeprune.errors import OutputError
+    from edgeprune.paths import require_replaceable, write_file
 
-    if path.is_dir():
-        raise OutputError(f"{option} {path}: is a folder", tip="name a file")
+    require_replaceable(path, option)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         probe = path.with_name(f".{path.name}.probe")
-        probe.write_bytes(b"0")
+        write_file(probe, b"0")
         probe.unlink()
     except OSError as error:
         raise OutputError(

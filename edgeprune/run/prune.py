@@ -32,6 +32,7 @@ from edgeprune.graph.module import state_tensors
 from edgeprune.graph.trace import Trace, run, save
 from edgeprune.masks import Mask, MaskCoverage, evidence, mask_coverage, mask_from_zeros, order
 from edgeprune.records import Interval
+from edgeprune.paths import require_replaceable
 from edgeprune.recovery import compensate, recalibrate
 from edgeprune.run.stages import Analysis, checked_split
 from edgeprune.search.costs import parameters, refuse_unreachable, size_cost
@@ -140,6 +141,7 @@ def write_pruned(pruned: Pruned, path: Path) -> Path:
         OutputError: one of them cannot be written; then neither is left.
     """
     beside = path.with_name(f"{path.stem}.recipe.json")
+    require_replaceable(path)
     try:
         write_json(beside, pruned.recipe)
         save(drop_identity_selections(pruned.trace), path)
