@@ -35,7 +35,7 @@ $(READY): pyproject.toml constraints.txt CMakeLists.txt $(shell find cpp -name '
 	.venv/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	touch $@
 
-include $(wildcard cpp/*.mk tools/*.mk benchmarks/*.mk)
+include $(wildcard cpp/*.mk tools/*.mk benchmarks/*/*.mk)
 
 clean:
 	rm -rf build dist *-edgeprune .pytest_cache .mypy_cache .ruff_cache

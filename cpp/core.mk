@@ -34,4 +34,4 @@ build/estimators:
 	  npeet-plus infomeasure sparse numba llvmlite
 
 bench-information: build/estimators
-	PYTHONPATH=build/estimators $(PY) benchmarks/information.py
+	PYTHONPATH=build/estimators $(PY) -m benchmarks.information.run

@@ -15,4 +15,4 @@ test-device: arm64
 # Instructions per inference on three cores of the runs (or ONNX files) in MODELS, as a table and as JSON.
 MODELS ?= $(wildcard *-edgeprune)
 bench-arm64: arm64
-	$(PY) benchmarks/arm64.py $(MODELS)
+	$(PY) -m benchmarks.devices.arm64 $(MODELS)

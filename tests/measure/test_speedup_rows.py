@@ -9,7 +9,7 @@ from torch import nn
 
 import edgeprune
 
-speedups = pytest.importorskip("benchmarks.latency_speedup")
+speedups = pytest.importorskip("benchmarks.latency.speedup")
 
 
 def test_a_row_has_the_dense_time_and_the_warnings_of_the_report(tmp_path, monkeypatch):

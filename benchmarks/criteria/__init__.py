@@ -1,0 +1,1 @@
+"""Which channels to remove: every criterion on trained networks, at equal size, recovery and budget."""

@@ -1,0 +1,1 @@
+"""Emulated ARM cores (arm64), and a sensor stream at fixed rates (realtime)."""

@@ -1,0 +1,1 @@
+"""Random inputs: networks where removed must equal masked (networks), mutated files (files)."""

@@ -1,0 +1,1 @@
+"""Times of the information core beside NumPy, scikit-learn and other estimators."""

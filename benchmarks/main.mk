@@ -1,4 +1,0 @@
-# The main job on Fashion-MNIST, with the same shape trained from scratch beside it.
-.PHONY: bench-fashion
-bench-fashion: $(READY)
-	$(PY) benchmarks/fashion.py

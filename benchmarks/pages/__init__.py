@@ -1,0 +1,1 @@
+"""The measured tables of docs/*.md, written from benchmarks/results."""

@@ -1,5 +1,0 @@
-# The sensor stream at fixed rates: the share of late answers, dense and pruned.
-.PHONY: bench-realtime
-bench-realtime: $(READY)
-	$(PY) -m benchmarks.realtime
-	$(PY) -m benchmarks.bakeoff_docs
