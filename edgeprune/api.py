@@ -26,11 +26,12 @@ from edgeprune.errors import BudgetError, DataError, ModelError
 from edgeprune.frontend.examples import examples_of_program, fixed_batch_note
 from edgeprune.frontend.load import LoadedModel
 from edgeprune.frontend.loaded import from_module, total_bytes
-from edgeprune.masks import fuse_pruned
-from edgeprune.run.compress import Result, compress_loaded
+from edgeprune.masks import Mask, fuse_pruned
+from edgeprune.run.compress import Request, Result, compress_loaded, with_defaults
 from edgeprune.run.torch_prune_compat import NOTE, has_prune_masks, load_with_prune_masks
 from edgeprune.session.budget import Budget, parse_share
-from edgeprune.session.options import Options, Progress
+from edgeprune.session.options import Options
+from edgeprune.session.progress import Progress
 
 Examples: TypeAlias = torch.Tensor | Sequence[torch.Tensor]
 
@@ -56,7 +57,9 @@ def compress(
     factory: str | None = None,
     input_shapes: Sequence[Sequence[int]] | None = None,
     trust_pickle: bool = False,
-    device: str | Device | None = None,
+    task: Any = None,
+    mask: Mask | None = None,
+    board: str | Device | None = None,
     progress: Progress | None = None,
     force: bool = False,
     **settings: Any,
@@ -75,7 +78,10 @@ def compress(
         target_ms, deadline_ms: median and 99th percentile of the latency on the target, ms.
         speedup: dense latency over the result's.
         size_mb: the ONNX file, MB (10⁶ bytes).
-        device: the board to measure on, as for ssh ("pi@raspberrypi"); None is this machine.
+        task: what the outputs mean: a name ("detection") or an object with the methods of
+            `edgeprune.tasks.base.Task`; None infers it from outputs and targets, and the report says so.
+        mask: an unstructured mask; components then go by its evidence.
+        board: the machine to measure on, as for ssh ("pi@raspberrypi"); None is this machine.
         metrics: names or "module:function"; the first decides.
         settings: further fields of `edgeprune.pipeline.Options` (rounds, epochs, seed, …).
 
@@ -86,33 +92,30 @@ def compress(
     shares = {"macs": _share(macs, "macs"), "params": _share(params, "params")}
     budget = Budget(max_drop, **shares, target_ms=target_ms, speedup=speedup,
                     deadline_ms=deadline_ms, size_mb=size_mb)  # fmt: skip
-    if max_drop is None and not budget.sized:
-        budget = Budget(max_drop=1.0)
     statistics = {"mean": mean, "std": std}
     if isinstance(model, str | Path):
-        loaded, _ = load_with_prune_masks(
+        loaded, hooks = load_with_prune_masks(
             model, factory=factory, input_shapes=input_shapes, trust_pickle=trust_pickle
         )
         name = Path(model).stem
     else:
-        loaded, name = _from_memory(model, data, example_inputs, statistics)
+        loaded, hooks, name = _from_memory(model, data, example_inputs, statistics)
     shapes = [tuple(x.shape[1:]) for x in loaded.example_inputs]
     dataset = None if data is None else open_data(data, input_shapes=shapes, **statistics)
     further = {k: open_data(v, input_shapes=shapes, **statistics) for k, v in (eval_data or {}).items()}
-    options = Options(budget=budget, criterion=criterion, metrics=tuple(metrics), **settings)
+    options = Options(budget=budget, task=task, criterion=criterion, metrics=tuple(metrics), **settings)
     folder = Path(output or f"{name}-edgeprune")
-    with contextlib.ExitStack() as opened:
-        board = Device(opened.enter_context(Remote(device))) if isinstance(device, str) else device
-        return compress_loaded(
-            loaded, dataset, folder, options, evaluation=further, progress=progress, force=force, device=board
-        )
+    with contextlib.ExitStack() as stack:
+        at = Device(stack.enter_context(Remote(board))) if isinstance(board, str) else board
+        request = Request(loaded, dataset, with_defaults(options), further, mask or hooks, at)
+        return compress_loaded(request, folder, progress=progress, force=force)
 
 
 def _from_memory(
     model: Any, data: Any, example_inputs: Examples | None, statistics: dict[str, Any]
-) -> tuple[LoadedModel, str]:
+) -> tuple[LoadedModel, Mask | None, str]:
     if isinstance(model, torch.export.ExportedProgram):
-        return _from_program(model), "model"
+        return _from_program(model), None, "model"
     if not isinstance(model, torch.nn.Module):
         raise ModelError(
             f"cannot compress a {type(model).__name__}",
@@ -126,11 +129,12 @@ def _from_memory(
         dataset = open_data(data, **statistics)
         # Two samples: a batch of 1 would be fixed by torch.export.
         example_inputs = tuple(torch.from_numpy(x) for x in dataset.batch([0, min(1, len(dataset) - 1)]))
-    hooked = has_prune_masks(model.state_dict())
-    loaded = from_module(fuse_pruned(model)[0] if hooked else model, example_inputs)
-    if hooked:
-        loaded = replace(loaded, notes=(*loaded.notes, NOTE))
-    return loaded, type(model).__name__
+    name = type(model).__name__
+    if not has_prune_masks(model.state_dict()):
+        return from_module(model, example_inputs), None, name
+    plain, mask = fuse_pruned(model)
+    loaded = from_module(plain, example_inputs)
+    return replace(loaded, notes=(*loaded.notes, NOTE)), mask, name
 
 
 def _from_program(program: torch.export.ExportedProgram) -> LoadedModel:

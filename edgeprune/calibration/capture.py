@@ -31,16 +31,18 @@ from edgeprune.calibration.layers import (
     ActivationMoments,
     LayerStatistics,
     Statistics,
+    StatisticsSource,
     mixing_layers,
 )
 from edgeprune.calibration.patches import patch_rows
-from edgeprune.calibration.readings import Readings
+from edgeprune.calibration.readings import Readings, slopes_at
 from edgeprune.calibration.samples import SampleAxis, sample_axes
 from edgeprune.coupling.components import Couplings, Layer
 from edgeprune.data import Dataset
-from edgeprune.graph.execution import batches
+from edgeprune.graph.execution import batches, samples_first
 from edgeprune.graph.module import attribute
 from edgeprune.graph.trace import Trace
+from edgeprune.tasks.base import Targets, Task, Tensors
 
 __all__ = [
     "FULL_COVARIANCE",
@@ -61,11 +63,16 @@ def capture(
     dataset: Dataset,
     indices: npt.NDArray[np.int64],
     *,
+    task: Task,
     batch_size: int = 32,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Statistics:
-    """Collect statistics on the samples `indices`; batches are taken in that order."""
+    """Collect statistics on the samples `indices`; batches are taken in that order.
+
+    Args:
+        task: gives the slopes of the loss by every output, and the classes for discrete criteria.
+    """
     layers = mixing_layers(couplings)
     generator = torch.Generator().manual_seed(seed)
     graph = trace.copy()
@@ -73,73 +80,45 @@ def capture(
         parameter.requires_grad_(False)
     others = Readings(graph, couplings, layers)
     sums: dict[str, _Sums] = {}
-    labels: list[npt.NDArray[np.int64] | None] = []
+    classes: list[npt.NDArray[np.int64]] = []
     done = 0
-    for inputs, given in batches(dataset, indices, batch_size):
+    for inputs, targets in batches(dataset, indices, batch_size):
+        size = len(inputs[0])
         if not done:
             axes = sample_axes(graph, [(layer.source, layer.channel_dim) for layer in layers], inputs)
             sums = {x.node: _Sums(graph, x, len(indices), axes[x.source, x.channel_dim]) for x in layers}
         watcher = _Watcher(graph, layers)
-        out = watcher.run(*inputs, enable_io_processing=False)
-        first = torch.utils._pytree.tree_flatten(out)[0][0]
-        scored = first.dim() == 2 and first.shape[1] > 1 and len(first) == len(inputs[0])
-        target = first.argmax(1).numpy() if given is None and scored else given
-        labels.append(target)
-        target = target if scored else None
-        fisher_seed, taylor_seed = _cotangents(first.detach(), target, generator)
+        flat = torch.utils._pytree.tree_flatten(watcher.run(*inputs, enable_io_processing=False))[0]
+        outputs = tuple(samples_first(x, size) for x in flat if isinstance(x, torch.Tensor))
+        plain = tuple(x.detach() for x in outputs)
+        found = task.classes(tuple(x.numpy() for x in plain), targets)
+        if found is not None:
+            classes.append(found)
+        drawn, given = task.slopes(plain, targets, generator)
         watched = [watcher.outputs[layer.node] for layer in layers]
         sources = [watcher.inputs[layer.node] for layer in layers]
-        others.add(first, functools.partial(_drawn, first.detach(), target, generator))
-        tops = _slopes(first, watched, fisher_seed)
-        bottoms = _slopes(first, sources, taylor_seed)
+        others.add(outputs, functools.partial(_drawn, task, plain, targets, generator))
+        tops = slopes_at(outputs, watched, drawn)
+        bottoms = slopes_at(outputs, sources, given)
         for layer, top, bottom in zip(layers, tops, bottoms, strict=True):
-            sums[layer.node].add(watcher, top, bottom, len(inputs[0]))
-        done += len(inputs[0])
+            sums[layer.node].add(watcher, top, bottom, size)
+        done += size
         if progress:
             progress(done, len(indices))
-    classes = [found for found in labels if found is not None]
-    own = "the dense model's own decisions" if classes else "none"
+    decisions = "the dense model's own decisions" if classes else "none"
     return Statistics(
         {node: s.result() for node, s in sums.items()},
         np.concatenate(classes) if classes else None,
-        "labels" if dataset.labels is not None else own,
+        "labels" if classes and dataset.targets is not None else decisions,
         len(indices),
         others.result(done),
-        (dataset, indices),
+        StatisticsSource(dataset, indices, task),
     )
 
 
-def _slopes(out: torch.Tensor, at: list[torch.Tensor], seed: torch.Tensor) -> tuple[Any, ...]:
-    """Gradients, None for what the output does not depend on."""
-    if not at or not out.requires_grad:
-        return (None,) * len(at)
-    found: tuple[Any, ...] = torch.autograd.grad(out, at, seed, retain_graph=True, allow_unused=True)
-    return found
-
-
-def _cotangents(
-    out: torch.Tensor, labels: npt.NDArray[np.int64] | None, generator: torch.Generator
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """∂L/∂out for labels drawn from the model, and for the labels given.
-
-    Outputs of shape (samples, classes) are logits under cross-entropy; any other output, for
-    which `labels` is None, is the mean of a Gaussian with unit variance.
-    """
-    fisher = _drawn(out, labels, generator)
-    if labels is None:
-        return fisher, fisher
-    taylor = out.softmax(1) - torch.nn.functional.one_hot(torch.from_numpy(labels), out.shape[1])
-    return fisher, taylor.to(out.dtype)
-
-
-def _drawn(
-    out: torch.Tensor, labels: npt.NDArray[np.int64] | None, generator: torch.Generator
-) -> torch.Tensor:
-    if labels is None:
-        return torch.randn(out.shape, generator=generator, dtype=out.dtype)
-    p = out.softmax(1)
-    drawn = torch.multinomial(p.float(), 1, generator=generator)[:, 0]
-    return (p - torch.nn.functional.one_hot(drawn, out.shape[1])).to(out.dtype)
+def _drawn(task: Task, outputs: Tensors, targets: Targets | None, generator: torch.Generator) -> Tensors:
+    """Slopes under freshly drawn targets."""
+    return task.slopes(outputs, targets, generator)[0]
 
 
 class _Watcher(fx.Interpreter):  # type: ignore[misc]  # torch is untyped here

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from edgeprune.calibration.samples import SAMPLES_FIRST, SampleAxis
 from edgeprune.coupling.components import Couplings, Layer
 from edgeprune.data import Dataset
+from edgeprune.tasks.base import Task
 
 FULL_COVARIANCE = 4096  # channels; above, a layer keeps diagonals only (8·C² bytes otherwise)
 FloatArray = npt.NDArray[np.float64]
@@ -80,13 +81,22 @@ class LayerStatistics:
 
 
 @dataclass(frozen=True)
+class StatisticsSource:
+    """The samples that statistics were taken on, and the task that judged the outputs."""
+
+    dataset: Dataset
+    indices: npt.NDArray[np.int64]
+    task: Task
+
+
+@dataclass(frozen=True)
 class Statistics:
-    """Per layer (by node name), with the labels that scoring used; None where there are no classes.
+    """Per layer (by node name), with the classes that scoring used; None where the task has none.
 
     other_readings: shape (count,), nats per sample that silencing a component costs at what
     reads it besides the mixing layers, ½·E[(Σ w·∂L/∂w)²] over those weights; for a component
-    that nothing reads through a weight, over the weights that write it. source: the dataset
-    and the samples of it, for criteria that train on them.
+    that nothing reads through a weight, over the weights that write it. source: for
+    criteria that train on the samples.
     """
 
     layers: dict[str, LayerStatistics]
@@ -94,7 +104,7 @@ class Statistics:
     label_source: str
     samples: int
     other_readings: FloatArray
-    source: tuple[Dataset, npt.NDArray[np.int64]] | None = None
+    source: StatisticsSource | None = None
 
 
 def mixing_layers(couplings: Couplings) -> list[Layer]:

@@ -38,14 +38,12 @@ class Readings:
             tensor.requires_grad_(True)
         self.total = np.zeros(couplings.count)
 
-    def add(self, out: torch.Tensor, draw: Callable[[], torch.Tensor]) -> None:
-        """One batch: `draw` gives ∂L/∂out for freshly drawn labels."""
-        if not self.places or not out.requires_grad:
+    def add(self, outputs: tuple[torch.Tensor, ...], draw: Callable[[], tuple[torch.Tensor, ...]]) -> None:
+        """One batch: `draw` gives ∂L/∂outputs under freshly drawn targets."""
+        if not self.places or not any(x.requires_grad for x in outputs):
             return
         for _ in range(DRAWS):
-            slopes = torch.autograd.grad(
-                out, list(self.tensors.values()), draw(), retain_graph=True, allow_unused=True
-            )
+            slopes = slopes_at(outputs, list(self.tensors.values()), draw())
             found = dict(zip(self.tensors, slopes, strict=True))
             slope = np.zeros(self.couplings.count)
             for name, dim in self.places:
@@ -63,6 +61,19 @@ class Readings:
     def result(self, samples: int) -> npt.NDArray[np.float64]:
         """Nats per sample, shape (count,)."""
         return self.total / max(1, samples)
+
+
+def slopes_at(
+    outputs: tuple[torch.Tensor, ...], at: list[torch.Tensor], seeds: tuple[torch.Tensor, ...]
+) -> tuple[torch.Tensor | None, ...]:
+    """Gradients of all outputs together at some tensors; None for what no output depends on."""
+    pairs = [(x, seed.to(x.dtype)) for x, seed in zip(outputs, seeds, strict=True) if x.requires_grad]
+    if not at or not pairs:
+        return (None,) * len(at)
+    gradients: tuple[torch.Tensor | None, ...] = torch.autograd.grad(
+        [x for x, _ in pairs], at, [seed for _, seed in pairs], retain_graph=True, allow_unused=True
+    )
+    return gradients
 
 
 def further_readings(couplings: Couplings, layers: list[Layer]) -> list[tuple[str, int]]:

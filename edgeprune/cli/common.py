@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,10 +27,78 @@ def model_options(command: Command) -> Command:
             "--input-shape", "input_shapes", multiple=True, metavar="[DTYPE:]C,H,W", help=SHAPE_HELP
         ),
         click.option("--model", "factory", metavar="MODULE:FUNCTION", help=FACTORY_HELP),
-        click.argument("model", type=click.Path(path_type=Path)),
+        click.argument("model", type=click.Path(path_type=Path), callback=existing_model),
     ):
         command = decorate(command)
     return command
+
+
+def existing_model(context: click.Context, parameter: click.Parameter, path: Path) -> Path:
+    """Refuse a model path that is not there before torch is imported; what the file is, its content says.
+
+    Raises:
+        ModelError: no such file; files of similar names are offered.
+    """
+    from edgeprune.errors import ModelError
+
+    if not path.expanduser().exists():
+        folder = path.expanduser().parent
+        names = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
+        near = difflib.get_close_matches(path.name, names, 2)
+        raise ModelError(f"{path}: no such file", tip=f"did you mean {' or '.join(near)}?" if near else "")
+    return path
+
+
+def existing_data(spec: str | None, option: str = "--data") -> None:
+    """Refuse data that are neither a file, a folder nor MODULE:FUNCTION, before torch is imported.
+
+    Raises:
+        DataError: no such file or folder.
+    """
+    from edgeprune.errors import DataError
+
+    if spec is None or Path(spec).expanduser().exists() or (":" in spec and "/" not in spec):
+        return
+    raise DataError(f"{spec}: no such file or folder", tip=f"check {option}")
+
+
+def target_name(context: click.Context, parameter: click.Parameter, name: str) -> str:
+    """Refuse an unknown --target at once; the nearest names are offered.
+
+    Raises:
+        TargetError: unknown, or a malformed descriptor.
+    """
+    from edgeprune.targets import load_target
+
+    load_target(name)
+    return name
+
+
+def share_option(context: click.Context, parameter: click.Parameter, text: str | None) -> float | None:
+    """`0.5` or `3x` of --macs and --params as the share kept.
+
+    Raises:
+        BudgetError: neither.
+    """
+    from edgeprune.session.budget import parse_share
+
+    return None if text is None else parse_share(text, f"--{parameter.name}")
+
+
+def task_option(command: Command) -> Command:
+    """--task: what the outputs mean."""
+    return click.option(
+        "--task", metavar="NAME", callback=_known_task,
+        help="What the outputs mean: classification, detection, regression, ... [inferred]",
+    )(command)  # fmt: skip
+
+
+def _known_task(context: click.Context, parameter: click.Parameter, name: str | None) -> str | None:
+    from edgeprune.tasks.registry import require_known
+
+    if name is not None:
+        require_known(name)
+    return name
 
 
 def choice_options(command: Command) -> Command:

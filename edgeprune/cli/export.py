@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgeprune.cli.common import data_options, load, model_options, open_for, writable
+from edgeprune.cli.common import data_options, existing_data, load, model_options, open_for, writable
 
 if TYPE_CHECKING:
     from edgeprune.records import OnnxArtifact
@@ -42,21 +42,25 @@ def export(
 
     Parity is checked on samples of --data, else on seeded noise. Takes any model, also a pruned .pt2.
     """
-    from edgeprune.cli.progress import Terminal
-    from edgeprune.records import to_json
-    from edgeprune.run.stages import analyse_model, export_model
-    from edgeprune.session.options import Clock
-
     path = output or Path(f"{model.stem}.onnx")
     writable(path)
+    existing_data(data)
+
+    from edgeprune.cli.progress import Terminal
+    from edgeprune.records import to_json
+    from edgeprune.run.analysis import analyse_model
+    from edgeprune.run.stages import export_model
+    from edgeprune.session.options import Options
+    from edgeprune.session.progress import Clock
+
     loaded = load(model, factory, input_shapes, trust_pickle)
     dataset = None if data is None else open_for(data, loaded, mean, std)
     progress = Terminal()
     clock = Clock(progress)
     try:
-        found = analyse_model(loaded, seed=seed, clock=clock)
-        made = export_model(
-            found,
+        analysis = analyse_model(loaded, Options(seed=seed), clock=clock)
+        artifact = export_model(
+            analysis,
             dataset,
             path,
             opset=opset,
@@ -69,27 +73,27 @@ def export(
         progress.close()
     if as_json:
         inputs = "data" if dataset is not None else "seeded noise"
-        plain = {**to_json(made), "parity_inputs": inputs, "notes": list(found.loaded.notes)}
+        plain = {**to_json(artifact), "parity_inputs": inputs, "notes": list(analysis.loaded.notes)}
         click.echo(json.dumps(plain, indent=1))
         return
-    click.echo("\n".join(lines_of(made, dataset is not None)))
-    for text in found.loaded.notes:
+    click.echo("\n".join(lines_of(artifact, dataset is not None)))
+    for text in analysis.loaded.notes:
         click.echo(f"note: {text}")
 
 
-def lines_of(made: OnnxArtifact, real: bool) -> list[str]:
-    """The result as a person reads it."""
+def lines_of(artifact: OnnxArtifact, real: bool) -> list[str]:
+    """The result as lines of text."""
     from edgeprune.report.words import size
 
-    parity = made.parity
+    parity = artifact.parity
     assert parity is not None
     agreement = "" if parity.top1_agreement is None else f", top-1 agreement {parity.top1_agreement:.2%}"
     inputs = "samples of the data" if real else "random samples"
     return [
-        f"{made.path}  {size(made.bytes)}, opset {made.opset}, {made.nodes} nodes,"
-        f" batch {'free' if made.dynamic_batch else 'fixed'}",
+        f"{artifact.path}  {size(artifact.bytes)}, opset {artifact.opset}, {artifact.nodes} nodes,"
+        f" batch {'free' if artifact.dynamic_batch else 'fixed'}",
         f"parity: differs by at most {parity.max_abs:.2g} (allowed {parity.atol:.2g})"
         f" on {parity.samples} {inputs}{agreement}",
-        f"sha256 {made.sha256}",
-        made.note,
+        f"sha256 {artifact.sha256}",
+        artifact.note,
     ]

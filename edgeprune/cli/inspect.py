@@ -32,12 +32,14 @@ def inspect(
 ) -> None:
     """Show what can be removed from MODEL, and what cannot, with reasons. Needs no data."""
     from edgeprune.records import to_json
+    from edgeprune.run.analysis import analyse_model
     from edgeprune.run.inspect import inspect_model
-    from edgeprune.run.stages import analyse_model
+    from edgeprune.session.options import Options
 
+    options = Options(keep=keep, heads=heads, groups=groups)
     loaded = load(model, factory, input_shapes, trust_pickle)
-    found = inspect_model(analyse_model(loaded, keep=keep, heads=heads, groups=groups))
-    click.echo(json.dumps(to_json(found), indent=1) if as_json else "\n".join(lines_of(found)))
+    inspection = inspect_model(analyse_model(loaded, options))
+    click.echo(json.dumps(to_json(inspection), indent=1) if as_json else "\n".join(lines_of(inspection)))
 
 
 def lines_of(found: Inspection) -> list[str]:

@@ -58,14 +58,15 @@ def profile(
     from edgeprune.cli.progress import Terminal
     from edgeprune.deploy.identity import target_of
     from edgeprune.latency import profile_model
-    from edgeprune.run.stages import analyse_model
+    from edgeprune.run.analysis import analyse_model
+    from edgeprune.session.options import Options
     from edgeprune.targets import load_target
 
     target = load_target(target_name)
     place = destination if destination and target.local else target.name
     path = output or Path(f"{model.stem}.{place}.profile.json")
     writable(path)
-    analysis = analyse_model(load(model, factory, input_shapes, trust_pickle), keep=keep)
+    analysis = analyse_model(load(model, factory, input_shapes, trust_pickle), Options(keep=keep))
     terminal = Terminal()
     settings: dict[str, Any] = {"path": path, "networks": networks, "seconds": seconds, "seed": seed}
     settings |= {"name": model.name, "progress": terminal.step}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 
-from edgeprune.session.options import Progress
+from edgeprune.session.progress import Progress
 
 
 class Terminal(Progress):

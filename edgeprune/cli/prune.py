@@ -11,25 +11,26 @@ import click
 from edgeprune.cli.common import (
     choice_options,
     data_options,
+    existing_data,
     load_with_mask,
     model_options,
     open_for,
+    share_option,
+    task_option,
     writable,
 )
+from edgeprune.cli.masks import MASK_HELP
 
 if TYPE_CHECKING:
-    from edgeprune.frontend.load import LoadedModel
-    from edgeprune.masks import Mask
     from edgeprune.run.prune import Pruned
-
-MASK_HELP = "npz of zeros and ones per weight, or `weights`: what is zero in them already."
 
 
 @click.command()
 @model_options
 @data_options
-@click.option("--macs", help="Share of the MACs to keep (0.5) or factor fewer (3x).")
-@click.option("--params", help="Share of the parameters to keep, or factor fewer.")
+@task_option
+@click.option("--macs", callback=share_option, help="Share of the MACs to keep (0.5) or factor fewer (3x).")
+@click.option("--params", callback=share_option, help="Share of the parameters to keep, or factor fewer.")
 @click.option("--mask", "mask_spec", metavar="FILE|weights", help=MASK_HELP)
 @click.option("--criterion", help="What ranks channels [ib-gauss; l2 for a mask without data].")
 @click.option("--theta", default=0.0, show_default=True, help="Signed weight of H(T|Y) in ib-edge, ib-jmi.")
@@ -39,7 +40,7 @@ MASK_HELP = "npz of zeros and ones per weight, or `weights`: what is zero in the
 @click.option("--recover/--no-recover", default=True, show_default=True, help="Refit what stays; needs data.")
 @click.option("--calibration", default=1024, show_default=True, help="Samples that scores are taken on.")
 @click.option("--validation", default=0.15, show_default=True, help="Share of the training part.")
-@click.option("--metric", help="accuracy, top5 or MODULE:FUNCTION [accuracy].")
+@click.option("--metric", help="A measure of the task, or MODULE:FUNCTION.")
 @click.option("--keep", multiple=True, help="Layers whose channels all stay.")
 @choice_options
 @click.option(
@@ -56,13 +57,12 @@ def prune(
     data: str | None,
     mean: str | None,
     std: str | None,
-    macs: str | None,
-    params: str | None,
+    macs: float | None,
+    params: float | None,
     mask_spec: str | None,
-    keep: tuple[str, ...],
-    heads: str,
-    groups: str,
-    prune_inputs: bool,
+    criterion: str | None,
+    recover: bool,
+    metric: str | None,
     output: Path | None,
     as_json: bool,
     **settings: Any,
@@ -72,89 +72,72 @@ def prune(
     What a mask makes dead, constant or doubled goes first, without changing any output. With --macs or
     --params more goes, until the budget is met. Masks of torch.nn.utils.prune in a state dict are found.
     """
-    from edgeprune.cli.progress import Terminal
-    from edgeprune.run.prune import PruneSettings, prune_model, write_pruned
-    from edgeprune.run.stages import analyse_model
-    from edgeprune.session.budget import parse_share
-    from edgeprune.session.options import Clock
+    from edgeprune.session.budget import Budget
+    from edgeprune.session.options import Options
 
-    shares = {
-        k: None if v is None else parse_share(v, f"--{k}") for k, v in (("macs", macs), ("params", params))
-    }
+    metrics = () if metric is None else (metric,)
+    options = Options(budget=Budget(None, macs, params), metrics=metrics, epochs=0, **settings)
     path = output or Path(f"{model.stem}-pruned.pt2")
     writable(path)
+    existing_data(data)
+
+    from edgeprune.cli.masks import read_mask_option
+    from edgeprune.cli.progress import Terminal
+    from edgeprune.records import to_json
+    from edgeprune.run.analysis import analyse_model
+    from edgeprune.run.prune import default_criterion, prune_model, write_pruned
+    from edgeprune.session.options import with_criterion
+    from edgeprune.session.progress import Clock
+
     loaded, hooks = load_with_mask(model, factory, input_shapes, trust_pickle)
-    if mask_spec is None and hooks is None and not any(shares.values()):
+    if mask_spec is None and hooks is None and not options.budget.sized:
         raise click.UsageError("say how much or what to remove: --macs 0.5, --params 0.5 or --mask FILE")
     dataset = None if data is None else open_for(data, loaded, mean, std)
+    mask = read_mask_option(mask_spec, hooks, loaded)
+    options = with_criterion(options, criterion or default_criterion(dataset, mask))
     progress = Terminal()
     clock = Clock(progress)
     try:
-        found = analyse_model(
-            loaded, keep=keep, prune_inputs=prune_inputs, heads=heads, groups=groups,
-            seed=settings["seed"], clock=clock,
-        )  # fmt: skip
-        mask = _mask(mask_spec, hooks, loaded, found.trace.graph)
-        pruned = prune_model(found, dataset, mask, PruneSettings(**{**settings, **shares}), clock=clock)
+        analysis = analyse_model(loaded, options, clock=clock)
+        pruned = prune_model(analysis, dataset, mask, options, recover=recover, clock=clock)
     finally:
         progress.close()
     beside = write_pruned(pruned, path)
-    plain = _plain(pruned, path, beside, found.loaded)
-    click.echo(json.dumps(plain, indent=1) if as_json else "\n".join(lines_of(plain)))
+    plain = _plain(pruned, path, beside, (*analysis.loaded.notes, *pruned.notes))
+    click.echo(json.dumps(to_json(plain), indent=1) if as_json else "\n".join(lines_of(to_json(plain))))
 
 
-def _mask(spec: str | None, hooks: Mask | None, loaded: LoadedModel, graph: Any) -> Mask | None:
-    """The mask asked for; prune hooks that the file holds count too."""
-    from edgeprune.graph.module import state_tensors
-    from edgeprune.masks import mask_from_zeros, read_mask
-
-    if spec is None:
-        return hooks
-    if spec == "weights":
-        tensors = state_tensors(graph).items()
-        return mask_from_zeros({name: t for name, t in tensors if t.is_floating_point()})
-    mask = read_mask(Path(spec))
-    if hooks is None:
-        return mask
-    both = {**hooks.keep, **mask.keep}
-    shared = {n: mask.keep[n] & hooks.keep[n] for n in mask.keep.keys() & hooks.keep.keys()}
-    return type(mask)({**both, **shared})
-
-
-def _plain(pruned: Pruned, path: Path, beside: Path, loaded: LoadedModel) -> dict[str, Any]:
-    from edgeprune.records import to_json
-
-    honoured = None
-    if pruned.honoured is not None:
-        found = pruned.honoured
-        honoured = {
-            "density": pruned.mask_density,
-            "masked": found.masked,
-            "removed": found.removed,
-            "given_up": found.given_up,
-            "live_removed": found.live_removed,
-            "share": found.share,
-            "live_components": to_json(found.live_components),
-            "tensors": to_json(found.tensors),
-        }
+def _plain(pruned: Pruned, path: Path, beside: Path, notes: tuple[str, ...]) -> dict[str, Any]:
+    coverage = pruned.coverage
     return {
         "output": str(path),
         "recipe": str(beside),
         "components": {"before": len(pruned.removed), "removed": int(pruned.removed.sum())},
         "macs": {"before": pruned.macs[0], "after": pruned.macs[1]},
         "params": {"before": pruned.params[0], "after": pruned.params[1]},
-        "lossless": to_json(pruned.lossless),
+        "lossless": pruned.lossless,
         "inputs": pruned.recipe.get("inputs", []),
         "criterion": pruned.criterion,
         "recovered": pruned.recovered,
-        "mask": honoured,
-        "validation": to_json(pruned.validation),
-        "notes": list(loaded.notes),
+        "mask": None
+        if coverage is None
+        else {
+            "density": pruned.mask_density,
+            "masked": coverage.masked,
+            "removed": coverage.removed,
+            "given_up": coverage.given_up,
+            "live_removed": coverage.live_removed,
+            "share": coverage.share,
+            "live_components": coverage.live_components,
+            "tensors": coverage.tensors,
+        },
+        "validation": pruned.validation,
+        "notes": list(notes),
     }
 
 
 def lines_of(plain: dict[str, Any]) -> list[str]:
-    """The result as a person reads it."""
+    """The result as lines of text."""
     from edgeprune.report.words import count, fewer, kept_inputs_line
 
     lossless, parts = plain["lossless"], plain["components"]
@@ -173,16 +156,21 @@ def lines_of(plain: dict[str, Any]) -> list[str]:
         lines.append("mask: it prunes nothing")
     elif mask is not None:
         lines.append(
-            f"mask: {mask['share']:.1%} of {count(mask['masked'])} masked weights are really gone,"
+            f"mask: {mask['share']:.1%} of {count(mask['masked'])} masked weights were removed,"
             f" {count(mask['given_up'])} stay as zeros;"
             f" {count(mask['live_removed'])} live weights went with them"
         )
     if plain["criterion"]:
         how = "refitted in closed form" if plain["recovered"] else "not recovered"
         lines.append(f"ranked by {plain['criterion']}, {how}, not trained")
-    found = plain["validation"]
-    if found is not None:
-        steps = " → ".join(f"{k} {found[k]:.2%}" for k in ("given", "masked", "pruned") if k in found)
-        lines.append(f"{found['measured_as']} on {found['samples']} validation samples: {steps}")
+    if plain["validation"] is not None:
+        lines.append(_validation_line(plain["validation"]))
     lines += [f"note: {text}" for text in plain["notes"]]
     return [*lines, "", f"{plain['output']}  the pruned model", f"{plain['recipe']}  which indices stay"]
+
+
+def _validation_line(validation: dict[str, Any]) -> str:
+    shown = "{:.2%}" if validation["unit"] == "points" else "{:.4g}"
+    steps = [(k, validation[k]) for k in ("given", "masked", "pruned") if validation[k] is not None]
+    path = " → ".join(f"{name} {shown.format(value)}" for name, value in steps)
+    return f"{validation['measured_as']} on {validation['samples']} validation samples: {path}"

@@ -65,7 +65,7 @@ def quantise(
     from edgeprune.measure.operators import HostTimer
     from edgeprune.records import to_json
     from edgeprune.session.exporting import file_outputs
-    from edgeprune.session.options import Clock
+    from edgeprune.session.progress import Clock
     from edgeprune.targets import load_target
     from edgeprune.tasks.bounds import paired_drop, share_interval
     from edgeprune.tasks.metrics import resolve_metric

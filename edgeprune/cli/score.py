@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgeprune.cli.common import data_options, load, model_options, open_for, writable
+from edgeprune.cli.common import (
+    data_options,
+    existing_data,
+    load,
+    model_options,
+    open_for,
+    task_option,
+    writable,
+)
 from edgeprune.cli.text import aligned
 
 if TYPE_CHECKING:
@@ -18,6 +26,7 @@ if TYPE_CHECKING:
 @click.command()
 @model_options
 @data_options
+@task_option
 @click.option("--criterion", default="ib-gauss", show_default=True, help="What ranks channels.")
 @click.option("--theta", default=0.0, show_default=True, help="Signed weight of H(T|Y) in ib-edge, ib-jmi.")
 @click.option("--calibration", default=1024, show_default=True, help="Samples that scores are taken on.")
@@ -35,41 +44,32 @@ def score(
     data: str | None,
     mean: str | None,
     std: str | None,
-    criterion: str,
-    theta: float,
-    calibration: int,
-    validation: float,
-    keep: tuple[str, ...],
-    prune_inputs: bool,
-    seed: int,
     output: Path | None,
     as_json: bool,
+    **settings: Any,
 ) -> None:
     """Score every component and connection of MODEL with one criterion.
 
     With the same seed and sizes the samples are those that `edgeprune compress` takes.
     """
-    from edgeprune.cli.progress import Terminal
-    from edgeprune.run.stages import analyse_model, score_model, write_scores
-    from edgeprune.session.options import Clock
+    from edgeprune.session.options import Options
 
+    options = Options(**settings)
+    existing_data(data)
     if output is not None:
         writable(output)
+
+    from edgeprune.cli.progress import Terminal
+    from edgeprune.run.analysis import analyse_model
+    from edgeprune.run.stages import score_model, write_scores
+    from edgeprune.session.progress import Clock
+
     loaded = load(model, factory, input_shapes, trust_pickle)
     dataset = None if data is None else open_for(data, loaded, mean, std)
     progress = Terminal()
     clock = Clock(progress)
     try:
-        scored = score_model(
-            analyse_model(loaded, keep=keep, prune_inputs=prune_inputs, seed=seed, clock=clock),
-            dataset,
-            criterion,
-            theta=theta,
-            calibration=calibration,
-            validation=validation,
-            seed=seed,
-            clock=clock,
-        )
+        scored = score_model(analyse_model(loaded, options, clock=clock), dataset, options, clock=clock)
     finally:
         progress.close()
     if output is not None:

@@ -1,29 +1,28 @@
 """vib: how much a trained noisy gate lets through (VIBNet, Dai et al., ICML 2018).
 
-Every component gets a gate z = μ + ε·σ on what the layers read of it; μ and σ are trained
-against cross-entropy (for outputs that are no class scores: ½ of the squared change of the
-output) plus γ·½·Σ log(1 + μ²/σ²) while the weights stand still. A component's
-score is that information, in nats; VIBNet would prune where it is below ½·log 2. Unlike
+Every component gets a gate z = μ + ε·σ on what the layers read of it; μ and σ are trained against the task's
+loss (without targets: the distance to the dense outputs) plus γ·½·Σ log(1 + μ²/σ²) while the weights stand
+still. A component's score is that information, in nats; VIBNet would prune where it is below ½·log 2. Unlike
 VIBNet the weights do not move along: fine-tuning is a later stage here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import fx
 
 from edgeprune.calibration.capture import mixing_layers
 from edgeprune.criteria.base import Context, Scores, broadcast, complete, measured, rank_in_groups
+from edgeprune.data.targets import take
 from edgeprune.errors import CriterionError
-from edgeprune.graph.execution import tensors
+from edgeprune.graph.execution import samples_first, tensors
 from edgeprune.graph.executor import Before, operand_index, outputs
 from edgeprune.graph.trace import run
+from edgeprune.tasks.base import Targets, Task
 
 STEPS, BATCH, RATE = 64, 64, 0.05
 GAMMA = 0.02  # nats of cross-entropy per nat let through a component, over the components of a layer
@@ -42,7 +41,7 @@ def vib(context: Context) -> Scores:
         raise CriterionError(
             "--criterion vib: trains on samples", tip="capture the statistics from a dataset"
         )
-    dataset, indices = statistics.source
+    dataset, indices, task = statistics.source.dataset, statistics.source.indices, statistics.source.task
     couplings = context.couplings
     graph = context.trace.copy()
     for parameter in graph.parameters():
@@ -59,9 +58,9 @@ def vib(context: Context) -> Scores:
         noise = torch.randn(len(at), couplings.count, generator=generator)
         gates = mean + noise * (0.5 * spread).exp()
         inputs = tensors(dataset.batch(indices[at]))
-        out = outputs(graph, inputs, before=_gate(context, gates))[0]
-        known = None if statistics.labels is None else statistics.labels[at]
-        loss = _task(out, known, len(at), partial(run, graph, inputs))
+        gated = outputs(graph, inputs, before=_gate(context, gates))
+        targets = take(dataset.targets, indices[at])
+        loss = _loss(task, gated, targets, len(at), lambda inputs=inputs: run(graph, inputs))
         loss = loss + (share * _nats(mean, spread)).sum()
         optimizer.zero_grad()
         loss.backward()
@@ -83,13 +82,20 @@ def _nats(mean: torch.Tensor, log_variance: torch.Tensor) -> torch.Tensor:
     return 0.5 * torch.log1p(mean**2 * torch.exp(-log_variance))
 
 
-def _task(
-    out: torch.Tensor, labels: np.ndarray | None, samples: int, plain: Callable[[], tuple[torch.Tensor, ...]]
+def _loss(
+    task: Task,
+    gated: tuple[torch.Tensor, ...],
+    targets: Targets | None,
+    samples: int,
+    plain: Callable[[], tuple[torch.Tensor, ...]],
 ) -> torch.Tensor:
-    """Cross-entropy where there are logits; elsewhere how far the output moves, in nats at unit variance."""
-    if labels is not None and out.dim() == 2 and out.shape[1] > 1 and len(out) == len(labels):
-        return F.cross_entropy(out, torch.from_numpy(labels))
-    return 0.5 * (out - plain()[0].detach()).square().sum() / samples
+    """The task's loss by targets; without targets the distance to the outputs without gates."""
+    judged = tuple(samples_first(x, samples) for x in gated)
+    if targets is not None:
+        return task.loss(judged, targets)
+    with torch.no_grad():
+        dense = tuple(samples_first(x, samples) for x in plain())
+    return task.distil(judged, dense)
 
 
 def _gate(context: Context, gates: torch.Tensor) -> Before:

@@ -1,10 +1,10 @@
-"""8-bit forms of the files of a front, as further points of it.
+"""8-bit forms of the files of a front, as further candidates.
 
-Of the planned network with everything found out by trying and timing, then of the other files of the
-front with what was found there, until time is up.
+The planned network's form finds the ranges and the layers that are slower in 8 bits by trying and timing;
+the other files take both over, until time is up.
 
-Guarantee: every file was compared with its own quantised graph; which file could not be made, and that
-time was up, is said. Elsewhere: quantisation itself (onnxfile), timing and accuracy (front.measured).
+Guarantee: every file was compared with its own quantised graph; a note says which file could not be made,
+and that time was up. Elsewhere: quantisation itself (export), timing and accuracy (front.time_candidates).
 """
 
 from __future__ import annotations
@@ -22,10 +22,9 @@ from edgeprune.export.quantisation_policy import int8_settings, require_gain
 from edgeprune.measure.operators import HostTimer
 from edgeprune.pareto.front import Candidate
 from edgeprune.records import QuantiseResult
-from edgeprune.session.dense import Prepared
+from edgeprune.session.context import RunContext
+from edgeprune.session.dense import ExportedDense, RunData
 from edgeprune.session.exporting import file_outputs
-from edgeprune.session.measurement_target import MeasurementTarget
-from edgeprune.session.options import Clock, Options
 
 CALIBRATION_CALLS, CALIBRATION_BATCH = 32, 16
 METHODS = ("minmax", "percentile")  # of finding ranges; `edgeprune quantise` tries the slow entropy too
@@ -34,102 +33,90 @@ FURTHER_SECONDS = 60.0  # for all further forms together; the last one begun is 
 
 @dataclass(frozen=True)
 class QuantizedVariants:
-    """The 8-bit points that were made, and what to know of them."""
+    """The 8-bit candidates, and notes for the report."""
 
-    points: tuple[Candidate, ...]
+    candidates: tuple[Candidate, ...] = ()
     notes: tuple[str, ...] = ()
 
 
 def quantized_variants(
-    prepared: Prepared,
-    points: list[Candidate],
-    options: Options,
-    clock: Clock,
-    board: MeasurementTarget,
-    folder: Path,
+    dense: ExportedDense, candidates: list[Candidate], run: RunContext
 ) -> QuantizedVariants:
-    """The 8-bit forms of float points; none with --int8 off or without data.
+    """The 8-bit forms of float candidates, written as front/NAME-int8.onnx; none with --int8 off or no data.
 
-    The first point, of the planned network, decides: ranges by the best method, and slow layers found by
-    timing and left in float. The others take both over from it.
-
-    Args:
-        folder: where NAME-int8.onnx are written.
+    The first candidate, of the planned network, decides: ranges by the best method, and slow layers found
+    by timing and left in float. The others take both over from it.
     """
-    if options.int8 == "off" or prepared.dataset is None or prepared.splits is None:
-        return QuantizedVariants(())
-    if not board.described:
+    options, data = run.options, dense.data
+    if options.int8 == "off" or data is None:
+        return QuantizedVariants()
+    if not run.target.described:
         return QuantizedVariants((), ("8 bits: name the board's --target, whose kernels decide the types",))
-    here = board.measures_target and board.device is None
-    first: dict[str, Any] = {
-        "evaluate": _evaluate(prepared, clock),
-        "methods": METHODS,
-        "timer": HostTimer(threads=board.threads, seconds=options.bench_seconds / 2) if here else None,
-    }
+    here = run.target.measures_target and run.target.board is None
+    timer = HostTimer(threads=run.target.threads, seconds=options.bench_seconds / 2) if here else None
+    settings: dict[str, Any] = {"evaluate": _evaluate(data, run), "methods": METHODS, "timer": timer}
     try:
         if options.int8 == "auto":
-            require_gain(board.target)
-        found = _quantised(prepared, points[0], options, board, folder, **first)
+            require_gain(run.target.descriptor)
+        result = _quantised(data, candidates[0], run, **settings)
     except (ExportError, ParityError, BudgetError) as error:
         return QuantizedVariants((), (f"8 bits: {error}",))
     except EdgepruneError as error:
         return QuantizedVariants((), () if options.int8 == "auto" else (f"8 bits: {error}",))
-    kept = {x.name: x.reason for x in found.layers if x.operator in QUANTISABLE and not x.quantised}
-    again: dict[str, Any] = {"methods": (found.method,), "keep_float": kept, "timeout_s": FURTHER_SECONDS}
-    made, notes = [_form(points[0], found)], list(found.notes)
-    began, order = time.monotonic(), _widest_first(points)
-    for done, point in enumerate(order):
+    kept = {x.name: x.reason for x in result.layers if x.operator in QUANTISABLE and not x.quantised}
+    again: dict[str, Any] = {
+        "methods": (result.method,), "keep_float": kept, "timeout_s": FURTHER_SECONDS,
+    }  # fmt: skip
+    variants, notes = [_variant(candidates[0], result)], list(result.notes)
+    began, ordered = time.monotonic(), _widest_first(candidates)
+    for done, candidate in enumerate(ordered):
         if time.monotonic() - began > FURTHER_SECONDS:
-            left = ", ".join(p.name for p in order[done:])
+            left = ", ".join(c.name for c in ordered[done:])
             notes.append(f"8 bits: {FURTHER_SECONDS:g} s were up before {left}; see `edgeprune quantise`")
             break
-        clock.progress.step(done + 1, len(order), point.name)
+        run.progress.step(done + 1, len(ordered), candidate.name)
         try:
-            made.append(_form(point, _quantised(prepared, point, options, board, folder, **again)))
+            variants.append(_variant(candidate, _quantised(data, candidate, run, **again)))
         except (ExportError, ParityError) as error:
-            notes.append(f"8 bits: {point.name}: {error.message}")
-    return QuantizedVariants(tuple(made), tuple(notes))
+            notes.append(f"8 bits: {candidate.name}: {error.message}")
+    return QuantizedVariants(tuple(variants), tuple(notes))
 
 
-def _widest_first(points: list[Candidate]) -> list[Candidate]:
-    """The points after the first, those of wider networks before the others, each the nearest first.
+def _widest_first(candidates: list[Candidate]) -> list[Candidate]:
+    """The candidates after the first, wider networks before the others, each nearest first.
 
     A wider one may meet a goal that the planned network's 8-bit form goes past.
     """
-    whole = points[0].macs
-    return sorted(points[1:], key=lambda p: (p.macs < whole, abs(p.macs - whole)))
+    macs = candidates[0].macs
+    return sorted(candidates[1:], key=lambda c: (c.macs < macs, abs(c.macs - macs)))
 
 
-def _quantised(
-    prepared: Prepared,
-    point: Candidate,
-    options: Options,
-    board: MeasurementTarget,
-    folder: Path,
-    **settings: Any,
-) -> QuantiseResult:
-    """NAME-int8.onnx in `folder`, calibrated on calibration samples."""
-    assert prepared.dataset is not None and prepared.splits is not None
-    dataset, indices = prepared.dataset, prepared.splits.calibration[: CALIBRATION_CALLS * CALIBRATION_BATCH]
-    size = options.fixed_batch or CALIBRATION_BATCH
+def _quantised(data: RunData, candidate: Candidate, run: RunContext, **settings: Any) -> QuantiseResult:
+    """front/NAME-int8.onnx, calibrated on calibration samples."""
+    indices = data.splits.calibration[: CALIBRATION_CALLS * CALIBRATION_BATCH]
+    size = min(run.options.fixed_batch or CALIBRATION_BATCH, len(indices))
     parts = [indices[i : i + size] for i in range(0, len(indices) - size + 1, size)]
     return quantise(
-        point.artifact.path, (dataset.batch(part) for part in parts), folder / f"{point.name}-int8.onnx",
-        **int8_settings(board.target), **settings,
-    )  # fmt: skip
-
-
-def _evaluate(prepared: Prepared, clock: Clock) -> Callable[[Path], float]:
-    """Per cent of the first metric on the validation part, of a file."""
-    assert prepared.dataset is not None and prepared.splits is not None
-    dataset, at = prepared.dataset, prepared.splits.validation
-    labels = None if dataset.labels is None else dataset.labels[at]
-    dense = prepared.dense["validation"]
-    return lambda path: (
-        100 * prepared.measure.scores(file_outputs(path, dataset, at, clock), dense, labels)[0]
+        candidate.artifact.path,
+        (data.dataset.batch(part) for part in parts),
+        run.folder.path / "front" / f"{candidate.name}-int8.onnx",
+        **int8_settings(run.target.descriptor),
+        **settings,
     )
 
 
-def _form(point: Candidate, found: QuantiseResult) -> Candidate:
-    """The point of an 8-bit file; its network is that of the float one."""
-    return replace(point, name=f"{point.name}-int8", artifact=found.artifact, int8=True, predicted=None)
+def _evaluate(data: RunData, run: RunContext) -> Callable[[Path], float]:
+    """What a file keeps of the dense model on the validation part: 100 less the loss that decides."""
+
+    def kept(path: Path) -> float:
+        out = file_outputs(path, data.dataset, data.splits.validation, run.progress)
+        return 100 - data.loss(out, "validation").value
+
+    return kept
+
+
+def _variant(candidate: Candidate, result: QuantiseResult) -> Candidate:
+    """The candidate of an 8-bit file; its network is that of the float one."""
+    return replace(
+        candidate, name=f"{candidate.name}-int8", artifact=result.artifact, int8=True, predicted=None
+    )

@@ -1,7 +1,7 @@
 """Fine-tune a pruned graph with the dense model as teacher; the best checkpoint is kept.
 
-Loss: (1−α)·cross-entropy(labels) + α·T²·KL(teacher‖student) for classifiers, mean squared
-error to the teacher for other outputs, and α = 1 without labels. The teacher's outputs
+Loss: (1−α)·loss by targets + α·distance to the teacher, both as the task defines them over all outputs,
+and α = 1 without targets. The teacher's outputs
 are computed once. `ib_beta` adds the class-conditional entropy of the noisy activations
 (bottleneck), `features` the distance between how the student's and the teacher's features
 arrange the samples of a batch. Whichever of the start and the epochs does best on validation is
@@ -19,12 +19,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from torch import fx
 
 from edgeprune.data import Dataset
+from edgeprune.data.targets import take
 from edgeprune.errors import CriterionError
-from edgeprune.graph.execution import tensors, to_channels_last
+from edgeprune.graph.execution import samples_first, tensors, to_channels_last
 from edgeprune.graph.trace import Trace, run
 from edgeprune.recovery.batchnorm import set_training
 from edgeprune.recovery.bottleneck import (
@@ -36,6 +36,7 @@ from edgeprune.recovery.bottleneck import (
     reading_axes,
     similarity_loss,
 )
+from edgeprune.tasks.base import Outputs, Targets, Task
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,6 @@ class FineTune:
     learning_rate: float = 2e-3
     batch_size: int = 128
     distil: float = 0.7
-    temperature: float = 2.0
     seconds: float = math.inf
     seed: int = 0
     ib_beta: float = 0.0
@@ -71,7 +71,8 @@ def finetune(
     pruned: Trace,
     dataset: Dataset,
     train: npt.NDArray[np.int64],
-    teacher: npt.NDArray[np.float32],
+    teacher: Outputs,
+    task: Task,
     validate: Callable[[fx.GraphModule], float],
     settings: FineTune,
     *,
@@ -81,7 +82,8 @@ def finetune(
     """Train a copy of `pruned`.
 
     Args:
-        teacher: the dense model's first output for `train`, in that order.
+        teacher: the dense model's outputs for `train`, in that order.
+        task: gives the loss by targets and the distance to the teacher, over all outputs.
         teacher_features: the dense model's `penultimate` for `train`, for `settings.features`.
         validate: larger is better; called on a graph in evaluation form after each epoch.
         progress: called with (step, steps, loss).
@@ -132,15 +134,15 @@ def finetune(
             part = order[start : start + settings.batch_size]
             if len(part) < 2:  # batch norm needs two samples
                 continue
-            labels = None if dataset.labels is None else torch.from_numpy(dataset.labels[train[part]])
-            inputs, wanted = tensors(dataset.batch(train[part])), torch.from_numpy(teacher[part])
+            targets = take(dataset.targets, train[part])
+            inputs, wanted = tensors(dataset.batch(train[part])), tuple(x[part] for x in teacher)
             if settings.ib_beta or settings.features:
                 watcher = Observed(graph, axes, scales)
-                out = watcher.outputs(inputs)[0]
-                loss = _loss(out, labels, wanted, settings)
-                loss = loss + _extra(graph, watcher, labels, wanted, scales, settings, teacher_features, part)
+                loss = _loss(task, watcher.outputs(inputs), targets, wanted, settings, len(part))
+                classes = task.classes(wanted, targets)
+                loss = loss + _extra(graph, watcher, classes, scales, settings, teacher_features, part)
             else:
-                loss = _loss(run(graph, inputs)[0], labels, wanted, settings)
+                loss = _loss(task, run(graph, inputs), targets, wanted, settings, len(part))
             optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(parameters, 5.0)
@@ -181,24 +183,25 @@ def penultimate(
 
 
 def _loss(
-    out: torch.Tensor, labels: torch.Tensor | None, wanted: torch.Tensor, settings: FineTune
+    task: Task,
+    outputs: tuple[torch.Tensor, ...],
+    targets: Targets | None,
+    teacher: Outputs,
+    settings: FineTune,
+    samples: int,
 ) -> torch.Tensor:
-    if out.dim() != 2 or out.shape[1] < 2:
-        return F.mse_loss(out, wanted)
-    t = settings.temperature
-    soft = F.kl_div(
-        F.log_softmax(out / t, 1), F.log_softmax(wanted / t, 1), log_target=True, reduction="batchmean"
-    )
-    if labels is None:
-        return soft * t * t
-    return settings.distil * soft * t * t + (1 - settings.distil) * F.cross_entropy(out, labels)
+    """(1−α)·loss by targets + α·distance to the teacher; α = 1 without targets."""
+    judged = tuple(samples_first(x, samples) for x in outputs)
+    soft = task.distil(judged, tuple(torch.from_numpy(np.ascontiguousarray(x)) for x in teacher))
+    if targets is None:
+        return soft
+    return settings.distil * soft + (1 - settings.distil) * task.loss(judged, targets)
 
 
 def _extra(
     graph: fx.GraphModule,
     watcher: Observed,
-    labels: torch.Tensor | None,
-    wanted: torch.Tensor,
+    classes: npt.NDArray[np.int64] | None,
     scales: dict[str, torch.Tensor],
     settings: FineTune,
     features: npt.NDArray[np.float32] | None,
@@ -206,9 +209,8 @@ def _extra(
 ) -> torch.Tensor:
     """The weighted penalty and feature distance; without labels the teacher's decisions stand in."""
     total = torch.zeros(())
-    if settings.ib_beta and (labels is not None or wanted.dim() == 2):
-        decided = wanted.argmax(1) if labels is None else labels
-        total = total + settings.ib_beta * penalty(watcher.seen, decided, scales)
+    if settings.ib_beta and classes is not None:
+        total = total + settings.ib_beta * penalty(watcher.seen, torch.from_numpy(classes), scales)
     mine = last_features(graph, watcher.seen) if settings.features else None
     if mine is not None and features is not None:
         total = total + settings.features * similarity_loss(mine, torch.from_numpy(features[part]))

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from edgeprune.coupling.components import Couplings
 from edgeprune.graph.features import SELECTION, is_selection
-from edgeprune.search.state import SearchState
-from edgeprune.session.dense import Prepared
-from edgeprune.store import RunFolder
+from edgeprune.search.rounds import stored_round
+from edgeprune.search.state import RoundScores, SearchState
+from edgeprune.session.context import RunContext
 
 
 def removed_channels(
-    prepared: Prepared, final: SearchState, tried: list[SearchState], folder: RunFolder
+    couplings: Couplings, final: SearchState, tried: list[SearchState], run: RunContext
 ) -> dict[str, Any]:
-    """Content of removed.json: per component its channels, fate, score and evidence."""
-    couplings = prepared.couplings
+    """Content of removed.json: per dense component its channels, fate, score and evidence."""
     entries: list[dict[str, Any]] = [
         {
             "component": c,
@@ -27,10 +26,10 @@ def removed_channels(
         }
         for c in range(couplings.count)
     ]
-    accepted = _lineage(final, tried)
-    for state in accepted:
-        arrays = folder.arrays(f"rounds/{state.record['round']}")
-        _enter(entries, state, state.scored, arrays, couplings)
+    for state in _lineage(final, tried):
+        stored = stored_round(run, state.record.round)
+        if stored is not None:
+            _enter(entries, state, stored[1], couplings)
     return {
         "schema": 1,
         "channels": _channels(couplings),
@@ -42,33 +41,30 @@ def removed_channels(
 def _lineage(final: SearchState, tried: list[SearchState]) -> list[SearchState]:
     """The accepted rounds, first to last."""
     path: list[SearchState] = []
-    wanted = final.record.get("round", 0)
-    by_number = {s.record["round"]: s for s in tried}
-    while wanted:
-        path.insert(0, by_number[wanted])
-        wanted = by_number[wanted].record["asked"]["from"]
+    number = final.record.round
+    by_number = {s.record.round: s for s in tried}
+    while number:
+        path.insert(0, by_number[number])
+        number = by_number[number].record.asked.parent
     return path
 
 
 def _enter(
-    entries: list[dict[str, Any]],
-    state: SearchState,
-    origin: npt.NDArray[np.int64],
-    arrays: dict[str, npt.NDArray[Any]],
-    couplings: Couplings,
+    entries: list[dict[str, Any]], state: SearchState, scores: RoundScores, couplings: Couplings
 ) -> None:
+    """Add a round's evidence to the entries of the components that it scored."""
     record = state.record
-    groups = couplings.group[origin]
-    for i, dense in enumerate(origin):
-        peers = arrays["score"][groups == groups[i]]
+    groups = couplings.group[state.scored]
+    for i, dense in enumerate(state.scored):
+        peers = scores.score[groups == groups[i]]
         entry = entries[int(dense)]
         entry |= {
-            "criterion": record["criterion"],
-            "score": float(arrays["score"][i]),
-            "unit": record["unit"],
-            "estimator": record["estimator"],
-            "samples": record["samples"],
-            "rank": int(arrays["rank"][i]) + 1,
+            "criterion": record.criterion,
+            "score": float(scores.score[i]),
+            "unit": record.score_unit,
+            "estimator": record.estimator,
+            "samples": record.samples,
+            "rank": int(scores.rank[i]) + 1,
             "of": len(peers),
             "random": {
                 "value": float(peers.mean()),
@@ -76,13 +72,11 @@ def _enter(
                 "high": float(np.quantile(peers, 0.95)),
             },
         }
-        if "p_value" in arrays:
-            entry |= {
-                "label_nats": float(arrays["label_nats"][i]),
-                "p_value": float(arrays["p_value"][i]),
-            }
-        if arrays["now"][i]:
-            entry["step"] = {"round": record["round"], **record["asked"]}
+        if scores.label_nats is not None and scores.p_value is not None:
+            entry |= {"label_nats": float(scores.label_nats[i]), "p_value": float(scores.p_value[i])}
+        if scores.removed[i]:
+            asked = asdict(record.asked)
+            entry["step"] = {"round": record.round, "goals": asked["goals"], "from": asked["parent"]}
 
 
 def _channels(couplings: Couplings) -> dict[str, list[int]]:
@@ -92,10 +86,7 @@ def _channels(couplings: Couplings) -> dict[str, list[int]]:
         for name, dims in couplings.tensors.items()
         if is_selection(name) and dims[0] is not None
     }
-    return inputs | {
-        (layer.weight or layer.node).removesuffix(".weight"): couplings.channel_maps[layer.outputs].tolist()
-        for layer in couplings.layers
-    }
+    return inputs | {layer.name: couplings.channel_maps[layer.outputs].tolist() for layer in couplings.layers}
 
 
 def _members(couplings: Couplings) -> dict[str, list[list[int] | None]]:

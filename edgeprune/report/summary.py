@@ -1,4 +1,4 @@
-"""report.json: what happened, from records only. Elsewhere: removed.json (removals)."""
+"""report.json: what happened, from records only. Elsewhere: removed.json (removals), the page (page)."""
 
 from __future__ import annotations
 
@@ -12,183 +12,208 @@ from typing import Any
 from edgeprune.coupling.sizes import Sizes
 from edgeprune.frontend.load import LoadedModel
 from edgeprune.graph.trace import Trace
-from edgeprune.pareto.estimates import machine_of, planned
-from edgeprune.pareto.proof import Delivery
+from edgeprune.pareto.estimates import machine_of, planned_shares
+from edgeprune.pareto.proof import Proof
 from edgeprune.pareto.select_artifact import Selection
-from edgeprune.records import Interval, to_json
-from edgeprune.report import SCHEMA
+from edgeprune.records import to_json
+from edgeprune.records.report import (
+    Accuracy,
+    FileEntry,
+    LatencyRow,
+    MetricRow,
+    Pair,
+    PartAccuracy,
+    Report,
+)
 from edgeprune.report.budget_check import missed, nothing_removed, unmeasured
 from edgeprune.search.costs import parameters, pinned, widths
-from edgeprune.search.state import SearchState
-from edgeprune.session.dense import Prepared
-from edgeprune.session.options import Clock, Options
+from edgeprune.session.context import RunContext
+from edgeprune.session.dense import ExportedDense, RunData
+from edgeprune.session.options import Options
 from edgeprune.surgery.recipe import kept_inputs
-from edgeprune.tasks.bounds import share_interval
+from edgeprune.tasks.base import Outputs
+from edgeprune.tasks.comparison import score_interval
 
 VERSIONS = ("edgeprune", "torch", "onnx", "onnxruntime", "onnxscript", "onnxsim", "numpy", "scipy")
 
 
 def versions() -> dict[str, str]:
-    """Versions of what the result depends on."""
-    return {name: importlib.metadata.version(name) for name in VERSIONS}
+    """Versions of what the result depends on; what is not installed is left out."""
+    found = {}
+    for name in VERSIONS:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
 
 
 def report(
-    loaded: LoadedModel,
-    prepared: Prepared,
-    choice: Selection,
-    made: Delivery,
-    options: Options,
-    clock: Clock,
-) -> dict[str, Any]:
+    loaded: LoadedModel, dense: ExportedDense, selection: Selection, proof: Proof, run: RunContext
+) -> Report:
     """The content of report.json."""
-    target, final, tried = made.target, choice.final, choice.tried
-    parity = made.shipped.parity
-    assert parity is not None
-    notes = list(prepared.notes)
-    if not target.local:
-        notes += _about_target(made, target.title)
-    over = missed(final, made, options)
-    notes += [f"over the budget: {text}" for text in over] + unmeasured(made, options)
-    notes += nothing_removed(prepared, final, tried, options)
-    if prepared.latency is not None:
-        said = "planned by" if prepared.latency.basis == "measured" else "planned by an estimate:"
-        notes += [f"{said} {prepared.latency.source}", *prepared.latency.notes]
-    notes += made.notes
-    notes += [text for text in (made.shipped.note, *made.bench.warnings) if text]
-    return {
-        "schema": SCHEMA,
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "model": {"name": Path(loaded.source).stem, "path": loaded.source, "sha256": loaded.sha256},
-        "target": {"name": target.name, "title": target.title},
-        "seed": options.seed,
-        "versions": versions(),
-        "machine": {**made.bench.machine, "system": platform.platform(), "cores": os.cpu_count()},
-        "criterion": _criterion(tried, options),
-        "budget": {k: v for k, v in to_json(options.budget).items() if v is not None},
-        "accuracy": _accuracy(prepared, made),
-        "macs": {"dense": round(prepared.couplings.macs()), "shipped": round(final.couplings.macs())},
-        "params": {"dense": parameters(prepared.trace), "shipped": parameters(final.trace)},
-        "file_bytes": {"dense": made.dense.bytes, "shipped": made.shipped.bytes},
-        "parity": {
-            "reference": "its 8-bit graph run unoptimised" if _in_8_bits(made) else "PyTorch",
-            "max_abs": parity.max_abs,
-            "top1_agreement": parity.top1_agreement,
-            "atol": parity.atol,
-            "samples": parity.samples,
-            "output_spread": parity.output_spread,
-        },
-        "latency": _latency(made, timed_batch(prepared.trace, options, made.bench.batch)),
-        "estimate": made.estimate,
-        "timing": made.timing,
-        "planned": planned(tried, made.front),
-        "verified": to_json(made.verified),
-        "layers": widths(prepared.couplings, final.removed),
-        "inputs": kept_inputs(prepared.trace, Sizes(prepared.couplings, final.removed)),
-        "pinned": pinned(prepared.couplings),
-        "stages": clock.stages,
-        "metrics": _metrics(prepared, made),
-        "front": made.front,
-        "rounds": [s.record for s in tried],
-        "splits": None if prepared.splits is None else prepared.splits.to_json(),
-        "bench": to_json(made.bench),
-        "files": [
-            {"name": "model.onnx", "bytes": made.shipped.bytes, "sha256": made.shipped.sha256},
-            {"name": "dense.onnx", "bytes": made.dense.bytes, "sha256": made.dense.sha256},
-            *made.beside,
-        ],
-        "notes": list(dict.fromkeys(notes)),
-        "missed": over,
-    }
-
-
-def _in_8_bits(made: Delivery) -> bool:
-    return any(row["chosen"] and row["int8"] for row in made.front)
+    options, target, final = run.options, run.target.descriptor, selection.final
+    over = missed(dense, final, proof, run)
+    data = dense.data
+    return Report(
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        model={"name": Path(loaded.source).stem, "path": loaded.source, "sha256": loaded.sha256},
+        target={"name": target.name, "title": target.title},
+        seed=options.seed,
+        versions=versions(),
+        machine={**proof.bench.machine, "system": platform.platform(), "cores": os.cpu_count()},
+        criterion=_criterion(selection, options),
+        budget={k: v for k, v in to_json(options.budget).items() if v is not None},
+        accuracy=None if data is None else _accuracy(data, proof),
+        macs=Pair(round(dense.couplings.macs()), round(final.couplings.macs())),
+        params=Pair(parameters(dense.trace), parameters(final.trace)),
+        file_bytes=Pair(proof.dense.bytes, proof.shipped.bytes),
+        parity=_parity(proof),
+        latency=_latency(
+            proof, run.target.measures_target, timed_batch(dense.trace, options, proof.bench.batch)
+        ),
+        estimate=proof.estimate,
+        timing=proof.timing,
+        planned=planned_shares(selection.tried, proof.front),
+        verified=to_json(proof.verified),
+        layers=widths(dense.couplings, final.removed),
+        inputs=kept_inputs(dense.trace, Sizes(dense.couplings, final.removed)),
+        pinned=pinned(dense.couplings),
+        stages=list(run.clock.stages),
+        metrics=() if data is None else _metrics(data, proof),
+        front=tuple(proof.front),
+        rounds=[state.record for state in selection.tried],
+        splits=None if data is None else data.splits.to_json(),
+        bench=to_json(proof.bench),
+        files=(
+            FileEntry("model.onnx", proof.shipped.bytes, proof.shipped.sha256),
+            FileEntry("dense.onnx", proof.dense.bytes, proof.dense.sha256),
+            *proof.beside,
+        ),
+        notes=_notes(dense, selection, proof, run, over),
+        missed=tuple(over),
+        preprocessing={} if data is None else data.dataset.preprocessing,
+    )
 
 
 def timed_batch(traced: Trace, options: Options, asked: int) -> int:
-    """The batch that the files were timed at: their first input's where it is fixed, else as asked."""
+    """The batch that the files were timed at: their first input's if it is fixed, else as asked."""
     if options.fixed_batch is not None:
         return options.fixed_batch
     first = traced.inputs[0]
     return asked if traced.dynamic[0] or not first.dim() else len(first)
 
 
-def _latency(made: Delivery, batch: int) -> dict[str, Any] | None:
-    """Latency of both files where they were run; None where that was an emulator."""
-    if not made.bench.ratios:
-        return None
-    ratio = made.bench.ratios[0].ratio
-    dense, shipped = made.bench.models
+def _notes(
+    dense: ExportedDense, selection: Selection, proof: Proof, run: RunContext, over: list[str]
+) -> tuple[str, ...]:
+    notes = list(dense.notes)
+    if not run.target.descriptor.local:
+        notes += _about_target(proof, run.target.descriptor.title)
+    notes += [f"over the budget: {text}" for text in over] + unmeasured(proof, run)
+    notes += nothing_removed(dense, selection, run.options)
+    if dense.latency is not None:
+        basis = "planned by" if dense.latency.basis == "measured" else "planned by an estimate:"
+        notes += [f"{basis} {dense.latency.source}", *dense.latency.notes]
+    notes += proof.notes
+    notes += [text for text in (proof.shipped.note, *proof.bench.warnings) if text]
+    return tuple(dict.fromkeys(notes))
+
+
+def _parity(proof: Proof) -> dict[str, Any]:
+    parity = proof.shipped.parity
+    if parity is None:
+        return {"max_abs": 0.0, "top1_agreement": None}
+    eight = any(row.chosen and row.int8 for row in proof.front)
     return {
-        "basis": "measured",
-        "where": machine_of(made.bench),
-        "on_target": made.on_target,
-        "threads": made.bench.threads,
-        "batch": batch,
-        "dense_p50_ms": dense.p50_ms.value if dense.p50_ms else None,
-        "shipped_p50_ms": shipped.p50_ms.value if shipped.p50_ms else None,
-        "ratio": ratio.value,
-        "ratio_low": ratio.low,
-        "ratio_high": ratio.high,
+        "reference": "its 8-bit graph run unoptimised" if eight else "PyTorch",
+        "max_abs": parity.max_abs,
+        "top1_agreement": parity.top1_agreement,
+        "atol": parity.atol,
+        "samples": parity.samples,
+        "output_spread": parity.output_spread,
     }
 
 
-def _about_target(made: Delivery, title: str) -> list[str]:
-    """What was and was not seen on the target itself."""
+def _latency(proof: Proof, on_target: bool, batch: int) -> LatencyRow | None:
+    """Latency of both files where they were run; None on an emulator."""
+    if not proof.bench.ratios:
+        return None
+    ratio = proof.bench.ratios[0].ratio
+    dense, shipped = proof.bench.models
+    return LatencyRow(
+        basis="measured",
+        where=machine_of(proof.bench),
+        on_target=on_target,
+        threads=proof.bench.threads,
+        batch=batch,
+        dense_p50_ms=dense.p50_ms.value if dense.p50_ms else None,
+        shipped_p50_ms=shipped.p50_ms.value if shipped.p50_ms else None,
+        ratio=ratio.value,
+        ratio_low=ratio.low,
+        ratio_high=ratio.high,
+    )
+
+
+def _about_target(proof: Proof, title: str) -> list[str]:
+    """What was and was not measured on the target itself."""
     notes = []
-    if made.bench.emulated:
-        notes.append(f"{made.bench.device} is an emulator: its times mean nothing and are not shown")
-    elif made.bench.device is None:
-        notes.append(f"latency was measured on this machine, not on {title}; --device measures there")
-    if isinstance(made.verified, str):
-        notes.append(made.verified)
-    elif made.verified is not None:
-        parity = made.verified.parity
+    if proof.bench.emulated:
+        notes.append(f"{proof.bench.device} is an emulator: its times mean nothing and are not shown")
+    elif proof.bench.device is None:
+        notes.append(f"latency was measured on this machine, not on {title}; --board measures there")
+    if isinstance(proof.verified, str):
+        notes.append(proof.verified)
+    elif proof.verified is not None:
+        parity = proof.verified.parity
         notes.append(
-            f"checked on {made.verified.where}: differs from this machine by at most {parity.max_abs:.1e}"
+            f"checked on {proof.verified.where}: differs from this machine by at most {parity.max_abs:.1e}"
         )
     return notes
 
 
-def _criterion(tried: list[SearchState], options: Options) -> dict[str, Any]:
-    record = tried[-1].record if tried else {}
-    return {
-        "name": options.criterion,
-        "settings": {
-            **record.get("settings", {}),
-            "estimator": record.get("estimator", ""),
-            "samples": record.get("samples", 0),
-        },
-    }
+def _criterion(selection: Selection, options: Options) -> dict[str, Any]:
+    settings: dict[str, Any] = {"estimator": "", "samples": 0}
+    if selection.tried:
+        record = selection.tried[-1].record
+        settings = {**record.settings, "estimator": record.estimator, "samples": record.samples}
+    return {"name": options.criterion, "settings": settings}
 
 
-def _accuracy(prepared: Prepared, made: Delivery) -> dict[str, Any] | None:
-    if prepared.dataset is None or prepared.splits is None:
-        return None
-    labels = prepared.dataset.labels
-    wanted = None if labels is None else labels[prepared.splits.test]
-    name = "agreement" if prepared.measure.metric is None else prepared.measure.name
-    found: dict[str, Any] = {"measured_as": name, "samples": len(prepared.splits.test)}
-    for step in ("dense", "pruned", "compensated", "shipped"):
-        value, scores = prepared.measure.scores(made.test[step], made.test["dense"], wanted)
-        found[step] = share_interval(scores) if scores is not None else Interval(value, value, value)
-    found["drop"] = prepared.drop(made.test["shipped"], "test")
-    return found
+def _accuracy(data: RunData, proof: Proof) -> Accuracy:
+    """The task's measure on the test part, step by step; every output of a model with several."""
+    loss = data.loss(proof.test["shipped"], "test")
+    first = {step: score_interval(data.measured(out, "test")[0][1]) for step, out in proof.test.items()}
+    parts = tuple(PartAccuracy(p.measure, p.unit, p.dense, p.value, p.drop) for p in loss.parts)
+    return Accuracy(
+        measured_as=loss.deciding.measure if len(parts) > 1 else data.measured_as,
+        unit=loss.unit,
+        task=data.task.name,
+        task_note=data.task_note,
+        samples=len(data.splits.test),
+        test_origin=data.splits.test_origin,
+        dense=first["dense"],
+        pruned=first["pruned"],
+        compensated=first["compensated"],
+        shipped=first["shipped"],
+        drop=loss.drop,
+        parts=parts,
+    )
 
 
-def _metrics(prepared: Prepared, made: Delivery) -> list[dict[str, Any]]:
-    """Further metrics on the test split, and the first metric on further sets."""
+def _metrics(data: RunData, proof: Proof) -> tuple[MetricRow, ...]:
+    """Further metrics on the test part, and the task's measure on further sets."""
     rows = []
-    labels = None if prepared.dataset is None else prepared.dataset.labels
-    if labels is not None and prepared.splits is not None:
-        wanted = labels[prepared.splits.test]
-        for metric in prepared.extra_metrics:
-            before, after = (metric(made.test[k], wanted).value for k in ("dense", "shipped"))
-            rows.append({"name": metric.name, "dense": before, "shipped": after})
-    for name, other in prepared.evaluation.items():
-        dense = prepared.dense[f"eval:{name}"]
-        before, _ = prepared.measure.scores(dense, dense, other.labels)
-        after, _ = prepared.measure.scores(made.evaluation[name], dense, other.labels)
-        rows.append({"name": f"{prepared.measure.name} ({name})", "dense": before, "shipped": after})
-    return rows
+    targets = data.targets("test")
+    if targets is not None:
+        for metric in data.metrics:
+            before, after = (metric(proof.test[k], targets).value for k in ("dense", "shipped"))
+            rows.append(MetricRow(metric.name, before, after))
+    for name in data.further:
+        before, after = (_first(data, out, name) for out in (data.dense[f"eval:{name}"], proof.further[name]))
+        rows.append(MetricRow(f"{data.measured_as} ({name})", before, after))
+    return tuple(rows)
+
+
+def _first(data: RunData, outputs: Outputs, name: str) -> float:
+    return data.measured_further(outputs, name)[0][1].value

@@ -1,9 +1,9 @@
-"""`compress_loaded`: a model and data in, the smaller ONNX file with its proof out."""
+"""`compress`: a model and data in, the smaller ONNX file with its proof out."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from edgeprune.frontend.load import LoadedModel
 from edgeprune.graph.features import drop_identity_selections
 from edgeprune.graph.trace import save
 from edgeprune.latency import read_profile
+from edgeprune.masks import Mask
 from edgeprune.pareto.proof import prove
 from edgeprune.pareto.select_artifact import select_artifact
 from edgeprune.records import to_json
@@ -24,10 +25,41 @@ from edgeprune.report.summary import report, versions
 from edgeprune.run.prepare import prepare
 from edgeprune.search.goals import goals_of
 from edgeprune.search.search import search
+from edgeprune.session.context import RunContext
 from edgeprune.session.measurement_target import open_measurement_target
-from edgeprune.session.options import Clock, Options, Progress
+from edgeprune.session.options import Options
+from edgeprune.session.progress import Clock, Progress
 from edgeprune.store import RunFolder, sha256_file, write_json
 from edgeprune.surgery.recipe import recipe
+
+
+@dataclass(frozen=True)
+class Request:
+    """What one `compress` works on. further: sets that are reported beside the test part.
+
+    mask: zeros that the model is known to bear; components then go by its evidence.
+    """
+
+    loaded: LoadedModel
+    dataset: Dataset | None
+    options: Options
+    further: Mapping[str, Dataset]
+    mask: Mask | None = None
+    board: Device | None = None
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the result; a run folder belongs to one identity."""
+        masked = None if self.mask is None else self.mask.sha256()
+        return {
+            "model": self.loaded.sha256,
+            "data": None if self.dataset is None else self.dataset.sha256,
+            "evaluation": {name: d.sha256 for name, d in self.further.items()},
+            "options": self.options,
+            "mask": masked,
+            "profile": _profile_identity(self.options),
+            "board": None if self.board is None else self.board.remote.destination,
+            "versions": versions(),
+        }
 
 
 @dataclass(frozen=True)
@@ -44,69 +76,68 @@ class Result:
 
 
 def compress_loaded(
-    loaded: LoadedModel,
-    dataset: Dataset | None,
-    output: Path,
-    options: Options,
-    *,
-    evaluation: Mapping[str, Dataset] | None = None,
-    progress: Progress | None = None,
-    force: bool = False,
-    device: Device | None = None,
+    request: Request, output: Path, *, progress: Progress | None = None, force: bool = False
 ) -> Result:
     """Run the whole pipeline in `output`; a killed run resumes from its records.
 
     Raises:
         CriterionError, TargetError: an unknown name.
         DataError: no data, and a criterion or budget that needs some.
-        BudgetError: the budget cannot be met. When it is measured on the shipped file that it
-            was missed, the result and its report are written first.
+        BudgetError: the budget cannot be met. If the shipped file was measured to miss it, the result
+            and its report are written first.
         Other EdgepruneErrors as the stages raise them.
     """
-    _need_data(dataset, options)
+    options = request.options
+    _need_data(request.dataset, options)
     check_theta(options.criterion, options.theta)
-    board = open_measurement_target(options, device)
-    request = {
-        "model": loaded.sha256,
-        "data": None if dataset is None else dataset.sha256,
-        "evaluation": {name: d.sha256 for name, d in (evaluation or {}).items()},
-        "options": options,
-        "profile": _profile(options),
-        "device": None if device is None else device.remote.destination,
-        "versions": versions(),
-    }
-    folder = RunFolder(output, request, force=force)
-    clock = Clock(progress or Progress())
+    target = open_measurement_target(options, request.board)
+    folder = RunFolder(output, request.identity(), force=force)
+    run = RunContext(options, folder, Clock(progress), target)
     done = folder.load("report")
     if done is not None:
-        clock.progress.note(f"{output}: finished before; --force starts over")
-        _keep_to(done, output)
+        run.progress.note(f"{output}: finished before; --force starts over")
+        _raise_if_missed(done, output)
         return Result(output, done)
-    try:
-        prepared = prepare(loaded, dataset, evaluation or {}, options, folder, clock, board)
-        goals = goals_of(prepared, options.budget)
-    except (BenchError, BudgetError):
-        folder.abandon(refused=True)  # no other request could use what was prepared for this one
-        raise
-    except BaseException:
-        folder.abandon()  # a request that was refused leaves no folder that would refuse the next
-        raise
-    first, final, tried = search(prepared, goals, options, folder, clock)
-    choice = select_artifact(prepared, first, final, tried, options, folder, clock, board)
-    with clock.stage("save"):
-        save(drop_identity_selections(choice.final.trace), output / "model.pt2")
-        write_json(output / "recipe.json", recipe(prepared.trace, prepared.couplings, choice.final.removed))
-        write_json(output / "removed.json", removed_channels(prepared, choice.final, choice.tried, folder))
-    made = prove(prepared, choice, options, folder, clock, board)
-    content = to_json(report(loaded, prepared, choice, made, options, clock))
+    content = to_json(_run(request, run))
     validate_report(content)
     write_html(content, output / "report.html")
     folder.save("report", content, files=("model.onnx", "model.pt2", "recipe.json", "removed.json"))
-    _keep_to(content, output)
+    _raise_if_missed(content, output)
     return Result(output, content)
 
 
-def _profile(options: Options) -> str | None:
+def _run(request: Request, run: RunContext) -> Any:
+    """All stages, down to the report's content."""
+    try:
+        dense = prepare(request.loaded, request.dataset, request.further, run)
+        goals = goals_of(dense, run.options.budget)
+    except (BenchError, BudgetError):
+        run.folder.abandon(refused=True)  # no other request could use what was prepared for this one
+        raise
+    except BaseException:
+        run.folder.abandon()  # a refused request leaves no folder that would refuse the next
+        raise
+    result = search(dense, goals, run, mask=request.mask)
+    selection = select_artifact(dense, result, run)
+    with run.clock.stage("save"):
+        path, final = run.folder.path, selection.final
+        save(drop_identity_selections(final.trace), path / "model.pt2")
+        write_json(path / "recipe.json", recipe(dense.trace, dense.couplings, final.removed))
+        removed = removed_channels(dense.couplings, final, selection.tried, run)
+        write_json(path / "removed.json", removed)
+    proof = prove(dense, selection, run)
+    return report(request.loaded, dense, selection, proof, run)
+
+
+def with_defaults(options: Options) -> Options:
+    """--max-drop 1 if no budget was given."""
+    budget = options.budget
+    if budget.max_drop is None and not budget.sized:
+        return replace(options, budget=replace(budget, max_drop=1.0))
+    return options
+
+
+def _profile_identity(options: Options) -> str | None:
     """Identity of the profile to plan with; a damaged one is refused before anything is read."""
     if options.profile is None:
         return None
@@ -114,8 +145,8 @@ def _profile(options: Options) -> str | None:
     return sha256_file(Path(options.profile))
 
 
-def _keep_to(report: Mapping[str, Any], output: Path) -> None:
-    """Raise BudgetError where the report says that a budget was missed; the result is there all the same."""
+def _raise_if_missed(report: Mapping[str, Any], output: Path) -> None:
+    """Raise BudgetError if the report says that a budget was missed; the result is there all the same."""
     if report.get("missed"):
         raise BudgetError(
             f"{'; '.join(report['missed'])}; the network was written to {output}",

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from edgeprune.coupling.components import BoolArray, Couplings, Pin
-from edgeprune.run.stages import Analysis, layer_name
+from edgeprune.run.analysis import Analysis
 from edgeprune.search.costs import parameters, size_cost
 from edgeprune.search.groups import largest
 
@@ -62,9 +62,9 @@ class Inspection:
     notes: tuple[str, ...]
 
 
-def inspect_model(found: Analysis) -> Inspection:
+def inspect_model(analysis: Analysis) -> Inspection:
     """Layers, groups, MACs, floors and pins of an analysed model."""
-    couplings, traced = found.couplings, found.trace
+    couplings, traced = analysis.couplings, analysis.trace
     nothing = np.zeros(couplings.count, bool)
     everything = largest(couplings, np.arange(couplings.count))
     macs = {cost.node: 0.0 for cost in couplings.costs}
@@ -73,7 +73,7 @@ def inspect_model(found: Analysis) -> Inspection:
         macs[cost.node] += cost.coefficient * float(np.prod(kept[list(cost.factors)]))
     layers = tuple(
         LayerRow(
-            layer_name(couplings, i),
+            layer.name,
             "depthwise" if layer.groups > 1 else layer.kind,
             len(couplings.channel_maps[layer.inputs]),
             len(couplings.channel_maps[layer.outputs]),
@@ -81,18 +81,18 @@ def inspect_model(found: Analysis) -> Inspection:
             _groups_of(couplings, layer.outputs),
             round(macs.get(layer.node, 0.0)),
         )
-        for i, layer in enumerate(couplings.layers)
+        for layer in couplings.layers
     )
     inputs = tuple(
         {"shape": list(x.shape[1:]), "dtype": str(x.dtype).removeprefix("torch."), "batch": _batch(x, d)}
         for x, d in zip(traced.inputs, traced.dynamic, strict=True)
     )
     return Inspection(
-        {"path": found.loaded.source, "sha256": found.loaded.sha256, "kind": found.loaded.kind},
+        {"path": analysis.loaded.source, "sha256": analysis.loaded.sha256, "kind": analysis.loaded.kind},
         inputs, round(couplings.macs()), parameters(traced), couplings.count, couplings.share_free(),
         round(couplings.macs(everything)), round(size_cost(traced, couplings, "params")(everything)), layers,
         _group_rows(couplings, layers), couplings.pins, int((~couplings.exact).sum()),
-        couplings.inexact_reasons, found.loaded.notes,
+        couplings.inexact_reasons, analysis.loaded.notes,
     )  # fmt: skip
 
 

@@ -36,13 +36,14 @@ from edgeprune.graph.module import state_tensors
 from edgeprune.graph.parts import Part, exportable_parts, put_back
 from edgeprune.graph.refusal import first_line
 from edgeprune.graph.trace import Trace, run
-from edgeprune.recovery import compensate, recalibrate
+from edgeprune.recovery import recover_closed_form
 from edgeprune.search.costs import parameters, what_pins
 from edgeprune.search.groups import largest, uniform
 from edgeprune.session.budget import parse_share
 from edgeprune.surgery.apply import apply_recipe, copied, proven
 from edgeprune.surgery.cut import cut
 from edgeprune.surgery.recipe import recipe
+from edgeprune.tasks.registry import resolve_task
 
 pytree = torch.utils._pytree
 Batches = list[tuple[torch.Tensor, ...]]
@@ -304,7 +305,10 @@ def _pruned(
         joined = tuple(torch.cat(column).numpy() for column in zip(*samples, strict=True))
         dataset = open_data((joined if len(joined) > 1 else joined[0], None))
         at = np.arange(len(joined[0]))
-        statistics = capture(part.trace, couplings, dataset, at, batch_size=len(samples[0][0]), seed=seed)
+        statistics = capture(
+            part.trace, couplings, dataset, at, task=resolve_task("generic"), batch_size=len(samples[0][0]),
+            seed=seed,
+        )  # fmt: skip
     elif needs_data(criterion):
         raise DataError(
             f"criterion={criterion}: no data reached {part.path} in the sizes of the example",
@@ -313,7 +317,7 @@ def _pruned(
     rank = score(criterion, Context(part.trace, couplings, statistics, seed)).rank
     removed = uniform(couplings, rank, coupled.macs, share * before)
     if samples:
-        smaller = recalibrate(compensate(part.trace, couplings, removed, samples)[0], samples)
+        smaller, _ = recover_closed_form(part.trace, couplings, removed, samples)
     else:
         smaller = cut(part.trace, couplings, removed)
     sliced, attributes, fixed = _sliced(module, coupled, removed, smaller)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +11,7 @@ from edgeprune.coupling.components import BoolArray, Couplings, Pin, RemovalCost
 from edgeprune.errors import BudgetError, PinnedError
 from edgeprune.graph.module import state_tensors
 from edgeprune.graph.trace import Trace
+from edgeprune.records.report import LayerWidth, PinnedChannels
 from edgeprune.search.allocate import cheapest
 from edgeprune.search.groups import largest
 from edgeprune.session.budget import Budget
@@ -83,23 +83,23 @@ def refuse_below_floor(cost: RemovalCost, couplings: Couplings, share: float, as
     refuse_impossible(couplings, floor, share, asked, NAMES[kind])
 
 
-def widths(couplings: Couplings, removed: BoolArray) -> list[dict[str, Any]]:
+def widths(couplings: Couplings, removed: BoolArray) -> tuple[LayerWidth, ...]:
     """Output channels of every layer before and after."""
     kept = couplings.kept(removed)
-    return [
-        {
-            "name": (layer.weight or layer.node).removesuffix(".weight"),
-            "kind": "depthwise" if layer.groups > 1 else layer.kind,
-            "before": len(couplings.channel_maps[layer.outputs]),
-            "after": int(kept[layer.outputs]),
-        }
+    return tuple(
+        LayerWidth(
+            layer.name,
+            "depthwise" if layer.groups > 1 else layer.kind,
+            len(couplings.channel_maps[layer.outputs]),
+            int(kept[layer.outputs]),
+        )
         for layer in couplings.layers
-    ]
+    )
 
 
-def pinned(couplings: Couplings) -> list[dict[str, Any]]:
+def pinned(couplings: Couplings) -> tuple[PinnedChannels, ...]:
     """Channels that stay whatever is planned, with the reason; not told apart by layer."""
-    return [{"name": "", "channels": p.channels, "reason": p.reason} for p in couplings.pins]
+    return tuple(PinnedChannels(p.channels, p.reason) for p in couplings.pins)
 
 
 def refuse_impossible(couplings: Couplings, floor: float, share: float, asked: str, what: str) -> None:

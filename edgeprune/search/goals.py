@@ -17,7 +17,7 @@ from edgeprune.errors import BudgetError
 from edgeprune.graph.trace import Trace
 from edgeprune.search.costs import NAMES, parameters, refuse_below_floor, size_cost
 from edgeprune.session.budget import Budget, option
-from edgeprune.session.dense import Prepared
+from edgeprune.session.dense import DenseNetwork, ExportedDense, latency_of
 from edgeprune.session.latency_model import unit_of
 
 
@@ -36,7 +36,7 @@ class Goal:
 Goals = tuple[Goal, ...]
 
 
-def goals_of(prepared: Prepared, budget: Budget) -> Goals:
+def goals_of(dense: DenseNetwork, budget: Budget) -> Goals:
     """The goals of a budget, the tightest of each kind.
 
     Raises:
@@ -48,33 +48,33 @@ def goals_of(prepared: Prepared, budget: Budget) -> Goals:
     if budget.params is not None:
         found.append((Goal("params", budget.params), f"--params {budget.params:.3g}"))
     if budget.size_mb is not None:
-        found.append((_size_goal(prepared, budget.size_mb), f"--size-mb {budget.size_mb:g}"))
+        found.append((_size_goal(dense, budget.size_mb), f"--size-mb {budget.size_mb:g}"))
     if budget.speedup is not None:
         found.append((Goal("ms", 1 / budget.speedup), f"--speedup {budget.speedup:g}"))
     for name, tail in (("target_ms", False), ("deadline_ms", True)):
         value = getattr(budget, name)
         if value is not None:
-            assert prepared.latency is not None
-            whole = prepared.latency.dense_p99_ms if tail else prepared.latency.dense_ms
-            assert whole is not None
-            found.append((Goal("ms", value / whole, tail), f"{option(name)} {value:g}"))
+            found.append(
+                (Goal("ms", value / _dense_ms(dense, name, tail=tail), tail), f"{option(name)} {value:g}")
+            )
     goals = []
     for kind in NAMES:
         same = [pair for pair in found if pair[0].kind == kind]
         if same:
             goal, text = min(same, key=lambda pair: pair[0].share)
-            _refuse_below_floor(prepared, goal, text)
+            _refuse_below_floor(dense, goal, text)
             goals.append(replace(goal, share=min(goal.share, 1.0)))
     return tuple(goals)
 
 
-def _refuse_below_floor(prepared: Prepared, goal: Goal, text: str) -> None:
+def _refuse_below_floor(dense: DenseNetwork, goal: Goal, text: str) -> None:
     """As costs.refuse_below_floor; a floor in estimated milliseconds is called that."""
-    cost = price(prepared, goal.kind, prepared.trace, prepared.couplings)
+    cost = price(dense, goal.kind, dense.trace, dense.couplings)
     try:
-        refuse_below_floor(cost, prepared.couplings, goal.share, text, goal.kind)
+        refuse_below_floor(cost, dense.couplings, goal.share, text, goal.kind)
     except BudgetError as error:
-        if goal.kind != "ms" or prepared.latency is None or prepared.latency.timer is not None:
+        model = latency_of(dense)
+        if goal.kind != "ms" or model is None or model.timer is not None:
             raise
         unit = unit_of(cost)
         raise BudgetError(
@@ -83,49 +83,60 @@ def _refuse_below_floor(prepared: Prepared, goal: Goal, text: str) -> None:
         ) from None
 
 
-def price(prepared: Prepared, kind: str, traced: Trace, couplings: Couplings) -> RemovalCost:
+def price(dense: DenseNetwork, kind: str, traced: Trace, couplings: Couplings) -> RemovalCost:
     """The cost of a removal from a network on the way, in the unit of its kind."""
     if kind != "ms":
         return size_cost(traced, couplings, kind)
-    assert prepared.latency is not None
-    return prepared.latency.predict(traced, couplings)
+    model = latency_of(dense)
+    if model is None:
+        raise BudgetError("a latency was asked for and no latency model is there", tip="use --macs instead")
+    return model.predict(traced, couplings)
 
 
-def dense_price(prepared: Prepared, kind: str) -> float:
+def dense_price(dense: DenseNetwork, kind: str) -> float:
     """What the dense network costs."""
     if kind == "params":
-        return parameters(prepared.trace)
+        return parameters(dense.trace)
     if kind == "macs":
-        return prepared.couplings.macs()
-    return price(prepared, kind, prepared.trace, prepared.couplings)(np.zeros(prepared.couplings.count, bool))
+        return dense.couplings.macs()
+    return price(dense, kind, dense.trace, dense.couplings)(np.zeros(dense.couplings.count, bool))
 
 
-def shares(prepared: Prepared, traced: Trace, couplings: Couplings, goals: Goals) -> dict[str, float]:
+def shares(dense: DenseNetwork, traced: Trace, couplings: Couplings, goals: Goals) -> dict[str, float]:
     """Share of the dense cost that a network has, per kind of goal."""
     nothing = np.zeros(couplings.count, bool)
     return {
-        g.kind: price(prepared, g.kind, traced, couplings)(nothing) / dense_price(prepared, g.kind)
-        for g in goals
+        g.kind: price(dense, g.kind, traced, couplings)(nothing) / dense_price(dense, g.kind) for g in goals
     }
 
 
-def joint(prepared: Prepared, traced: Trace, couplings: Couplings, goals: Goals) -> RemovalCost:
+def joint(dense: DenseNetwork, traced: Trace, couplings: Couplings, goals: Goals) -> RemovalCost:
     """Cost of a removal against all goals at once: 1 or less when every one is met."""
     parts: list[tuple[Callable[[BoolArray], float], float]] = [
-        (price(prepared, g.kind, traced, couplings), g.share * dense_price(prepared, g.kind)) for g in goals
+        (price(dense, g.kind, traced, couplings), g.share * dense_price(dense, g.kind)) for g in goals
     ]
     return lambda removed: max(cost(removed) / allowed for cost, allowed in parts)
 
 
-def _size_goal(prepared: Prepared, size_mb: float) -> Goal:
+def _dense_ms(dense: DenseNetwork, budget: str, *, tail: bool) -> float:
+    """The dense file's median latency, or its 99th percentile."""
+    model = latency_of(dense)
+    value = None if model is None else model.dense_p99_ms if tail else model.dense_ms
+    if value is None:
+        raise BudgetError(f"{option(budget)}: the dense model was not timed", tip="use --speedup or --macs")
+    return value
+
+
+def _size_goal(dense: DenseNetwork, size_mb: float) -> Goal:
     """Parameters that fit: what leaves the file is four bytes a parameter, its graph stays."""
-    assert prepared.file is not None
-    count = parameters(prepared.trace)
-    share = 1 - (prepared.file.bytes - size_mb * 1e6) / (4 * count)
+    if not isinstance(dense, ExportedDense):
+        raise BudgetError(f"--size-mb {size_mb:g}: only `compress` writes an ONNX file", tip="use --params")
+    count = parameters(dense.trace)
+    share = 1 - (dense.artifact.bytes - size_mb * 1e6) / (4 * count)
     if share <= 0:
         raise BudgetError(
             f"--size-mb {size_mb:g}: the file's graph alone takes"
-            f" {(prepared.file.bytes - 4 * count) / 1e6:.3g} MB",
+            f" {(dense.artifact.bytes - 4 * count) / 1e6:.3g} MB",
             tip="ask for more",
         )
     return Goal("params", share)

@@ -2,53 +2,80 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 
+from edgeprune.coupling.components import Couplings
 from edgeprune.graph.execution import batches
-from edgeprune.session.dense import Prepared
-from edgeprune.session.options import Clock
-from edgeprune.simplify.lossless import LosslessResult, lossless
+from edgeprune.graph.module import state_tensors
+from edgeprune.graph.trace import Trace
+from edgeprune.masks import Mask
+from edgeprune.masks.mask import canonical
+from edgeprune.search.state import LosslessCounts, RoundRecord, SearchState, advance, dense_state, with_record
+from edgeprune.session.dense import DenseNetwork
+from edgeprune.session.options import Options
+from edgeprune.session.progress import Clock
+from edgeprune.simplify.lossless import LosslessResult, apply_mask, lossless
 
 SAMPLES, CALLS = 32, 4
 
 
-def lossless_round(prepared: Prepared, clock: Clock) -> LosslessResult:
-    """Remove dead, constant, unused and doubled channels of the dense network, certified."""
+def start(dense: DenseNetwork, options: Options, clock: Clock, *, mask: Mask | None = None) -> SearchState:
+    """The dense network, its masked weights at zero, without the channels that no output notices.
+
+    Raises:
+        MaskError: the mask does not fit the model.
+    """
+    trace = dense.trace if mask is None else apply_mask(dense.trace, dense.couplings, mask)
     with clock.stage("lossless"):
-        return lossless(prepared.trace, prepared.couplings, None, _inputs(prepared))
+        result = lossless(trace, dense.couplings, None, _inputs(dense))
+    record = RoundRecord(lossless=_counts(result))
+    state = with_record(dense_state(trace, dense.couplings, mask), record)
+    if not len(result.removed):
+        return state
+    clock.progress.note(
+        f"lossless: {len(result.removed)} channels removed, certified to {result.max_abs:.1e}"
+    )
+    # The full-size network with folded biases couples as the dense one, plus the new biases.
+    merged = None if mask is None else _with_merged(mask, result.full, result.couplings)
+    folded = SearchState(
+        result.full, result.couplings, state.origin, state.removed, record, state.origin, merged
+    )
+    return advance(folded, result.trace, result.removed_mask, record, options)
 
 
-def summary(found: LosslessResult) -> dict[str, Any]:
-    """What a report says of it."""
-    return {
-        "removed": len(found.removed),
-        "unused": len(found.unused),
-        "constant": len(found.folded),
-        "merged": len(found.merged),
-        "rounds": found.rounds,
-        "max_abs": found.max_abs,
-    }
+def _counts(result: LosslessResult) -> LosslessCounts:
+    return LosslessCounts(
+        len(result.removed), len(result.unused), len(result.folded), len(result.merged), result.rounds,
+        result.max_abs,
+    )  # fmt: skip
 
 
-def _inputs(prepared: Prepared) -> list[tuple[torch.Tensor, ...]]:
-    """Real inputs where there are some; else seeded noise shaped like the example."""
-    if prepared.dataset is not None and prepared.splits is not None:
-        chosen = prepared.splits.calibration[: SAMPLES * CALLS]
-        size = SAMPLES if all(prepared.trace.dynamic) else len(prepared.trace.inputs[0])
-        whole = chosen[: len(chosen) // size * size]
-        return [inputs for inputs, _ in batches(prepared.dataset, whole, size)]
+def _with_merged(mask: Mask, full: Trace, couplings: Couplings) -> Mask:
+    """The mask after merges: a weight that took over another's value is kept, masked or not."""
+    weights = state_tensors(full.graph)
+    kept = canonical(mask, couplings)
+    return Mask({name: keep | (weights[name].detach().numpy() != 0) for name, keep in kept.items()})
+
+
+def _inputs(dense: DenseNetwork) -> list[tuple[torch.Tensor, ...]]:
+    """Calibration samples; without data seeded noise shaped like the example."""
+    if dense.data is not None:
+        chosen = dense.data.splits.calibration[: SAMPLES * CALLS]
+        size = SAMPLES if all(dense.trace.dynamic) else len(dense.trace.inputs[0])
+        size = min(size, len(chosen)) if all(dense.trace.dynamic) else size
+        return [
+            inputs for inputs, _ in batches(dense.data.dataset, chosen[: len(chosen) // size * size], size)
+        ]
     generator = torch.Generator().manual_seed(0)
-    calls = [prepared.trace.inputs]
+    calls = [dense.trace.inputs]
     for _ in range(CALLS - 1):
         calls.append(
             tuple(
                 torch.randn(x.shape, generator=generator, dtype=x.dtype)
                 if x.is_floating_point()
                 else x[torch.as_tensor(np.random.default_rng(0).permutation(len(x)))]
-                for x in prepared.trace.inputs
+                for x in dense.trace.inputs
             )
         )
     return calls

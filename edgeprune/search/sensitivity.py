@@ -14,15 +14,16 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from torch import fx
 
 from edgeprune.calibration.capture import FULL_COVARIANCE, LayerStatistics, Statistics, mixing_layers
 from edgeprune.calibration.readings import further_readings
 from edgeprune.coupling.components import BoolArray, Couplings, Layer
+from edgeprune.graph.execution import samples_first
 from edgeprune.graph.module import attribute
 from edgeprune.graph.trace import Trace, run
 from edgeprune.search.groups import Curve
+from edgeprune.tasks.base import Task
 
 SHARES = (0.25, 0.5, 0.7, 0.85, 0.95)
 RIDGE = 1e-3  # of the mean variance
@@ -34,14 +35,15 @@ def sensitivity(
     statistics: Statistics,
     rank: npt.NDArray[np.int64],
     batches: Sequence[tuple[torch.Tensor, ...]],
+    task: Task,
     *,
     shares: Sequence[float] = SHARES,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[int, Curve]:
-    """Loss in nats per sample (or mean squared error) at each share, per group."""
+    """Loss at each share, per group: the task's divergence from the dense outputs, all outputs together."""
     graph = dense.copy()
     with torch.no_grad():
-        wanted = [run(graph, b)[0] for b in batches]
+        wanted = [judged(graph, b) for b in batches]
         curves = {}
         groups = len(couplings.group_names)
         for group in range(groups):
@@ -54,7 +56,7 @@ def sensitivity(
                     continue
                 removed = np.zeros(couplings.count, dtype=bool)
                 removed[rows[:count]] = True
-                losses.append(loss_without(graph, couplings, statistics, removed, batches, wanted))
+                losses.append(loss_without(graph, couplings, statistics, removed, batches, wanted, task))
                 at.append(count / len(rows))
             if len(at) > 1:
                 curves[group] = Curve((*at, 1.0), (*losses, 2 * max(losses) + 1e-3))
@@ -69,7 +71,8 @@ def loss_without(
     statistics: Statistics,
     removed: BoolArray,
     batches: Sequence[tuple[torch.Tensor, ...]],
-    wanted: Sequence[torch.Tensor],
+    wanted: Sequence[tuple[torch.Tensor, ...]],
+    task: Task,
     *,
     absorb: bool = True,
 ) -> float:
@@ -90,8 +93,8 @@ def loss_without(
         _silence(graph, couplings, removed, saved)
         total = 0.0
         for inputs, target in zip(batches, wanted, strict=True):
-            total += divergence(run(graph, inputs)[0], target) * len(target)
-        return total / sum(len(t) for t in wanted)
+            total += task.divergence(judged(graph, inputs), target) * len(inputs[0])
+        return total / sum(len(inputs[0]) for inputs in batches)
     finally:
         for name, value in saved.items():
             attribute(graph, name).copy_(value)
@@ -111,12 +114,9 @@ def _silence(
             tensor.index_fill_(dim, torch.from_numpy(gone), 0.0)
 
 
-def divergence(out: torch.Tensor, dense: torch.Tensor) -> float:
-    """KL of class probabilities in nats per sample; relative squared error for other outputs."""
-    if out.dim() == 2 and out.shape[1] > 1:
-        kl = F.kl_div(F.log_softmax(out, 1), F.log_softmax(dense, 1), log_target=True, reduction="batchmean")
-        return float(kl)
-    return float(F.mse_loss(out, dense) / dense.var().clamp_min(1e-12))
+def judged(graph: fx.GraphModule, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    """All outputs of a batch, samples first."""
+    return tuple(samples_first(x, len(inputs[0])) for x in run(graph, inputs))
 
 
 def _absorb(

@@ -17,11 +17,12 @@ import torch
 from edgeprune.data import Dataset
 from edgeprune.errors import ExportError
 from edgeprune.export.production import produce
-from edgeprune.graph.execution import reference
+from edgeprune.graph.execution import reference, samples_first
 from edgeprune.graph.features import drop_identity_selections
 from edgeprune.graph.trace import Trace, reexport
 from edgeprune.records import OnnxArtifact
-from edgeprune.session.options import Clock
+from edgeprune.session.progress import Progress
+from edgeprune.tasks.base import Outputs
 
 BATCH = 128
 PARITY_CALLS, PARITY_BATCH = 4, 8
@@ -89,26 +90,23 @@ def parity_inputs(
     return calls
 
 
-def file_outputs(
-    path: Path, dataset: Dataset, indices: npt.NDArray[np.int64], clock: Clock
-) -> npt.NDArray[np.float32]:
-    """First output of an ONNX file for every sample, by onnxruntime."""
+def file_outputs(path: Path, dataset: Dataset, indices: npt.NDArray[np.int64], progress: Progress) -> Outputs:
+    """All outputs of an ONNX file for some samples, by onnxruntime; samples first, floats as float32."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     names = [i.name for i in session.get_inputs()]
     fixed = session.get_inputs()[0].shape[0]
     size = fixed if isinstance(fixed, int) else BATCH
-    found = []
+    parts: list[Outputs] = []
     for start in range(0, len(indices), size):
-        part = indices[start : start + size]
-        whole = (
-            np.concatenate([part, np.repeat(part[-1:], size - len(part))]) if isinstance(fixed, int) else part
-        )
-        out = session.run(None, dict(zip(names, dataset.batch(whole), strict=True)))[0]
-        found.append(out[: len(part)])
-        clock.progress.step(start + len(part), len(indices))
-    return np.concatenate(found).astype(np.float32)
+        chosen = indices[start : start + size]
+        padded = np.resize(chosen, size) if isinstance(fixed, int) else chosen
+        results = session.run(None, dict(zip(names, dataset.batch(padded), strict=True)))
+        first = (samples_first(torch.from_numpy(np.asarray(x)), len(padded)).numpy() for x in results)
+        parts.append(tuple(x[: len(chosen)] for x in first))
+        progress.step(start + len(chosen), len(indices))
+    return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
 
 
 def _sized(x: torch.Tensor, batch: int) -> torch.Tensor:

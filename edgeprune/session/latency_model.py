@@ -22,9 +22,9 @@ from edgeprune.graph.trace import Trace
 from edgeprune.measure.tails import LIMIT, time_tail
 from edgeprune.measure.timings import P99_SAMPLES
 from edgeprune.records import ModelTiming
+from edgeprune.session.context import RunContext
 from edgeprune.session.measurement_target import MeasurementTarget
-from edgeprune.session.options import Clock, Options
-from edgeprune.store import RunFolder
+from edgeprune.session.progress import Clock
 
 DENSE_SECONDS, TAIL_SECONDS = 2.0, 10.0  # the second, at least, where a 99th percentile is asked for
 NETWORKS = 40  # sets of widths that a profile made in passing runs
@@ -32,7 +32,7 @@ PROFILED = "predicted ms (profile)"
 
 
 @dataclass(frozen=True)
-class Latency:
+class LatencyModel:
     """How a removal is priced in milliseconds; `timer` times whole models, None with no board at hand.
 
     `dense_ms` is of the dense file, batch 1: measured where there is a timer, else as the profile recorded
@@ -53,11 +53,8 @@ def open_latency(
     traced: Trace,
     couplings: Couplings,
     dense: Path,
-    options: Options,
-    folder: RunFolder,
-    clock: Clock,
-    board: MeasurementTarget,
-) -> Latency | str | None:
+    context: RunContext,
+) -> LatencyModel | str | None:
     """The prediction that a run plans with, why there is none, or None where none is needed.
 
     What was timed of the dense file is a record of the run: a resumed run plans as it began.
@@ -69,14 +66,15 @@ def open_latency(
         BenchError, DeviceError: a profile of something else; a board that cannot be timed; a deadline
             without a board to see the dense network's own tail on.
     """
+    options, folder, clock, board = context.options, context.folder, context.clock, context.target
     budget = options.budget
     if not (budget.timed or (options.objective == "latency" and not budget.sized)):
         return None
     if options.profile is None and not board.measures_target:
-        return _estimated(traced, couplings, options, board, clock)
+        return _estimated(traced, couplings, context)
     with clock.stage("latency profile"):
         try:
-            profile, notes = _profile(traced, couplings, dense, options, folder, clock, board)
+            profile, notes = _profile(traced, couplings, dense, context)
         except BenchError as error:
             if budget.timed or options.profile is not None:
                 raise
@@ -96,7 +94,7 @@ def open_latency(
         return latency.latency_cost(profile, network, parts)
 
     timer = board if board.measures_target else None
-    return Latency("measured", profile.source, predict, timed["p50_ms"], timed["p99_ms"], timer, notes)
+    return LatencyModel("measured", profile.source, predict, timed["p50_ms"], timed["p99_ms"], timer, notes)
 
 
 def _timed(board: MeasurementTarget, dense: Path, clock: Clock, *, tail: bool) -> ModelTiming:
@@ -124,27 +122,25 @@ def _profile(
     traced: Trace,
     couplings: Couplings,
     dense: Path,
-    options: Options,
-    folder: RunFolder,
-    clock: Clock,
-    board: MeasurementTarget,
+    context: RunContext,
 ) -> tuple[latency.Profile, tuple[str, ...]]:
-    """The profile, and what to know of it."""
+    """The profile, and notes for the report."""
+    options, folder, clock, board = context.options, context.folder, context.clock, context.target
     if options.profile is None:
         profile = latency.profile_model(
-            traced, couplings, target=board.target, path=folder.path / "profile.json",
-            device=board.device, threads=board.threads, networks=NETWORKS,
+            traced, couplings, target=board.descriptor, path=folder.path / "profile.json",
+            device=board.board, threads=board.threads, networks=NETWORKS,
             seconds=options.profile_seconds, seed=options.seed, progress=clock.progress.step,
         )  # fmt: skip
         return profile, _said(latency.check(profile))
     profile = latency.read_profile(Path(options.profile))
     latency.require_network(profile, traced, couplings)
-    target = None if board.target.local or not board.described else board.target
+    target = None if board.descriptor.local or not board.described else board.descriptor
     notes = latency.check(profile, target=target, threads=board.threads)
     if not board.measures_target:
         return profile, _said((*notes, f"planned from a file, with no board at hand: {profile.source}"))
     here = board.time([dense], 0.2).machine
-    doubts = () if board.device is None or target is None else require_board(board.device, target)
+    doubts = () if board.board is None or target is None else require_board(board.board, target)
     notes = latency.check(profile, target=target, threads=board.threads, machine=here)
     return profile, _said((*doubts, *notes))
 
@@ -153,11 +149,10 @@ def _said(notes: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(f"profile: {note}" for note in notes)
 
 
-def _estimated(
-    traced: Trace, couplings: Couplings, options: Options, board: MeasurementTarget, clock: Clock
-) -> Latency:
+def _estimated(traced: Trace, couplings: Couplings, context: RunContext) -> LatencyModel:
     """The descriptor's roofline, or instruction counts of the emulated core where they were asked for."""
-    budget, target = options.budget, board.target
+    options, clock = context.options, context.clock
+    budget, target = options.budget, context.target.descriptor
     counted = options.estimate == "instructions"
     who = "instruction counts know" if counted else "a roofline knows"
     for name, value in (("deadline", budget.deadline_ms), ("target", budget.target_ms if counted else None)):
@@ -173,7 +168,7 @@ def _estimated(
         def predict(network: Trace, parts: Couplings) -> RemovalCost:
             return latency.roofline(target, network, parts)
 
-        return Latency("estimate", found.source, predict, found.dense, None, None)
+        return LatencyModel("estimate", found.source, predict, found.dense, None, None)
     if target.emulated_cpu is None:
         raise BenchError(
             f"--estimate instructions: no emulated core stands for {target.name}", tip="use the roofline"
@@ -186,7 +181,7 @@ def _estimated(
         return counts.cost_of(network, parts)
 
     dense = counts.cost_of(traced, couplings)
-    return Latency("estimate", dense.source, ranked, dense.dense, None, None)
+    return LatencyModel("estimate", dense.source, ranked, dense.dense, None, None)
 
 
 def unit_of(cost: RemovalCost) -> str:

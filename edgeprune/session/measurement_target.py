@@ -21,13 +21,13 @@ from edgeprune.targets import load_target
 
 @dataclass(frozen=True)
 class MeasurementTarget:
-    """A target with what can be timed in its name; `device` None is this machine.
+    """A target with what can be timed in its name; `board` is None for this machine.
 
     `described` is false where nothing is known of the device but its architecture.
     """
 
-    target: Target
-    device: Device | None
+    descriptor: Target
+    board: Device | None
     threads: int
     seed: int
     described: bool = True
@@ -35,9 +35,9 @@ class MeasurementTarget:
     @property
     def measures_target(self) -> bool:
         """Whether a time taken here is a time of the target."""
-        if self.device is None:
-            return self.target.local
-        return not self.device.preflight().get("emulated")
+        if self.board is None:
+            return self.descriptor.local
+        return not self.board.preflight().get("emulated")
 
     def time(self, paths: Sequence[Path], seconds: float, *, probes: int = 0) -> BenchResult:
         """Let files take turns for `seconds`; batch 1.
@@ -45,11 +45,11 @@ class MeasurementTarget:
         Raises:
             BenchError, DeviceError: a file or the device is not fit.
         """
-        if self.device is None:
+        if self.board is None:
             return run_bench(paths, threads=self.threads, seed=self.seed, seconds=seconds, probes=probes)
         return device_bench(
-            self.device, paths, threads=self.threads, seed=self.seed, seconds=seconds, probes=probes,
-            architecture=self.target.arch,
+            self.board, paths, threads=self.threads, seed=self.seed, seconds=seconds, probes=probes,
+            architecture=self.descriptor.arch,
         )  # fmt: skip
 
 
