@@ -16,9 +16,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from edgeprune.errors import DataError
 from edgeprune.records import Interval
 from edgeprune.tasks.base import Measure, Outputs, Score, Targets, Task, parts_of
-from edgeprune.tasks.bounds import paired_drop, share_interval
+from edgeprune.tasks.bounds import paired_drop, relative_rise, set_drop, share_interval
 
 Groups = npt.NDArray[np.int64] | None
 
@@ -79,7 +80,7 @@ def compare(
     """
     parts = []
     for name, measure, before, after in _scores(task, outputs, dense, targets):
-        drop = _drop(before, after, measure, level, groups)
+        drop = _drop(before, after, measure, len(outputs[0]), level, groups)
         parts.append(PartLoss(name, measure.unit, before.value, after.value, drop))
     return Loss(tuple(parts))
 
@@ -95,7 +96,8 @@ def score_interval(score: Score) -> Interval:
     """A share of one model with its interval; without per-sample scores the interval has no width."""
     if score.per_sample is None or not _is_share(score.per_sample):
         return Interval(score.value, score.value, score.value)
-    return share_interval(score.per_sample)
+    binary = np.isin(score.per_sample, (0, 1)).all()
+    return share_interval(score.per_sample, limits=None if binary else (0.0, 1.0))
 
 
 def _scores(
@@ -115,19 +117,32 @@ def _scores(
     return found
 
 
-def _drop(before: Score, after: Score, measure: Measure, level: float, groups: Groups) -> Interval:
-    """The paired loss in the measure's unit; without per-sample scores the interval has no width."""
-    if before.per_sample is None or after.per_sample is None:
-        lost = _loss(before.value, after.value, measure)
-        return Interval(lost, lost, lost, level)
-    if measure.kind == "share":
-        return paired_drop(before.per_sample, after.per_sample, level=level, groups=groups)
-    scale = max(abs(before.value), 1e-12)
-    drop = paired_drop(after.per_sample / scale, before.per_sample / scale, level=level, groups=groups)
-    return drop
+def _drop(
+    before: Score, after: Score, measure: Measure, samples: int, level: float, groups: Groups
+) -> Interval:
+    """The paired loss in the measure's unit, by the bound that the scores allow."""
+    if before.per_sample is not None and after.per_sample is not None:
+        if measure.kind == "error":
+            return relative_rise(before.per_sample, after.per_sample, level=level, groups=groups)
+        binary = np.isin(before.per_sample, (0, 1)).all() and np.isin(after.per_sample, (0, 1)).all()
+        limits = None if binary else (0.0, 1.0)
+        return paired_drop(before.per_sample, after.per_sample, level=level, groups=groups, limits=limits)
+    if before.of is None or after.of is None or samples < 2:
+        raise DataError(
+            f"{measure.name}: gives one number for the whole set, which bounds no loss",
+            tip="return one number per sample, or measure by one of the task's own",
+        )
+    first, second = before.of, after.of
+
+    def lost(indices: npt.NDArray[np.int64]) -> float:
+        return _loss(first(indices), second(indices), measure)
+
+    span = 100.0 if measure.kind == "share" else None
+    return set_drop(lost, samples, level=level, groups=groups, span=span)
 
 
 def _loss(before: float, after: float, measure: Measure) -> float:
+    """Points of a share, or percent of the dense error."""
     if measure.kind == "share":
         return 100 * (before - after)
     return 100 * (after - before) / max(abs(before), 1e-12)
