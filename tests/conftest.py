@@ -7,7 +7,7 @@ from torch import nn
 
 
 @pytest.fixture(scope="session")
-def task():
+def stripes():
     """A convolutional network on stripes of two directions, and its data."""
     torch.manual_seed(0)
     rng = np.random.default_rng(0)

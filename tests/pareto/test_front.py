@@ -23,6 +23,7 @@ from edgeprune.records import Interval
 from edgeprune.report import render_table
 from edgeprune.report.budget_check import missed, unmeasured
 from edgeprune.run.compress import Result
+from edgeprune.search.state import RoundRecord
 from edgeprune.session.budget import Budget
 from edgeprune.session.measurement_target import MeasurementTarget, open_measurement_target
 from edgeprune.session.options import Options
@@ -38,9 +39,9 @@ def compressed(*given, output, **settings):
 
 
 @pytest.fixture(scope="module")
-def run(task, tmp_path_factory):
+def run(stripes, tmp_path_factory):
     """The network at twice the speed, with the front and 8 bits."""
-    net, data = task
+    net, data = stripes
     settings = {"epochs": 0, "rounds": 1, "calibration": 64, "bench_seconds": 0.6, "profile_seconds": 3.0}
     output = tmp_path_factory.mktemp("front") / "run"
     return compressed(net, data, speedup=1.5, max_drop=30, int8="on", output=output, **settings)
@@ -77,7 +78,7 @@ def test_the_front_has_8_bit_forms_of_its_plans_and_says_where_time_was_up(run):
     plans = [r["name"] for r in rows if r["name"].startswith("plan-") and not r["int8"]]
     assert plans and all(f"{name}-int8" in made or name in left for name in plans)
     assert "shipped-int8" in made or "planned-int8" in made
-    assert any("8 bits are counted on top" in note for note in run.report["notes"])
+    assert any("8 bits are a gain beyond that plan" in note for note in run.report["notes"])
 
 
 def test_points_are_only_beaten_by_points_of_the_same_recovery(run):
@@ -89,12 +90,12 @@ def test_points_are_only_beaten_by_points_of_the_same_recovery(run):
         assert any(r["ratio"] <= row["ratio"] and r["drop"]["value"] <= row["drop"]["value"] for r in rivals)
 
 
-def test_the_front_has_six_points_and_every_file_of_it_runs(run, task):
+def test_the_front_has_six_points_and_every_file_of_it_runs(run, stripes):
     """At least six choices, each a file with its loss and its latency from one run; one is chosen."""
     rows = run.report["front"]
     assert len(rows) >= 6
     assert sum(r["chosen"] for r in rows) == 1
-    x = task[1][0][:3]
+    x = stripes[1][0][:3]
     for row in rows:
         session = onnxruntime.InferenceSession(str(run.folder / row["file"]))
         out = session.run(None, {session.get_inputs()[0].name: x})[0]
@@ -152,12 +153,12 @@ def test_eight_bits_on_request_are_shipped_with_the_float_file_beside(run):
 def elsewhere(options, device):
     """This machine's descriptor, as if it described another one of its kind."""
     found = open_measurement_target(options, device)
-    return replace(found, target=replace(found.target, local=False))
+    return replace(found, descriptor=replace(found.descriptor, local=False))
 
 
-def test_a_written_profile_plans_without_any_timing(run, task, tmp_path, monkeypatch):
+def test_a_written_profile_plans_without_any_timing(run, stripes, tmp_path, monkeypatch):
     """For a target that is not at hand a profile is enough: only the finished files are timed."""
-    net, data = task
+    net, data = stripes
     timed, time = [], MeasurementTarget.time
 
     def watched(self, paths, *args, **settings):
@@ -183,9 +184,9 @@ def test_a_written_profile_plans_without_any_timing(run, task, tmp_path, monkeyp
     assert done.report["estimate"]["unit"] == "predicted ms (profile)"
 
 
-def test_a_run_that_goes_on_does_not_time_the_dense_file_anew(task, tmp_path, monkeypatch):
+def test_a_run_that_goes_on_does_not_time_the_dense_file_anew(stripes, tmp_path, monkeypatch):
     """--target-ms is a share of the dense time; the run's record keeps it, so rounds are found again."""
-    net, data = task
+    net, data = stripes
     settings = {
         "epochs": 0, "rounds": 1, "calibration": 64, "bench_seconds": 0.3, "front": 0, "int8": "off",
         "profile_seconds": 2.0, "output": tmp_path / "run", "target_ms": 1000.0, "macs": 0.5,
@@ -199,9 +200,9 @@ def test_a_run_that_goes_on_does_not_time_the_dense_file_anew(task, tmp_path, mo
     assert again.report["layers"] == first.report["layers"]
 
 
-def test_weights_alone_are_enough_for_a_speedup(task, tmp_path):
+def test_weights_alone_are_enough_for_a_speedup(stripes, tmp_path):
     """Without data l2 ranks, score mass takes the place of measured loss, and the time is still planned."""
-    net, (x, _) = task
+    net, (x, _) = stripes
     done = compressed(
         net, speedup=1.3, criterion="l2", example_inputs=torch.from_numpy(x[:2]), rounds=1, front=0,
         bench_seconds=0.5, profile_seconds=2.0, why=True, output=tmp_path / "run",
@@ -211,50 +212,57 @@ def test_weights_alone_are_enough_for_a_speedup(task, tmp_path):
     assert any(note.startswith(f"{said}: ") for note in done.report["notes"])
 
 
-def finished(ratio, p50, p99, size, on_target=True):
-    """What a delivery measured of its file."""
+def finished(ratio, p50, p99, size):
+    """What was measured of a shipped file."""
     shipped = SimpleNamespace(p50_ms=around(p50), p99_ms=around(p99))
-    front = []
     bench = SimpleNamespace(ratios=[SimpleNamespace(ratio=around(ratio))], models=[None, shipped])
-    size, target = SimpleNamespace(bytes=size), SimpleNamespace(name="rpi4")
-    return SimpleNamespace(bench=bench, on_target=on_target, shipped=size, target=target, front=front)
+    return SimpleNamespace(bench=bench, shipped=SimpleNamespace(bytes=size), front=[])
 
 
 def around(value):
     return Interval(value, 0.99 * value, 1.01 * value)
 
 
+def run_of(options, on_target=True):
+    target = SimpleNamespace(measures_target=on_target, descriptor=SimpleNamespace(name="rpi4"))
+    return SimpleNamespace(options=options, target=target)
+
+
+DENSE = SimpleNamespace(data=None)
+
+
 def test_a_budget_that_was_missed_is_never_reported_as_met():
     """Each kind against what was measured: beyond its interval and planning's own 2% it is missed."""
-    asked = Options(budget=Budget(speedup=2.0, target_ms=10.0, deadline_ms=20.0, size_mb=1.0))
-    state = SimpleNamespace(record={})
-    assert missed(state, finished(0.5, 10.0, 20.0, 10**6), asked) == []
-    said = missed(state, finished(0.56, 11.0, 22.0, 2 * 10**6), asked)
-    assert [t.split(":")[0] for t in said] == [
+    asked = run_of(Options(budget=Budget(speedup=2.0, target_ms=10.0, deadline_ms=20.0, size_mb=1.0)))
+    state = SimpleNamespace(record=RoundRecord())
+    assert missed(DENSE, state, finished(0.5, 10.0, 20.0, 10**6), asked) == []
+    lines = missed(DENSE, state, finished(0.56, 11.0, 22.0, 2 * 10**6), asked)
+    assert [t.split(":")[0] for t in lines] == [
         "--size-mb 1",
         "--speedup 2",
         "--target-ms 10",
         "--deadline-ms 20",
     ]
-    assert "1.79 times as fast" in said[1] and "11 ms" in said[2]
-    away = finished(0.9, 99.0, 99.0, 10**7, on_target=False)
-    assert [t.split()[0] for t in missed(state, away, asked)] == ["--size-mb"]
-    assert "not measured there" in unmeasured(away, asked)[0]
+    assert "1.79 times as fast" in lines[1] and "11 ms" in lines[2]
+    away, elsewhere = finished(0.9, 99.0, 99.0, 10**7), run_of(asked.options, on_target=False)
+    assert [t.split()[0] for t in missed(DENSE, state, away, elsewhere)] == ["--size-mb"]
+    assert "not measured there" in unmeasured(away, elsewhere)[0]
 
 
 def test_the_loss_of_8_bits_counts_against_the_budget_where_they_are_shipped():
     """--int8 on ships the file whatever it loses; beyond --max-drop the run ends as missed."""
-    asked, done = Options(budget=Budget(max_drop=1.0), int8="on"), finished(0.5, 10.0, 20.0, 10**6)
-    state = SimpleNamespace(record={"validation_drop": {"value": 0.1, "low": 0.0, "high": 0.2}})
-    assert missed(state, done, asked) == []
-    done.front.append({"chosen": True, "int8": True, "drop": Interval(1.5, 1.2, 1.8)})
-    (said,) = missed(state, done, asked)
-    assert said.startswith("--max-drop 1: 1.50 points were lost on validation (up to 1.80")
+    asked = run_of(Options(budget=Budget(max_drop=1.0), int8="on"))
+    done = finished(0.5, 10.0, 20.0, 10**6)
+    state = SimpleNamespace(record=RoundRecord(drop=Interval(0.1, 0.0, 0.2)))
+    assert missed(DENSE, state, done, asked) == []
+    done.front.append(SimpleNamespace(chosen=True, int8=True, drop=Interval(1.5, 1.2, 1.8)))
+    (line,) = missed(DENSE, state, done, asked)
+    assert line.startswith("--max-drop 1: 1.50 points were lost on validation (up to 1.80")
 
 
-def test_what_cannot_be_reached_names_the_floor(task, tmp_path):
+def test_what_cannot_be_reached_names_the_floor(stripes, tmp_path):
     """A speed-up beyond what structure allows is refused with the largest possible one; nothing is left."""
-    net, data = task
+    net, data = stripes
     settings = {"epochs": 0, "profile_seconds": 2.0, "calibration": 64, "output": tmp_path / "run"}
     with pytest.raises(BudgetError, match=r"--speedup 5000 keeps .*has to stay.*use --speedup .* or less"):
         edgeprune.compress(net, data, speedup=5000, **settings)
@@ -263,9 +271,9 @@ def test_what_cannot_be_reached_names_the_floor(task, tmp_path):
         edgeprune.compress(net, data, size_mb=1e-5, **settings)
 
 
-def test_a_deadline_needs_a_board(task, tmp_path):
+def test_a_deadline_needs_a_board(stripes, tmp_path):
     """A 99th percentile is not made up from a descriptor."""
-    net, data = task
+    net, data = stripes
     with pytest.raises(BenchError, match=r"--deadline-ms 3: a roofline knows no 99th percentile"):
         edgeprune.compress(net, data, deadline_ms=3, target="rpi4", output=tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -41,13 +41,13 @@ def test_eight_bits_are_picked_only_where_faster_and_within_the_budget():
     quick = point("shipped-int8", 0.3, 0.5, int8=True)
     slow, harmful = point("shipped-int8", 0.495, 0.2, int8=True), point("shipped-int8", 0.3, 1.5, int8=True)
     tight = Options(budget=Budget(max_drop=1.0))
-    assert select_artifact.shipped_form([OWN, quick], tight) is quick
-    assert select_artifact.shipped_form([OWN, slow], tight) is OWN
-    assert select_artifact.shipped_form([OWN, harmful], tight) is OWN
-    assert select_artifact.shipped_form([OWN, quick], tight, on_target=False) is OWN
-    assert select_artifact.shipped_form([OWN, quick], Options(budget=Budget(macs=0.5))) is OWN
+    assert select_artifact.preferred_form([OWN, quick], tight) is quick
+    assert select_artifact.preferred_form([OWN, slow], tight) is OWN
+    assert select_artifact.preferred_form([OWN, harmful], tight) is OWN
+    assert select_artifact.preferred_form([OWN, quick], tight, on_target=False) is OWN
+    assert select_artifact.preferred_form([OWN, quick], Options(budget=Budget(macs=0.5))) is OWN
     assert (
-        select_artifact.shipped_form([OWN, harmful], Options(budget=Budget(macs=0.5), int8="on")) is harmful
+        select_artifact.preferred_form([OWN, harmful], Options(budget=Budget(macs=0.5), int8="on")) is harmful
     )
 
 
@@ -59,48 +59,50 @@ def test_a_wider_network_in_8_bits_takes_the_place_of_a_plan_that_went_past_the_
     worse = point("round-1-int8", 0.45, 1.2, macs=2.0, int8=True)
     narrow = point("plan-28-int8", 0.2, 0.0, macs=0.5, int8=True)
     every = [OWN, EIGHT, wide, late, worse, narrow, replace(wide, name="plan-62", int8=False)]
-    assert select_artifact.instead(prepared(), every, EIGHT, 0.5, TWICE) is wide
-    assert select_artifact.instead(prepared(), [*every, wider], EIGHT, 0.5, TWICE) is wider
-    assert select_artifact.instead(prepared(), [OWN, EIGHT, late, worse, narrow], EIGHT, 0.5, TWICE) is None
+    assert select_artifact.wider_int8(prepared(), every, EIGHT, 0.5, TWICE) is wide
+    assert select_artifact.wider_int8(prepared(), [*every, wider], EIGHT, 0.5, TWICE) is wider
+    assert (
+        select_artifact.wider_int8(prepared(), [OWN, EIGHT, late, worse, narrow], EIGHT, 0.5, TWICE) is None
+    )
 
 
 def test_a_plan_that_lands_on_its_goal_or_a_further_budget_keeps_its_place():
     """Nothing is swapped for a float file, without a goal, on the goal, or beyond another budget."""
     wide = point("plan-62-int8", 0.48, 0.3, macs=6.0, int8=True)
     every = [OWN, EIGHT, wide]
-    assert select_artifact.instead(prepared(), every, OWN, 0.5, TWICE) is None
-    assert select_artifact.instead(prepared(), every, EIGHT, None, TWICE) is None
-    assert select_artifact.instead(prepared(), every, EIGHT, 0.3, TWICE) is None
+    assert select_artifact.wider_int8(prepared(), every, OWN, 0.5, TWICE) is None
+    assert select_artifact.wider_int8(prepared(), every, EIGHT, None, TWICE) is None
+    assert select_artifact.wider_int8(prepared(), every, EIGHT, 0.3, TWICE) is None
     for further in ({"macs": 0.5}, {"size_mb": 0.0001}, {"max_drop": 0.35}, {"deadline_ms": 5.0}):
         tight = Options(budget=Budget(speedup=2.0, **further), int8="on")
-        assert select_artifact.instead(prepared(), every, EIGHT, 0.5, tight) is None
-    assert select_artifact.instead(prepared(), every, EIGHT, 0.5, TWICE) is wide
+        assert select_artifact.wider_int8(prepared(), every, EIGHT, 0.5, tight) is None
+    assert select_artifact.wider_int8(prepared(), every, EIGHT, 0.5, TWICE) is wide
 
 
-def test_8_bits_on_top_of_a_planned_latency_are_said():
+def test_a_gain_beyond_the_float_plan_is_stated():
     """Float and 8 bits both with their speed; the wider network with its loss against the plan's."""
-    (said,) = select_artifact.counted_on_top([OWN, EIGHT], EIGHT, TWICE)
+    (said,) = select_artifact.gain_beyond_plan([OWN, EIGHT], EIGHT, TWICE)
     assert said == (
-        "--speedup 2 was planned in float, and 8 bits are counted on top of it: 2.00 times as fast as dense"
-        " in float, 3.33 in 8 bits"
+        "--speedup 2 was planned in float; 8 bits are a gain beyond that plan: 2.00 times as fast as"
+        " dense in float, 3.33 in 8 bits"
     )
     wide = point("plan-62-int8", 0.48, 0.3, macs=2.0, int8=True, recovery="closed form")
-    (said,) = select_artifact.counted_on_top([OWN, EIGHT, wide], wide, TWICE)
+    (said,) = select_artifact.gain_beyond_plan([OWN, EIGHT, wide], wide, TWICE)
     assert (
         "plan-62-int8 is shipped instead, of a wider network (closed form): it meets the goal at 2.08" in said
     )
     assert "+0.30 points on validation, not +0.90" in said
-    assert select_artifact.counted_on_top([OWN, EIGHT], OWN, TWICE) == ()
-    assert select_artifact.counted_on_top([OWN, EIGHT], EIGHT, Options(budget=Budget(macs=0.5))) == ()
-    (said,) = select_artifact.counted_on_top([OWN, EIGHT], EIGHT, TWICE, on_target=False)
+    assert select_artifact.gain_beyond_plan([OWN, EIGHT], OWN, TWICE) == ()
+    assert select_artifact.gain_beyond_plan([OWN, EIGHT], EIGHT, Options(budget=Budget(macs=0.5))) == ()
+    (said,) = select_artifact.gain_beyond_plan([OWN, EIGHT], EIGHT, TWICE, on_target=False)
     assert "times as fast" not in said
 
 
 def test_only_equal_recovery_is_held_against_each_other():
     """A closed-form plan that is faster and loses less does not beat a fine-tuned file, nor the reverse."""
     tuned, plan = point("a", 0.5, 0.5), point("b", 0.4, 0.1, recovery="closed form")
-    assert not front._beats(plan, tuned) and not front._beats(tuned, plan)
-    assert front._beats(point("c", 0.4, 0.1), tuned)
+    assert not front._dominates(plan, tuned) and not front._dominates(tuned, plan)
+    assert front._dominates(point("c", 0.4, 0.1), tuned)
 
 
 def test_wider_networks_get_their_8_bits_first():
@@ -110,7 +112,7 @@ def test_wider_networks_get_their_8_bits_first():
 
 
 @pytest.fixture(scope="module")
-def swapped(task, tmp_path_factory):
+def swapped(stripes, tmp_path_factory):
     """A run that ships the 8-bit form of its widest plan, as if that had met the goal with less loss."""
     import edgeprune
 
@@ -119,8 +121,8 @@ def swapped(task, tmp_path_factory):
 
     output = tmp_path_factory.mktemp("swap") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(select_artifact, "instead", widest)
-        net, data = task
+        patch.setattr(select_artifact, "wider_int8", widest)
+        net, data = stripes
         return edgeprune.compress(
             net, data, macs=0.3, max_drop=90, int8="on", front=2, epochs=0, rounds=1, calibration=64, align=1,
             bench_seconds=0.3, objective="macs", output=output,

@@ -19,9 +19,9 @@ SMALL = {
 
 
 @pytest.fixture(scope="module")
-def run(task, tmp_path_factory):
+def run(stripes, tmp_path_factory):
     """A plan for a Raspberry Pi 4 that is not there, with the files that were timed, in order."""
-    net, data = task
+    net, data = stripes
     timed, time = [], MeasurementTarget.time
 
     def watched(self, paths, *args, **settings):
@@ -80,9 +80,9 @@ def test_what_holds_a_file_up_is_said_of_the_machine_that_was_timed(run):
     assert causes and all(c.startswith(f"{said} on {where}, not the target: ") for c in causes)
 
 
-def test_a_goal_that_is_met_already_is_said_to_be_by_the_estimate(task, tmp_path):
+def test_a_goal_that_is_met_already_is_said_to_be_by_the_estimate(stripes, tmp_path):
     """The network is shipped as it is, and the report says that the estimate had it within the goal."""
-    net, data = task
+    net, data = stripes
     done = edgeprune.compress(net, data, target_ms=1000.0, output=tmp_path / "run", **{**SMALL, "front": 0})
     assert done.report["macs"]["dense"] == done.report["macs"]["shipped"]
     (said,) = [note for note in done.report["notes"] if "nothing had to be removed" in note]
@@ -90,9 +90,9 @@ def test_a_goal_that_is_met_already_is_said_to_be_by_the_estimate(task, tmp_path
     assert not any(note.startswith("why not faster") for note in done.report["notes"])
 
 
-def test_a_floor_in_estimated_milliseconds_is_labelled(task, tmp_path):
+def test_a_floor_in_estimated_milliseconds_is_labelled(stripes, tmp_path):
     """Neither the message nor the tip offers an estimate as if it were a time."""
-    net, data = task
+    net, data = stripes
     with pytest.raises(BudgetError, match=r"keeps .* of the latency") as caught:
         edgeprune.compress(net, data, target_ms=1e-6, output=tmp_path / "run", **SMALL)
     assert caught.value.message.endswith(f"; this is of {UNIT}, the target was not timed")

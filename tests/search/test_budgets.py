@@ -19,27 +19,27 @@ QUICK = {"epochs": 0, "rounds": 1, "calibration": 64, "bench_seconds": 0.5, "pro
          "front": 0, "int8": "off"}  # fmt: skip
 
 
-def test_accuracy_alone_brings_predicted_latency_down(task, tmp_path):
+def test_accuracy_alone_brings_predicted_latency_down(stripes, tmp_path):
     """--max-drop by itself, as the first example of the README: rounds aim at milliseconds, not at MACs."""
-    net, data = task
+    net, data = stripes
     report = edgeprune.compress(net, data, max_drop=40, output=tmp_path / "run", **QUICK).report
     assert all(set(r["asked"]["goals"]) == {"ms"} for r in report["rounds"])
     assert any(note.startswith("planned by profile of") for note in report["notes"])
     assert report["macs"]["shipped"] < 0.6 * report["macs"]["dense"]
 
 
-def test_a_size_in_megabytes_is_kept_by_the_file_itself(task, tmp_path):
+def test_a_size_in_megabytes_is_kept_by_the_file_itself(stripes, tmp_path):
     """--size-mb is of the ONNX file, graph included."""
-    net, data = task
+    net, data = stripes
     asked = 0.025
     report = edgeprune.compress(net, data, size_mb=asked, output=tmp_path / "run", **QUICK).report
     assert (tmp_path / "run/model.onnx").stat().st_size == report["file_bytes"]["shipped"] <= asked * 1e6
     assert 0.8 * asked * 1e6 < report["file_bytes"]["shipped"] < report["file_bytes"]["dense"]
 
 
-def test_a_board_that_is_not_at_hand_is_planned_for_by_its_roofline(task, tmp_path):
+def test_a_board_that_is_not_at_hand_is_planned_for_by_its_roofline(stripes, tmp_path):
     """--target rpi4 --speedup 2 with no board: an estimate plans, and nothing claims that it was measured."""
-    net, data = task
+    net, data = stripes
     run = edgeprune.compress(net, data, speedup=2.0, target="rpi4", output=tmp_path / "run", **QUICK)
     notes = run.report["notes"]
     assert any(note.startswith("planned by an estimate: roofline") for note in notes)
@@ -49,14 +49,14 @@ def test_a_board_that_is_not_at_hand_is_planned_for_by_its_roofline(task, tmp_pa
     assert run.report["target"]["name"] == "rpi4"
 
 
-def test_a_deadline_is_planned_and_corrected_by_the_99th_percentile(task, tmp_path, monkeypatch):
+def test_a_deadline_is_planned_and_corrected_by_the_99th_percentile(stripes, tmp_path, monkeypatch):
     """--deadline-ms: what whole files are timed for is their tail, and the report holds it against it.
 
     The first look is too short for 662 inferences, as ten seconds are for a network of 20 ms.
     """
     monkeypatch.setattr(latency_model, "TAIL_SECONDS", 0.02)
     monkeypatch.setattr(plans, "TAIL_SECONDS", 0.02)
-    net, data = task
+    net, data = stripes
     with contextlib.suppress(BudgetError):  # a busy machine's tail may miss it; then this is said
         edgeprune.compress(net, data, deadline_ms=50.0, output=tmp_path / "wide", **QUICK)
     report = json.loads((tmp_path / "wide/report.json").read_text())
@@ -88,9 +88,9 @@ def test_the_tail_is_compared_where_there_are_inferences_enough_for_one():
     assert share(False, 4.0, 3.0) == share(True, None, 3.0) == (0.5, 50)
 
 
-def test_the_training_losses_of_the_article_and_of_features_reach_the_fine_tune(task, tmp_path):
+def test_the_training_losses_of_the_article_and_of_features_reach_the_fine_tune(stripes, tmp_path):
     """--ib-beta and --features change the weights of the file that is shipped."""
-    net, data = task
+    net, data = stripes
     settings = {**QUICK, "epochs": 1, "macs": 0.5, "objective": "macs"}
     shipped = []
     for name, extra in (("plain", {}), ("beta", {"ib_beta": 0.5}), ("features", {"features": 1.0})):
