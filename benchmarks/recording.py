@@ -6,7 +6,7 @@
 NAME.json holds machine, versions, command and `rows`, one row a line. What a reader does not scan
 (per-sample flags, whole reports, lists of pins) goes to NAME.cells.json.gz; `cells_file` names it. Both
 files are written whole or not at all, the compressed one first, so that a run killed between the two leaves
-older rows beside newer cells and never the reverse. Equal content gives equal bytes.
+older rows beside newer cells and never the reverse. Equal content in equal order gives equal bytes.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def write_result(path: Path, summary: dict[str, Any], bulk: dict[str, Any] | Non
     if bulk:
         if both := {*summary} & {*bulk}:
             raise ValueError(f"{path.name}: {', '.join(sorted(both))} would be written twice")
-        text = json.dumps(_finite(bulk), sort_keys=True, allow_nan=False, separators=(",", ":"))
+        text = json.dumps(_finite(bulk), allow_nan=False, separators=(",", ":"))
         _replace(beside, gzip.compress(text.encode(), 9, mtime=0))
         summary = {**summary, "cells_file": beside.name}
     _replace(path, (_lines(_finite(to_json(summary))) + "\n").encode())

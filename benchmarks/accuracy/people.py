@@ -25,7 +25,7 @@ from edgeprune.data import Dataset, open_data, split
 from edgeprune.frontend.load import load_model
 from edgeprune.graph.execution import batches, outputs
 from edgeprune.graph.trace import Trace, trace
-from edgeprune.recovery import FineTune, compensate, finetune, recalibrate
+from edgeprune.recovery import FineTune, finetune, recover_closed_form
 from edgeprune.search.groups import uniform
 from edgeprune.surgery.cut import retrace
 from edgeprune.tasks.bounds import paired_drop
@@ -99,7 +99,7 @@ def smaller(
     rank = score("l2", Context(dense, couplings, None, 0)).rank
     removed = uniform(couplings, rank, couplings.macs, SHARE * couplings.macs())
     given = [inputs for inputs, _ in batches(dataset, calibration, BATCH)]
-    cut = recalibrate(compensate(dense, couplings, removed, given)[0], given)
+    cut = recover_closed_form(dense, couplings, removed, given)[0]
     teacher = outputs(dense.graph, dataset, train, BATCH)
 
     def validate(graph: torch.fx.GraphModule) -> float:

@@ -58,7 +58,7 @@ def write(path: Path, found: dict[str, Any]) -> None:
     for name in ("settings", "dense", "net"):
         if name in before and before[name] != found[name]:
             raise SystemExit(f"'{path}' was measured with {name} {before[name]}, this run has {found[name]}")
-    whole = {**before, **found, "cells": {**before["cells"], **found["cells"]}}
+    whole = {**before, **found, "cells": dict(sorted({**before["cells"], **found["cells"]}.items()))}
     recording.write_result(path, summary(whole), {k: whole[k] for k in BULK if k in whole})
 
 

@@ -23,7 +23,7 @@ from edgeprune.data import open_data
 from edgeprune.graph.execution import batches, outputs
 from edgeprune.graph.features import open_features
 from edgeprune.graph.trace import Trace, trace
-from edgeprune.recovery import FineTune, compensate, finetune, recalibrate
+from edgeprune.recovery import FineTune, finetune, recover_closed_form
 from edgeprune.recovery.finetune import penultimate
 from edgeprune.search.allocate import allocate
 from edgeprune.search.groups import Curve, uniform
@@ -159,7 +159,7 @@ class Bench:
             yield "none", self._cell(bare, macs, {**seconds, "recover": 0.0})
         if "recalibrate" in recoveries:
             began = time.process_time()
-            small = recalibrate(bare, calibration)
+            small = recover_closed_form(self.trace, self.couplings, removed, calibration, refit=False)[0]
             took = time.process_time() - began
             yield "recalibrate", self._cell(small, macs, {**seconds, "recover": took})
         if not {*recoveries} & {"compensate", "finetune"}:
@@ -168,7 +168,7 @@ class Bench:
         if untrained:
             small = fresh(bare, seed)
         else:
-            small = recalibrate(compensate(self.trace, self.couplings, removed, calibration)[0], calibration)
+            small = recover_closed_form(self.trace, self.couplings, removed, calibration)[0]
         took = time.process_time() - began
         if "compensate" in recoveries:
             yield "compensate", self._cell(small, macs, {**seconds, "recover": took})

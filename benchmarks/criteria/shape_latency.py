@@ -22,6 +22,7 @@ from edgeprune.criteria.base import rank_in_groups
 from edgeprune.export.export import export_onnx
 from edgeprune.graph.trace import reexport
 from edgeprune.measure.host import run_bench
+from edgeprune.measure.request import BenchRequest
 from edgeprune.records import to_json
 from edgeprune.search.groups import uniform
 from edgeprune.surgery.cut import cut
@@ -51,7 +52,7 @@ def main(arguments: list[str] | None = None) -> None:
         for name, small in made.items():
             files.append(Path(folder) / f"{name}.onnx")
             export_onnx(reexport(small.graph, small.inputs, small.dynamic), files[-1])
-        timed = run_bench(files, threads=1, seconds=options.seconds)
+        timed = run_bench(BenchRequest(tuple(files), threads=1, seconds=options.seconds))
     rows = {
         name: {"p50_ms": to_json(t.p50_ms), "p90_ms": to_json(t.p90_ms)}
         for name, t in zip(made, timed.models, strict=True)

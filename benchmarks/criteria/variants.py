@@ -22,7 +22,7 @@ from benchmarks.criteria import bakeoff, tables
 from benchmarks.criteria.cells import Bench, bench_of
 from edgeprune.calibration.capture import capture
 from edgeprune.criteria import Context, ib_gauss, score
-from edgeprune.recovery import compensate, recalibrate
+from edgeprune.recovery import recover_closed_form
 from edgeprune.search.groups import in_order, uniform
 from edgeprune.search.state import SearchState, advance
 from edgeprune.session.options import Options
@@ -44,7 +44,7 @@ def again(criterion: str) -> Choice:
     def choose(bench: Bench, seed: int) -> np.ndarray:
         half = bench.removal(criterion, FIRST, seed, "uniform")
         calibration = bench.seeded(seed)[1]
-        small = recalibrate(compensate(bench.trace, bench.couplings, half, calibration)[0], calibration)
+        small = recover_closed_form(bench.trace, bench.couplings, half, calibration)[0]
         numbers = np.arange(bench.couplings.count)
         dense = SearchState(bench.trace, bench.couplings, numbers, np.zeros(len(numbers), bool), {}, numbers)
         state = advance(dense, retrace(small), half, {}, Options())
