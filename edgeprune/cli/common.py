@@ -94,10 +94,10 @@ def task_option(command: Command) -> Command:
 
 
 def _known_task(context: click.Context, parameter: click.Parameter, name: str | None) -> str | None:
-    from edgeprune.tasks.registry import require_known
+    from edgeprune.tasks.registry import resolve_task
 
     if name is not None:
-        require_known(name)
+        resolve_task(name)
     return name
 
 

@@ -77,7 +77,9 @@ def _header(report: Mapping[str, Any]) -> str:
         *(_card(*tile) for tile in latency.tiles(report)),
         _card(
             "Accuracy" if accuracy is None else capital(words.label(accuracy)),
-            "not measured" if accuracy is None else words.share(accuracy["shipped"]["value"]),
+            "not measured"
+            if accuracy is None
+            else words.measure_value(accuracy, accuracy["shipped"]["value"]),
             "no data was given" if accuracy is None else words.loss(accuracy),
         ),
         _card("MACs", *_change(macs, words.count, "fewer")),
@@ -116,18 +118,23 @@ def _accuracy(report: Mapping[str, Any]) -> str:
     if accuracy is None:
         return "<p>No data was given, so the effect on accuracy is unknown.</p>"
     rows = [
-        charts.Row(n, s["value"], s["low"], s["high"], words.share(s["value"]), n == "shipped")
+        charts.Row(
+            n, s["value"], s["low"], s["high"], words.measure_value(accuracy, s["value"]), n == "shipped"
+        )
         for n, s in words.steps(accuracy)
     ]
     what = "Share of test samples answered correctly"
-    if accuracy["measured_as"] == "agreement":
-        what = "Share of samples on which the answer is the dense model's (no labels were given)"
-    elif accuracy["measured_as"] != "accuracy":
-        what = f"{accuracy['measured_as']} on the test samples"
+    if accuracy["measured_as"] != "accuracy":
+        what = f"{capital(accuracy['measured_as'])} on the test samples"
     samples = f", {accuracy['samples']} samples" if accuracy.get("samples") else ""
     level = accuracy["dense"].get("level", 0.95)
-    chart = charts.intervals(rows, title="Accuracy after each step", form=lambda v: f"{100 * v:g}%")
+    chart = charts.intervals(
+        rows, title="Accuracy after each step", form=lambda v: words.measure_value(accuracy, v)
+    )
     text = f"{what}{samples}; lines are {100 * level:g}% intervals. {capital(words.loss(accuracy))}."
+    text += "".join(
+        f" {capital(line)}." for line in (words.origin(accuracy), accuracy.get("task_note")) if line
+    )
     rest = [(m["name"], f"{m['dense']:.4g}", f"{m['shipped']:.4g}") for m in report["metrics"]]
     return f"{chart}<p>{escape(text)}</p>" + (table(("metric", "dense", "shipped"), rest) if rest else "")
 

@@ -159,8 +159,8 @@ def _about_target(proof: Proof, title: str) -> list[str]:
     """What was and was not measured on the target itself."""
     notes = []
     if proof.bench.emulated:
-        notes.append(f"{proof.bench.device} is an emulator: its times mean nothing and are not shown")
-    elif proof.bench.device is None:
+        notes.append(f"{proof.bench.board} is an emulator: its times mean nothing and are not shown")
+    elif proof.bench.board is None:
         notes.append(f"latency was measured on this machine, not on {title}; --board measures there")
     if isinstance(proof.verified, str):
         notes.append(proof.verified)
@@ -207,8 +207,8 @@ def _metrics(data: RunData, proof: Proof) -> tuple[MetricRow, ...]:
     targets = data.targets("test")
     if targets is not None:
         for metric in data.metrics:
-            before, after = (metric(proof.test[k], targets).value for k in ("dense", "shipped"))
-            rows.append(MetricRow(metric.name, before, after))
+            before, after = (metric.score(proof.test[k], targets).value for k in ("dense", "shipped"))
+            rows.append(MetricRow(metric.measure.name, before, after))
     for name in data.further:
         before, after = (_first(data, out, name) for out in (data.dense[f"eval:{name}"], proof.further[name]))
         rows.append(MetricRow(f"{data.measured_as} ({name})", before, after))

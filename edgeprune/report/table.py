@@ -21,8 +21,10 @@ def render_table(report: Mapping[str, Any], *, width: int = 100) -> str:
     if accuracy is None:
         rows.append(("accuracy", "–", "–", "not measured: no data was given"))
     else:
-        dense, shipped = words.share(accuracy["dense"]["value"]), words.share(accuracy["shipped"]["value"])
+        dense, shipped = (words.measure_value(accuracy, accuracy[k]["value"]) for k in ("dense", "shipped"))
         rows.append((words.label(accuracy), dense, shipped, words.loss(accuracy)))
+    for part in (accuracy or {}).get("parts", [])[1:] or ():
+        rows.append((part["measure"], *_part(part)))
     for metric in report["metrics"]:
         rows.append((metric["name"], f"{metric['dense']:.4g}", f"{metric['shipped']:.4g}", ""))
     rows.append(_pair("MACs", report["macs"], words.count, "fewer"))
@@ -39,8 +41,12 @@ def render_table(report: Mapping[str, Any], *, width: int = 100) -> str:
         rows.append((f"for {report['target']['name']}", *words.estimate(estimate)))
     lines = _aligned(rows)
     if accuracy is not None and len(words.steps(accuracy)) > 2:
-        path = " → ".join(f"{name} {words.share(step['value'])}" for name, step in words.steps(accuracy))
+        path = " → ".join(
+            f"{name} {words.measure_value(accuracy, step['value'])}" for name, step in words.steps(accuracy)
+        )
         lines += ["", *_wrap(path, width)]
+    if accuracy is not None and words.origin(accuracy):
+        lines += _wrap(words.origin(accuracy), width)
     lines += ["", *_wrap(_parity(report["parity"]), width)]
     if latency is not None:
         lines += _wrap(_where(latency), width)
@@ -52,6 +58,14 @@ def render_table(report: Mapping[str, Any], *, width: int = 100) -> str:
     for note in report.get("notes", []):
         lines += _wrap(f"note: {note}", width)
     return "\n".join(lines)
+
+
+def _part(part: Mapping[str, Any]) -> tuple[str, str, str]:
+    """A further output that is judged: dense, shipped, loss."""
+    shown = {"unit": part["unit"]}
+    dense, shipped = (words.measure_value(shown, part[k]) for k in ("dense", "shipped"))
+    as_step = {k: {"value": part[k]} for k in ("dense", "shipped")}
+    return dense, shipped, words.loss({**shown, **as_step, "drop": part["drop"]})
 
 
 def _pair(name: str, pair: Mapping[str, Any], form: Any, word: str) -> tuple[str, str, str, str]:

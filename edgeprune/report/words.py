@@ -54,16 +54,41 @@ def estimate(entry: Mapping[str, Any]) -> tuple[str, str, str]:
 
 
 def loss(accuracy: Mapping[str, Any]) -> str:
-    """Points lost from dense to shipped, with the paired interval where there is one."""
-    drop = accuracy.get("drop")
-    points = drop["value"] if drop else 100 * (accuracy["dense"]["value"] - accuracy["shipped"]["value"])
-    if abs(points) < 0.005:
-        text = "no points lost"
+    """What was lost from dense to shipped in its unit, with the paired interval if there is one."""
+    drop, unit = accuracy.get("drop"), unit_of(accuracy)
+    if drop:
+        lost = drop["value"]
+    elif unit == "points":
+        lost = 100 * (accuracy["dense"]["value"] - accuracy["shipped"]["value"])
     else:
-        text = f"{abs(points):.2f} points {'lost' if points > 0 else 'gained'}"
+        lost = 100 * (accuracy["shipped"]["value"] / max(accuracy["dense"]["value"], 1e-30) - 1)
+    if abs(lost) < 0.005:
+        text = f"no {unit} lost"
+    else:
+        text = f"{abs(lost):.2f} {unit} {'lost' if lost > 0 else 'gained'}"
     if drop:
         text += f" (loss {_signed(drop['low'])} to {_signed(drop['high'])})"
     return text
+
+
+def unit_of(accuracy: Mapping[str, Any]) -> str:
+    """The unit of a loss: points of a share, or percent of the dense model's error."""
+    return str(accuracy.get("unit", "points"))
+
+
+def measure_value(accuracy: Mapping[str, Any], value: float) -> str:
+    """A value of the measure: a share as per cent, an error in the targets' unit."""
+    return share(value) if unit_of(accuracy) == "points" else f"{value:.4g}"
+
+
+def origin(accuracy: Mapping[str, Any]) -> str:
+    """Where the test samples come from, and what that means for the measure; empty if not recorded."""
+    where = accuracy.get("test_origin")
+    if not where:
+        return ""
+    if str(where).startswith("held out"):
+        return f"test part {where} from the given data: the dense model may have been trained on it"
+    return f"test part: {where}"
 
 
 def share(value: float) -> str:

@@ -29,9 +29,9 @@ from edgeprune.run.open_trace import open_trace, require_free_batch
 from edgeprune.session.dense import RunData
 from edgeprune.session.options import Options
 from edgeprune.session.progress import Clock
-from edgeprune.tasks.infer import choose_task
+from edgeprune.tasks.choose import choose_task
 
-EXAMPLES = 8  # samples that are run to see the outputs' shapes
+EXAMPLES = 64  # samples that the task is chosen and fitted on
 
 
 @dataclass(frozen=True)
@@ -86,16 +86,14 @@ def open_run_data(
         TraceError: the network takes one batch size only.
     """
     require_free_batch(traced)
-    some = np.arange(min(EXAMPLES, len(dataset)))
+    some = np.unique(np.linspace(0, len(dataset) - 1, min(EXAMPLES, len(dataset))).astype(np.int64))
     example = outputs(traced.graph, dataset, some, len(some))
-    task, note, metrics = choose_task(
-        options.task, options.metrics, example, take(dataset.targets, some), dataset.targets, dataset.name
-    )
-    task.check(example, dataset.targets, dataset.name)
+    chosen = choose_task(options.task, options.metrics, example, take(dataset.targets, some))
+    chosen.task.check(example, dataset.targets, dataset.name)
     for other in (further or {}).values():
-        task.check(example, other.targets, other.name, varied=False)
+        chosen.task.check(example, other.targets, other.name, varied=False)
     splits = split(dataset, seed=options.seed, calibration=options.calibration, validation=options.validation)
-    return RunData(dataset, splits, task, note, metrics, dict(further or {}))
+    return RunData(dataset, splits, chosen.task, chosen.note, chosen.further, dict(further or {}))
 
 
 def lone_groups(dataset: Dataset, splits: Splits) -> tuple[str, ...]:

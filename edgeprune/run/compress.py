@@ -9,7 +9,7 @@ from typing import Any
 
 from edgeprune.criteria.registry import check_theta, needs_data
 from edgeprune.data import Dataset
-from edgeprune.deploy.remote import Device
+from edgeprune.deploy.remote import Board
 from edgeprune.errors import BenchError, BudgetError, DataError
 from edgeprune.frontend.load import LoadedModel
 from edgeprune.graph.features import drop_identity_selections
@@ -45,7 +45,7 @@ class Request:
     options: Options
     further: Mapping[str, Dataset]
     mask: Mask | None = None
-    board: Device | None = None
+    board: Board | None = None
 
     def identity(self) -> dict[str, Any]:
         """What decides the result; a run folder belongs to one identity."""

@@ -26,14 +26,13 @@ from edgeprune.session.exporting import BATCH, InputArrays
 from edgeprune.session.latency_model import LatencyModel
 from edgeprune.tasks.base import Outputs, Score, Targets, Task
 from edgeprune.tasks.comparison import Loss, compare, measured
-from edgeprune.tasks.metrics import Metric
 
 
 @dataclass(frozen=True)
 class RunData:
     """Data of a run with its task. `dense` holds the dense model's outputs by part, also "eval:NAME".
 
-    metrics: further measures for the report. further: sets that are reported beside the test part.
+    metrics: the task under further measures, for the report. further: sets that are reported beside the test part.
     task_note: how the task was chosen.
     """
 
@@ -41,7 +40,7 @@ class RunData:
     splits: Splits
     task: Task
     task_note: str = ""
-    metrics: tuple[Metric, ...] = ()
+    metrics: tuple[Task, ...] = ()
     further: Mapping[str, Dataset] = field(default_factory=dict)
     dense: dict[str, Outputs] = field(default_factory=dict)
 

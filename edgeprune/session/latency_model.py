@@ -1,7 +1,7 @@
 """Where predicted milliseconds come from: a measured profile, or an estimate from a descriptor.
 
     --profile FILE       a profile that was written earlier, here or elsewhere
-    --device, or host    a profile measured now, layer by layer, kept in the run folder
+    --board, or host     a profile measured now, layer by layer, kept in the run folder
     another target       a roofline from its descriptor: an estimate, and called one
 
 Guarantee: without a board at hand nothing is timed, and the report says so. Elsewhere: the
@@ -109,7 +109,7 @@ def _no_tail(deadline_ms: float, p50_ms: float, board: MeasurementTarget) -> Ben
     if not board.measures_target:
         return BenchError(
             f"{asked}: a 99th percentile needs a board to measure it on",
-            tip="name one with --device, or ask for a median with --target-ms",
+            tip="name one with --board, or ask for a median with --target-ms",
         )
     return BenchError(
         f"{asked}: an inference takes {p50_ms:.3g} ms here, and {P99_SAMPLES} of them, which a 99th"
@@ -129,7 +129,7 @@ def _profile(
     if options.profile is None:
         profile = latency.profile_model(
             traced, couplings, target=board.descriptor, path=folder.path / "profile.json",
-            device=board.board, threads=board.threads, networks=NETWORKS,
+            board=board.board, threads=board.threads, networks=NETWORKS,
             seconds=options.profile_seconds, seed=options.seed, progress=clock.progress.step,
         )  # fmt: skip
         return profile, _said(latency.check(profile))
@@ -160,7 +160,7 @@ def _estimated(traced: Trace, couplings: Couplings, context: RunContext) -> Late
             what = "99th percentile" if name == "deadline" else "milliseconds"
             raise BenchError(
                 f"--{name}-ms {value:g}: {who} no {what}",
-                tip="name a board with --device, or ask for --speedup",
+                tip="name a board with --board, or ask for --speedup",
             )
     if not counted:
         found = latency.roofline(target, traced, couplings)

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from captured import captured
 
 from edgeprune.calibration import capture as capturing
-from edgeprune.calibration.capture import capture, mixing_layers
+from edgeprune.calibration.capture import mixing_layers
 from edgeprune.coupling.analysis import analyse
 from edgeprune.data import open_data
 from edgeprune.graph.trace import trace
@@ -45,7 +46,7 @@ def of_weight(found, couplings, weight):
 def test_moments_equal_numpy_on_what_a_hook_saw():
     """mean, second, covariance, reduced and output_std equal direct NumPy over samples and positions."""
     net, traced, couplings, data, x, _ = prepared()
-    found = capture(traced, couplings, data, np.arange(48), batch_size=7)
+    found = captured(traced, couplings, data, np.arange(48), batch_size=7)
     for weight, module in (("a.weight", net.a), ("b.weight", net.b)):
         read, written = read_by(net, module, x)
         rows = np.moveaxis(read, 1, -1).reshape(-1, read.shape[1])
@@ -62,8 +63,8 @@ def test_moments_equal_numpy_on_what_a_hook_saw():
 def test_the_same_data_give_the_same_bits():
     """Two passes agree to the last bit; a pass over other samples does not."""
     _, traced, couplings, data, _, _ = prepared()
-    first, second = (capture(traced, couplings, data, np.arange(40)) for _ in range(2))
-    other = capture(traced, couplings, data, np.arange(8, 48))
+    first, second = (captured(traced, couplings, data, np.arange(40)) for _ in range(2))
+    other = captured(traced, couplings, data, np.arange(8, 48))
     for node, layer in first.layers.items():
         for name in ("mean", "second", "reduced", "taylor", "fisher", "output_std"):
             assert np.array_equal(getattr(layer, name), getattr(second.layers[node], name)), name
@@ -73,8 +74,8 @@ def test_the_same_data_give_the_same_bits():
 def test_the_order_of_samples_changes_rounding_only():
     """Label-free sums over a permutation of the samples agree to float32's rounding."""
     _, traced, couplings, data, _, _ = prepared()
-    first = capture(traced, couplings, data, np.arange(48))
-    second = capture(traced, couplings, data, np.random.default_rng(1).permutation(48))
+    first = captured(traced, couplings, data, np.arange(48))
+    second = captured(traced, couplings, data, np.random.default_rng(1).permutation(48))
     for node, layer in first.layers.items():
         np.testing.assert_allclose(layer.second, second.layers[node].second, rtol=1e-5, atol=1e-7)
         np.testing.assert_allclose(layer.taylor, second.layers[node].taylor, rtol=1e-4, atol=1e-7)
@@ -83,7 +84,7 @@ def test_the_order_of_samples_changes_rounding_only():
 def test_taylor_equals_autograd_sample_by_sample():
     """taylor is the mean over samples of |sum over positions of x · d cross-entropy / dx|."""
     net, traced, couplings, data, x, y = prepared(samples=12)
-    found = capture(traced, couplings, data, np.arange(12), batch_size=5)
+    found = captured(traced, couplings, data, np.arange(12), batch_size=5)
     wanted = np.zeros(6)
     for i in range(12):
         hidden = torch.relu(net.bn(net.a(torch.from_numpy(x[i : i + 1])))).detach().requires_grad_()
@@ -96,7 +97,7 @@ def test_taylor_equals_autograd_sample_by_sample():
 def test_fisher_weights_estimate_the_expected_squared_slope():
     """fisher lies within sampling error of the exact expectation over the model's own labels."""
     net, traced, couplings, data, x, _ = prepared(samples=600)
-    found = capture(traced, couplings, data, np.arange(600))
+    found = captured(traced, couplings, data, np.arange(600))
     hidden = torch.relu(net.bn(net.a(torch.from_numpy(x))))
     middle = net.b(hidden).detach().requires_grad_()
     out = net.fc(torch.relu(middle).mean((2, 3)))
@@ -114,7 +115,7 @@ def test_fisher_weights_estimate_the_expected_squared_slope():
 def test_without_labels_the_models_own_decisions_are_taken():
     """labels are the argmax of the first output, and the source says so."""
     net, traced, couplings, data, x, _ = prepared(labelled=False)
-    found = capture(traced, couplings, data, np.arange(48))
+    found = captured(traced, couplings, data, np.arange(48))
     with torch.no_grad():
         assert np.array_equal(found.labels, net(torch.from_numpy(x)).argmax(1).numpy())
     assert found.label_source == "the dense model's own decisions"
@@ -124,7 +125,7 @@ def test_wide_layers_keep_variances_only(monkeypatch):
     """Above FULL_COVARIANCE inputs `second` is the diagonal, and covariance is diagonal."""
     monkeypatch.setattr(capturing, "FULL_COVARIANCE", 4)
     net, traced, couplings, data, x, _ = prepared()
-    layer = of_weight(capture(traced, couplings, data, np.arange(48)), couplings, "b.weight")
+    layer = of_weight(captured(traced, couplings, data, np.arange(48)), couplings, "b.weight")
     read, _ = read_by(net, net.b, x)
     assert layer.second.shape == (6,)
     np.testing.assert_allclose(layer.second, (read**2).mean((0, 2, 3)), atol=1e-6)
@@ -135,7 +136,7 @@ def test_nothing_of_the_trace_changes():
     """Parameters keep their values, their gradients and whether they take one."""
     _, traced, couplings, data, _, _ = prepared()
     before = {n: (p.detach().clone(), p.requires_grad) for n, p in traced.graph.named_parameters()}
-    capture(traced, couplings, data, np.arange(16))
+    captured(traced, couplings, data, np.arange(16))
     for n, p in traced.graph.named_parameters():
         assert torch.equal(p, before[n][0])
         assert p.requires_grad == before[n][1]
@@ -151,7 +152,7 @@ def test_every_layer_that_reads_channels_one_by_one_is_captured(name):
     traced = trace(net, inputs)
     couplings = analyse(traced)
     x = np.random.default_rng(0).normal(size=(9, *inputs[0].shape[1:])).astype(np.float32)
-    found = capture(traced, couplings, open_data((x, None)), np.arange(9))
+    found = captured(traced, couplings, open_data((x, None)), np.arange(9))
     assert mixing_layers(couplings)
     for layer in mixing_layers(couplings):
         statistics = found.layers[layer.node]
@@ -164,7 +165,7 @@ def test_every_layer_that_reads_channels_one_by_one_is_captured(name):
 def test_patches_hold_the_moments_of_whole_windows():
     """Where every position is looked at, patch moments equal NumPy over F.unfold's columns."""
     net, traced, couplings, data, x, _ = prepared(samples=24)
-    layer = of_weight(capture(traced, couplings, data, np.arange(24), batch_size=5), couplings, "b.weight")
+    layer = of_weight(captured(traced, couplings, data, np.arange(24), batch_size=5), couplings, "b.weight")
     read, _ = read_by(net, net.b, x)
     rows = F.unfold(torch.from_numpy(read), 3, padding=1).movedim(1, -1).reshape(-1, 54).numpy()
     assert layer.patches.rows == len(rows)
@@ -176,7 +177,7 @@ def test_patches_hold_the_moments_of_whole_windows():
 def test_slope_moments_are_those_of_the_models_own_labels():
     """At the logits the slope is p − one-hot(y): its moments are E[diag(p) − ppᵀ] within sampling error."""
     net, traced, couplings, data, x, _ = prepared(samples=800)
-    found = of_weight(capture(traced, couplings, data, np.arange(800)), couplings, "fc.weight")
+    found = of_weight(captured(traced, couplings, data, np.arange(800)), couplings, "fc.weight")
     with torch.no_grad():
         p = net(torch.from_numpy(x)).softmax(1).double().numpy()
     exact = np.diag(p.mean(0)) - p.T @ p / len(p)
@@ -206,7 +207,7 @@ def test_further_readings_estimate_what_silencing_the_feedback_costs():
     x = rng.normal(size=(300, 6, 4)).astype(np.float32)
     traced = trace(net, (torch.from_numpy(x[:2]),))
     couplings = analyse(traced)
-    found = capture(traced, couplings, open_data((x, rng.integers(0, 3, 300))), np.arange(300))
+    found = captured(traced, couplings, open_data((x, rng.integers(0, 3, 300))), np.arange(300))
     exact = np.zeros(5)
     weight = net.rnn.weight_hh_l0
     for i in range(300):
@@ -235,6 +236,6 @@ def test_layers_that_the_first_output_does_not_depend_on_have_no_slopes():
     x = np.random.default_rng(0).normal(size=(20, 5)).astype(np.float32)
     traced = trace(Two().eval(), (torch.from_numpy(x[:2]),))
     couplings = analyse(traced)
-    found = capture(traced, couplings, open_data((x, None)), np.arange(20))
+    found = captured(traced, couplings, open_data((x, None)), np.arange(20))
     assert (of_weight(found, couplings, "c.weight").fisher == 0).all()
     assert (of_weight(found, couplings, "b.weight").fisher > 0).all()

@@ -6,9 +6,10 @@ import nets_ordered
 import numpy as np
 import pytest
 import torch
+from captured import captured
 from torch import nn
 
-from edgeprune.calibration.capture import capture, mixing_layers
+from edgeprune.calibration.capture import mixing_layers
 from edgeprune.calibration.samples import SampleAxis, sample_axes
 from edgeprune.coupling.analysis import analyse
 from edgeprune.coupling.components import FactorChoice
@@ -97,14 +98,14 @@ def prepared(name):
     traced = trace(net, (torch.from_numpy(x[:2]),))
     couplings = analyse(traced, choice=FactorChoice())
     data = open_data((x, y))
-    statistics = capture(traced, couplings, data, np.arange(N), batch_size=7)
+    statistics = captured(traced, couplings, data, np.arange(N), batch_size=7)
     return name, data, Context(traced, couplings, statistics)
 
 
 def test_values_per_sample_are_those_of_the_sample_alone(case):
     """Row i of `reduced` and its share of `taylor` are what a pass over sample i alone gives."""
     name, data, context = case
-    alone = [capture(context.trace, context.couplings, data, np.array([i])) for i in range(N)]
+    alone = [captured(context.trace, context.couplings, data, np.array([i])) for i in range(N)]
     for layer in mixing_layers(context.couplings):
         found = context.statistics.layers[layer.node]
         if name == "table" and layer.weight in ("wide.weight", "narrow.weight"):
@@ -132,7 +133,7 @@ def test_the_order_of_dimensions_does_not_change_the_statistics(net):
     for module in (first, second):
         traced = trace(module, (torch.from_numpy(x[:2]),))
         couplings = analyse(traced)
-        statistics = capture(traced, couplings, open_data((x, np.arange(40) % 3)), np.arange(40))
+        statistics = captured(traced, couplings, open_data((x, np.arange(40) % 3)), np.arange(40))
         found.append({layer.weight: statistics.layers[layer.node] for layer in mixing_layers(couplings)})
     assert set(found[0]) == set(found[1])
     for weight, a in found[0].items():

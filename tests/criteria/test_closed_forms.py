@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import reference
 import torch
+from captured import captured
 from scoring import context_of, hidden, mlp, pattern, unread
 from torch import nn
 
 from edgeprune.calibration import capture as capturing
-from edgeprune.calibration.capture import capture
 from edgeprune.calibration.layers import LayerStatistics
 from edgeprune.criteria import score
 from edgeprune.criteria.base import own_energy
@@ -100,7 +100,7 @@ def test_a_wide_layer_keeps_the_order_that_the_diagonal_gives(monkeypatch):
     dataset, indices = context.statistics.source
     monkeypatch.setattr(capturing, "FULL_COVARIANCE", 4)
     monkeypatch.setattr(capturing, "PATCH_FEATURES", 0)
-    wide = replace(context, statistics=capture(context.trace, context.couplings, dataset, indices))
+    wide = replace(context, statistics=captured(context.trace, context.couplings, dataset, indices))
     assert any(found.second.ndim == 1 and found.slopes.ndim == 1 for found in wide.statistics.layers.values())
     assert np.isfinite(score("ib-gauss", wide).component).all()
 

@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from captured import captured
 from scoring import context_of, hidden, mlp, pattern, unread
 
-from edgeprune.calibration.capture import capture, mixing_layers
+from edgeprune.calibration.capture import mixing_layers
 from edgeprune.criteria import BUILT_IN, score
 from edgeprune.criteria.base import broadcast, per_component, rank_in_groups
 from edgeprune.errors import CriterionError
@@ -178,7 +179,7 @@ def test_a_network_with_nothing_left_to_remove_is_scored_all_the_same(name):
     """No components, as in the last round of a search: empty scores, connections of the weights' shapes."""
     context = pattern("chain")
     couplings = context.couplings.keeping(np.ones(context.couplings.count, bool), "by request")
-    statistics = capture(context.trace, couplings, *context.statistics.source)
+    statistics = captured(context.trace, couplings, *context.statistics.source)
     found = score(name, replace(context, couplings=couplings, statistics=statistics))
     assert found.component.shape == found.rank.shape == (0,)
     for weight, values in context.weights().items():

@@ -1,4 +1,4 @@
-"""`compress --device`: planned, timed and verified on the board, which is told from its own name."""
+"""`compress --board`: planned, timed and verified on the board, which is told from its own name."""
 
 import json
 from types import SimpleNamespace
@@ -11,11 +11,13 @@ from torch import nn
 import edgeprune
 from edgeprune import latency
 from edgeprune.deploy.identity import require_board, target_of
-from edgeprune.deploy.remote import Device
+from edgeprune.deploy.remote import Board
 from edgeprune.errors import BudgetError, DeviceError
 from edgeprune.session import latency_model
+from edgeprune.session.context import RunContext
 from edgeprune.session.measurement_target import open_measurement_target
-from edgeprune.session.options import Clock, Options, Progress
+from edgeprune.session.options import Options
+from edgeprune.session.progress import Clock
 from edgeprune.targets import load_target
 from edgeprune.targets.matching import board_target, match
 
@@ -35,10 +37,10 @@ def given():
     return net.eval(), (rng.normal(size=(400, 1, 12, 12)).astype(np.float32), rng.integers(0, 4, 400))
 
 
-def device(**facts):
-    """A device that says these things of itself."""
+def board(**facts):
+    """A board that says these things of itself."""
     known = {"problems": [], "architecture": "aarch64", "cores": 4, "board": None, "emulated": None, **facts}
-    return Device(SimpleNamespace(destination="pi"), facts=known)
+    return Board(SimpleNamespace(destination="pi"), facts=known)
 
 
 def test_a_board_is_known_by_the_name_that_it_gives_itself():
@@ -50,24 +52,24 @@ def test_a_board_is_known_by_the_name_that_it_gives_itself():
 
 def test_a_device_without_a_target_is_its_own_board_with_its_threads():
     """A Pi 4 is planned for as rpi4; an unknown board by its architecture, on one thread, without 8 bits."""
-    board = open_measurement_target(Options(), device(board="Raspberry Pi 4 Model B Rev 1.4"))
-    assert (board.target.name, board.threads, board.described) == ("rpi4", 4, True)
+    board = open_measurement_target(Options(), board(board="Raspberry Pi 4 Model B Rev 1.4"))
+    assert (board.descriptor.name, board.threads, board.described) == ("rpi4", 4, True)
     assert (
-        open_measurement_target(Options(), device(board="Raspberry Pi 4 Model B Rev 1.4", cores=2)).threads
+        open_measurement_target(Options(), board(board="Raspberry Pi 4 Model B Rev 1.4", cores=2)).threads
         == 2
     )
     assert (
-        open_measurement_target(Options(threads=3), device(board="Raspberry Pi 4 Model B Rev 1.4")).threads
+        open_measurement_target(Options(threads=3), board(board="Raspberry Pi 4 Model B Rev 1.4")).threads
         == 3
     )
-    other = open_measurement_target(Options(), device())
-    assert (other.target.name, other.target.arch, other.threads, other.described) == (
+    other = open_measurement_target(Options(), board())
+    assert (other.descriptor.name, other.descriptor.arch, other.threads, other.described) == (
         "pi",
         "aarch64",
         1,
         False,
     )
-    assert not other.target.local
+    assert not other.descriptor.local
 
 
 @pytest.mark.parametrize(
@@ -84,7 +86,7 @@ def test_a_device_without_a_target_is_its_own_board_with_its_threads():
 def test_a_board_that_is_not_the_target_is_refused(board, cores, target, says):
     """Boards of one core do not stand for each other: clock, caches and memory are others."""
     with pytest.raises(DeviceError, match=says) as caught:
-        target_of(device(board=board, cores=cores), load_target(target))
+        target_of(board(board=board, cores=cores), load_target(target))
     assert "leave --target out" in caught.value.tip
 
 
@@ -99,11 +101,11 @@ def test_a_board_that_is_not_the_target_is_refused(board, cores, target, says):
 def test_a_board_that_may_be_the_target_is_not_taken_in_silence(facts, says):
     """What cannot be told is said; a board of the target's own, or of a class of machines, is not doubted."""
     rpi4 = load_target("rpi4")
-    assert target_of(device(**facts), rpi4) == rpi4
-    (said,) = require_board(device(**facts), rpi4)
+    assert target_of(board(**facts), rpi4) == rpi4
+    (said,) = require_board(board(**facts), rpi4)
     assert says in said
-    assert require_board(device(board="Raspberry Pi 4 Model B Rev 1.4"), rpi4) == ()
-    assert require_board(device(cores=8), load_target("android-big")) == ()
+    assert require_board(board(board="Raspberry Pi 4 Model B Rev 1.4"), rpi4) == ()
+    assert require_board(board(cores=8), load_target("android-big")) == ()
 
 
 @pytest.mark.parametrize(
@@ -131,11 +133,11 @@ def test_a_run_on_a_device_is_timed_and_verified_there(native, given, tmp_path, 
     monkeypatch.setattr(latency_model, "NETWORKS", 10)
     net, data = given
     try:
-        run = edgeprune.compress(net, data, speedup=1.2, device="native", output=tmp_path / "run", **QUICK)
+        run = edgeprune.compress(net, data, speedup=1.2, board="native", output=tmp_path / "run", **QUICK)
         report = run.report
     except BudgetError:  # a busy machine; the result is there
         report = json.loads((tmp_path / "run/report.json").read_text())
-    assert report["target"]["name"] == "native" and report["bench"]["device"] == "native"
+    assert report["target"]["name"] == "native" and report["bench"]["board"] == "native"
     assert report["latency"]["threads"] == 1 and report["rounds"][0]["timed"]
     assert report["verified"]["parity"]["max_abs"] < 1e-4
     assert not (tmp_path / "run/staircase.json").exists()
@@ -146,7 +148,7 @@ def test_a_run_on_an_emulated_device_proves_outputs_and_shows_no_time(arm, given
     """Into aarch64: planned by the roofline, outputs of the real runtime compared, no milliseconds."""
     net, data = given
     run = edgeprune.compress(
-        net, data, macs=0.5, target="rpi4", device="arm", output=tmp_path / "run", **QUICK
+        net, data, macs=0.5, target="rpi4", board="arm", output=tmp_path / "run", **QUICK
     )
     assert run.report["latency"] is None
     assert run.report["verified"]["parity"]["max_abs"] < 1e-4
@@ -170,6 +172,6 @@ def test_a_profile_of_another_runtime_is_warned_of(tmp_path, monkeypatch):
     board = open_measurement_target(options, None)
     monkeypatch.setattr(type(board), "time", lambda *_, **__: SimpleNamespace(machine={"onnxruntime": "9.9"}))
     monkeypatch.setattr(latency, "require_network", lambda *given: None)
-    _, notes = latency_model._profile(None, None, tmp_path, options, None, Clock(Progress()), board)
+    _, notes = latency_model._profile(None, None, tmp_path, RunContext(options, None, Clock(), board))
     assert notes == ("profile: measured with onnxruntime 1.0, this is 9.9: times may differ",)
     assert said["threads"] == board.threads == 2

@@ -1,4 +1,4 @@
-"""Evidence, order and honoured, against counts made by brute force."""
+"""Evidence, order and coverage, against counts made by brute force."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import nn
 from edgeprune.coupling.analysis import analyse
 from edgeprune.errors import MaskError
 from edgeprune.graph.trace import trace
-from edgeprune.masks import Mask, evidence, honoured, mask_from_scores, order
+from edgeprune.masks import Mask, evidence, mask_coverage, mask_from_scores, order
 
 
 class Residual(nn.Module):
@@ -104,7 +104,7 @@ def test_a_model_with_nothing_to_remove_has_no_evidence():
     mask = Mask({"weight": np.zeros((2, 3), bool)})
     found = evidence(mask, {"weight": np.ones((2, 3))}, couplings)
     assert found.lost.shape == order(found, np.zeros(0)).shape == (0,)
-    result = honoured(mask, couplings, np.zeros(0, bool))
+    result = mask_coverage(mask, couplings, np.zeros(0, bool))
     assert (result.masked, result.given_up, result.share) == (6, 6, 0.0)
 
 
@@ -173,14 +173,14 @@ def test_scores_that_do_not_fit_are_refused(coupled):
             evidence(Mask({}), scores, couplings)
 
 
-def test_honoured_counts_every_masked_weight_once(coupled):
+def test_coverage_counts_every_masked_weight_once(coupled):
     """masked = removed + given up, and the live weights that went are the rest of the slices."""
     couplings, scores = coupled
     mask = mask_from_scores(scores, 0.5)
     removed = np.zeros(couplings.count, bool)
     gone = [unit(couplings, "a.weight", 0, 1), unit(couplings, "c.weight", 0, 2)]
     removed[gone] = True
-    found = honoured(mask, couplings, removed)
+    found = mask_coverage(mask, couplings, removed)
     expected = {}
     for name, keep in mask.keep.items():
         out = np.zeros(keep.shape, bool)
@@ -206,7 +206,7 @@ def test_a_channel_with_one_side_masked_whole_held_nothing_live(coupled):
     keep[2] = False
     removed = np.zeros(couplings.count, bool)
     removed[unit(couplings, "c.weight", 0, 2)] = True
-    found = honoured(Mask({"c.weight": keep}), couplings, removed)
+    found = mask_coverage(Mask({"c.weight": keep}), couplings, removed)
     assert found.live_components.size == 0
     assert (found.removed, found.given_up, found.live_removed) == (4, 0, 0)
 
@@ -230,6 +230,6 @@ def test_a_tied_tensor_takes_one_mask():
     couplings = replace(couplings, aliases={**couplings.aliases, "second": name})
     keep = np.eye(4, dtype=bool)
     none = np.zeros(couplings.count, bool)
-    assert honoured(Mask({name: keep, "second": keep}), couplings, none).masked == 12
+    assert mask_coverage(Mask({name: keep, "second": keep}), couplings, none).masked == 12
     with pytest.raises(MaskError, match="tied"):
-        honoured(Mask({name: keep, "second": ~keep}), couplings, none)
+        mask_coverage(Mask({name: keep, "second": ~keep}), couplings, none)

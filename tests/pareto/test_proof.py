@@ -7,7 +7,9 @@ from types import SimpleNamespace
 from edgeprune.pareto import proof
 from edgeprune.records import Interval
 from edgeprune.session.budget import Budget
-from edgeprune.session.options import Clock, Options, Progress
+from edgeprune.session.context import RunContext
+from edgeprune.session.options import Options
+from edgeprune.session.progress import Clock
 
 
 def timed(budget):
@@ -20,8 +22,8 @@ def timed(budget):
         row = SimpleNamespace(p50_ms=p50, p99_ms=p50 if seconds > 30 else None, samples=int(10 * seconds))
         return SimpleNamespace(models=[row] * len(paths), probes=probes)
 
-    board = SimpleNamespace(time=time)
-    found = proof._timed(board, [None, None], Options(budget=budget), Clock(Progress()))
+    run = RunContext(Options(budget=budget), None, Clock(), SimpleNamespace(time=time))
+    found = proof._timed([None, None], run)
     assert found.probes == proof.PROBES
     return asked
 
@@ -35,16 +37,18 @@ def test_a_deadline_is_judged_by_a_99th_percentile_that_was_waited_for():
 
 def test_of_a_device_it_is_said_that_operators_cannot_be_profiled_there():
     """One line instead of silence where the interval touches 1; nothing where the device shows a gain."""
-    prepared = SimpleNamespace(file=SimpleNamespace(path=None))
-    board = SimpleNamespace(device=object())
+    run = RunContext(Options(), None, Clock(), SimpleNamespace(board=object()))
 
     def said(changed):
         bench = SimpleNamespace(
             ratios=[SimpleNamespace(changed=changed, ratio=Interval(1, 1, 1))], device="pi@pi",
             machine={"board": "Raspberry Pi 4", "processor": ""},
         )  # fmt: skip
-        return proof._why(prepared, None, bench, Options(), Clock(Progress()), board)
+        return proof._why(None, None, bench, run)
 
     (text,) = said(changed=False)
-    assert "cannot be said" in text and "timed on pi@pi (Raspberry Pi 4)" in text
+    assert (
+        "unknown, operators are profiled on this machine only" in text
+        and "timed on pi@pi (Raspberry Pi 4)" in text
+    )
     assert said(changed=True) == ()

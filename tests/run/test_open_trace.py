@@ -11,8 +11,9 @@ from edgeprune.errors import ModelError, TraceError
 from edgeprune.frontend.loaded import from_module
 from edgeprune.graph.free_batch import free_batch
 from edgeprune.graph.trace import run, trace
+from edgeprune.run.analysis import analyse_model
 from edgeprune.run.open_trace import open_trace, require_free_batch
-from edgeprune.run.stages import analyse_model
+from edgeprune.session.options import Options
 
 
 class Flat(nn.Module):
@@ -87,8 +88,8 @@ def test_keep_must_name_something():
     """A typing error in --keep would silently free what the user wanted kept."""
     loaded = from_module(Flat(), torch.randn(2, 1, 4, 4))
     with pytest.raises(ModelError, match=r"--keep cnov: .*did you mean conv"):
-        analyse_model(loaded, keep=("cnov",))
-    assert analyse_model(loaded, keep=("conv",)).couplings.count == 0
+        analyse_model(loaded, Options(keep=("cnov",)))
+    assert analyse_model(loaded, Options(keep=("conv",))).couplings.count == 0
 
 
 def test_hooks_of_a_trusted_module_are_undone(tmp_path):

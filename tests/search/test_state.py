@@ -9,7 +9,7 @@ from torch import nn
 
 from edgeprune.coupling.analysis import analyse
 from edgeprune.graph.trace import trace
-from edgeprune.search.state import SearchState, advance
+from edgeprune.search.state import RoundRecord, advance, dense_state
 from edgeprune.session.options import Options
 from edgeprune.surgery.cut import cut, retrace
 
@@ -33,8 +33,7 @@ def dense():
     torch.manual_seed(0)
     traced = trace(Heads().eval(), (torch.randn(2, 5, 8),))
     couplings = analyse(traced)
-    numbers = np.arange(couplings.count)
-    return SearchState(traced, couplings, numbers, np.zeros(couplings.count, bool), {}, numbers)
+    return dense_state(traced, couplings)
 
 
 def shapes(traced):
@@ -51,7 +50,7 @@ def test_the_last_head_is_not_thinned_since_the_dense_network_has_no_name_for_th
         now = np.isin(state.origin, units)
         assert now.any()
         again = retrace(cut(state.trace, state.couplings, now))
-        state = advance(state, again, now, {}, Options())
+        state = advance(state, again, now, RoundRecord(), Options())
         assert len(np.unique(state.origin)) == state.couplings.count
         assert not couplings.emptied(state.removed)
         assert not state.removed[state.origin].any()

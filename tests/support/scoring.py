@@ -5,9 +5,9 @@ from __future__ import annotations
 import nets
 import numpy as np
 import torch
+from captured import captured
 from torch import nn
 
-from edgeprune.calibration.capture import capture
 from edgeprune.coupling.analysis import analyse
 from edgeprune.coupling.components import FactorChoice
 from edgeprune.criteria import Context
@@ -20,7 +20,7 @@ def context_of(net, x, y=None, *, seed=0, theta=0.0, example=None):
     example = (torch.from_numpy(x[:2]),) if example is None else example
     traced = trace(net.eval(), example)
     couplings = analyse(traced)
-    statistics = capture(traced, couplings, open_data((x, y)), np.arange(len(x)), seed=seed)
+    statistics = captured(traced, couplings, open_data((x, y)), np.arange(len(x)), seed=seed)
     return Context(traced, couplings, statistics, seed, theta)
 
 
@@ -90,4 +90,4 @@ def unread(name, samples=64):
     traced = trace(net.eval(), (torch.from_numpy(x[:2]),))
     couplings = analyse(traced, choice=FactorChoice(heads="width"))
     data = open_data((x, rng.integers(0, 3, samples)))
-    return Context(traced, couplings, capture(traced, couplings, data, np.arange(samples)))
+    return Context(traced, couplings, captured(traced, couplings, data, np.arange(samples)))

@@ -1,0 +1,42 @@
+"""The task of a run: named by the user, else inferred, measured by the metrics asked for, fitted to the model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from edgeprune.tasks.base import Outputs, Targets, Task
+from edgeprune.tasks.infer import infer_task
+from edgeprune.tasks.registry import fit_task, resolve_task, with_metric
+
+
+@dataclass(frozen=True)
+class ChosenTask:
+    """`task` decides; `further` are the same task under further metrics, for the report.
+
+    note: the sentence that says how the task was inferred; empty if the user named it.
+    """
+
+    task: Task
+    further: tuple[Task, ...] = ()
+    note: str = ""
+
+
+def choose_task(spec: Any, metrics: Sequence[Any], outputs: Outputs, targets: Targets | None) -> ChosenTask:
+    """Resolve --task and --metric for a model.
+
+    Args:
+        spec: a name, an object, or None to infer.
+        outputs, targets: of the same samples, at least a few dozen if there are so many.
+
+    Raises:
+        DataError: an unknown name, targets that fit no task, or a metric that the task does not have.
+    """
+    if spec is None:
+        task, note = infer_task(outputs, targets)
+    else:
+        task, note = resolve_task(spec), ""
+    fitted = fit_task(task, outputs, targets)
+    measured = [with_metric(fitted, metric) for metric in metrics]
+    return ChosenTask(measured[0] if measured else fitted, tuple(measured[1:]), note)
