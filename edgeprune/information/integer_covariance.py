@@ -59,7 +59,9 @@ class IntegerCovariance:
         for first in range(0, len(codes), 4096):
             part = np.ascontiguousarray(codes[first : first + 4096], dtype=np.float32)
             # Products of two bytes and sums of 4096 of them are whole numbers far below 2^53: exact.
-            sums, products = core.block_moments(part, "float32", 0, len(part), zero, threads)
+            moments = core.block_moments(part, "float32", 0, len(part), zero, threads)
+            assert moments is not None  # bytes are finite
+            sums, products = moments
             batch.sums += sums.astype(np.int64)
             batch.products += products.astype(np.int64)
         return self.merge(batch)

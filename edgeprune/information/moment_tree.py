@@ -133,7 +133,8 @@ class MomentTree:
             self._push(0, block, self._sum_rows(loose.rows, threads))
 
     def _sum_rows(self, rows: FloatArray, threads: int) -> Node:
-        node: Node = core.block_moments(rows, "float64", 0, len(rows), self.shift, threads)
+        node = core.block_moments(rows, "float64", 0, len(rows), self.shift, threads)
+        assert node is not None  # `add` and Covariance.load let no other rows in than finite ones
         return node
 
     def _push(self, level: int, index: int, node: Node) -> None:
