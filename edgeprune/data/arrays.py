@@ -1,17 +1,14 @@
 """Sources that are arrays in memory: npz files, idx folders, arrays and tensors.
 
 Each reader returns `Parts`: the inputs and labels of a training part and, where the
-source has them, of its own validation and test parts. npz files are read with pickling off.
+source has them, of its own validation and test parts.
+Elsewhere: how arrays are stored in files (stored).
 """
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import re
-import struct
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
@@ -22,12 +19,13 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeprune.data.dataset import Indices, Inputs
+from edgeprune.data.stored import read_idx_array, read_npz_arrays
 from edgeprune.data.target_encodings import pop_targets
 from edgeprune.data.targets import Targets, update_digest
 from edgeprune.errors import DataError
+from edgeprune.paths import open_file, shown
 
 Array = npt.NDArray[Any]
-IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 IDX_PARTS = ("train", "t10k")
 OWN = {"validation": "val", "test": "test"}  # the parts a source may keep apart, and their ending
 ENDINGS = {"train": "", "val": "val", "valid": "val", "validation": "val", "test": "test"}
@@ -74,21 +72,8 @@ def read_npz(path: Path) -> Parts:
     Raises:
         DataError: not an npz file, damaged, empty, or holding pickled objects, which are never loaded.
     """
-    arrays: dict[str, Array] = {}
-    try:
-        with open(path, "rb") as handle, np.load(handle, allow_pickle=False) as archive:
-            for key in archive.files:
-                arrays[key] = np.asarray(archive[key])
-    except ValueError as exc:
-        if "pickle" in str(exc).lower() or "object arrays" in str(exc).lower():
-            raise DataError(
-                f"{path}: holds pickled Python objects, which are never loaded",
-                tip="save plain numeric arrays: np.savez(path, x=images, y=labels)",
-            ) from exc
-        raise DataError(f"{path}: not a readable npz file: {exc}") from exc
-    except (OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError) as exc:
-        raise DataError(f"{path}: damaged npz file: {exc}", tip="copy or download it again") from exc
-    return from_mapping(arrays, str(path), sha256=hash_files([path]))
+    arrays = read_npz_arrays(path)
+    return from_mapping(arrays, shown(path), sha256=hash_files([path]))
 
 
 def from_mapping(arrays: Mapping[str, Any], name: str, *, sha256: str | None = None) -> Parts:
@@ -151,18 +136,18 @@ def read_idx(folder: Path) -> Parts:
     Raises:
         DataError: no training images, or a file that is damaged.
     """
-    found: dict[tuple[str, str], Path] = {}
+    files: dict[tuple[str, str], Path] = {}
     for path in sorted(folder.iterdir()):
         for part in IDX_PARTS:
             for kind in ("images", "labels"):
                 if path.name.startswith((f"{part}-{kind}-idx", f"{part}-{kind}.idx")):
-                    found.setdefault((part, kind), path)
-    if ("train", "images") not in found:
+                    files.setdefault((part, kind), path)
+    if ("train", "images") not in files:
         raise DataError(
             f"{folder}: no train-images-idx3-ubyte[.gz]",
             tip="an idx folder holds train-images-…, train-labels-… and, if there is one, the t10k pair",
         )
-    arrays = {key: _read_idx_file(path) for key, path in found.items()}
+    arrays = {key: read_idx_array(path) for key, path in files.items()}
     train, test = (
         ArrayPart({"x": arrays[part, "images"]}, arrays.get((part, "labels")))
         if (part, "images") in arrays
@@ -170,7 +155,7 @@ def read_idx(folder: Path) -> Parts:
         for part in IDX_PARTS
     )
     assert train is not None
-    return Parts(train, {} if test is None else {"test": test}, hash_files(sorted(found.values())))
+    return Parts(train, {} if test is None else {"test": test}, hash_files(sorted(files.values())))
 
 
 def is_idx_folder(folder: Path) -> bool:
@@ -178,37 +163,11 @@ def is_idx_folder(folder: Path) -> bool:
     return any(p.name.startswith(IDX_PARTS) and "idx" in p.name for p in folder.iterdir() if p.is_file())
 
 
-def _read_idx_file(path: Path) -> Array:
-    try:
-        content = path.read_bytes()
-        if content[:2] == b"\x1f\x8b":
-            content = gzip.decompress(content)
-    except (OSError, EOFError, zlib.error) as exc:
-        raise DataError(f"{path}: damaged gzip file: {exc}", tip="copy or download it again") from exc
-    if len(content) < 4 or content[:2] != b"\0\0" or content[2] not in IDX_TYPES:
-        raise DataError(f"{path}: not an idx file (it begins with {content[:4].hex() or 'nothing'})")
-    axes = content[3]
-    start = 4 + 4 * axes
-    if axes == 0 or len(content) < start:
-        raise DataError(f"{path}: truncated idx file: its header is incomplete")
-    shape = struct.unpack(f">{axes}I", content[4:start])
-    dtype = np.dtype(IDX_TYPES[content[2]])
-    expected = start + int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-    if len(content) != expected:
-        raise DataError(
-            f"{path}: truncated or damaged idx file: {expected} bytes expected for shape"
-            f" {'×'.join(map(str, shape))}, {len(content)} found",
-            tip="copy or download it again",
-        )
-    flat = np.frombuffer(content, dtype=dtype, offset=start)
-    return flat.reshape(shape).astype(dtype.newbyteorder("="), copy=False)
-
-
 def hash_files(paths: list[Path]) -> str:
     """sha256 over the contents of the files, in the order given."""
     digest = hashlib.sha256()
     for path in paths:
-        with open(path, "rb") as handle:
+        with open_file(path, DataError) as handle:
             while block := handle.read(1 << 20):
                 digest.update(block)
     return digest.hexdigest()

@@ -12,22 +12,24 @@ for are in memory.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from edgeprune.data.dataset import Dataset, Indices, Inputs
 from edgeprune.data.layout import Statistic, fit
+from edgeprune.data.pictures import cover, opened_picture
 from edgeprune.errors import DataError
+from edgeprune.paths import shown, special_kind
 
 TRAIN_NAMES = ("train", "training")
 VALIDATION_NAMES = ("val", "valid", "validation")
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 HASHED_HEAD = 4096
-UNREADABLE = (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError)
 
 
 def open_image_folder(
@@ -65,7 +67,7 @@ def open_image_folder(
         size=len(files),
         labels=np.asarray(labels, dtype=np.int64),
         classes=len(classes),
-        class_names=tuple(classes),
+        class_names=tuple(shown(folder) for folder in classes),
         prepare=(prepare,),
         preprocessing=described,
         validation_indices=own.get("validation"),
@@ -87,19 +89,10 @@ class _ImageSource:
         return (out,)
 
     def _load(self, path: Path) -> npt.NDArray[np.uint8]:
-        try:
-            with Image.open(path) as image:
-                whole = image.convert(MODES[self._channels])
-        except UNREADABLE as exc:
-            raise DataError(f"{path}: unreadable image: {exc}", tip="repair or remove the file") from exc
-        scale = max(self._width / whole.width, self._height / whole.height)
-        width = max(self._width, round(whole.width * scale))
-        height = max(self._height, round(whole.height * scale))
-        if (width, height) != whole.size:
-            whole = whole.resize((width, height), Image.Resampling.BILINEAR)
-        left, top = (width - self._width) // 2, (height - self._height) // 2
-        cropped = whole.crop((left, top, left + self._width, top + self._height))
-        return np.asarray(cropped, dtype=np.uint8).reshape(self._height, self._width, self._channels)
+        with opened_picture(path) as (image, _):
+            converted = image.convert(MODES[self._channels])
+        pixels = cover(converted, self._width, self._height)
+        return np.asarray(pixels, dtype=np.uint8).reshape(self._height, self._width, self._channels)
 
 
 def _layout(root: Path) -> tuple[Path, dict[str, Path]]:
@@ -134,11 +127,24 @@ def _collect(root: Path, classes: list[str], files: list[Path], labels: list[int
     for label, folder in enumerate(classes):
         if folder not in present:
             continue
-        images = sorted(p for p in (root / folder).rglob("*") if p.suffix.lower() in suffixes and p.is_file())
+        images = sorted(
+            p for p in (root / folder).rglob("*") if p.suffix.lower() in suffixes and not p.is_dir()
+        )
         if not images:
-            raise DataError(f"{name}: no images in class folder {root / folder}")
+            raise DataError(f"{name}: no images in class folder {shown(root / folder)}")
+        for path in images:
+            _require_regular(path)
         files.extend(images)
         labels.extend([label] * len(images))
+
+
+def _require_regular(path: Path) -> None:
+    try:
+        kind = special_kind(path)
+    except OSError as error:
+        raise DataError(f"{shown(path)}: cannot be read: {error.strerror or error}") from error
+    if kind:
+        raise DataError(f"{shown(path)}: is {kind}, not an image", tip="remove it from the class folder")
 
 
 def _scan(root: Path, files: list[Path]) -> tuple[str, tuple[int, int, int]]:
@@ -146,17 +152,13 @@ def _scan(root: Path, files: list[Path]) -> tuple[str, tuple[int, int, int]]:
     digest = hashlib.sha256()
     shape: tuple[int, int, int] | None = None
     for path in files:
-        try:
-            with open(path, "rb") as handle:
-                digest.update(f"{path.relative_to(root)} {path.stat().st_size} ".encode())
-                digest.update(handle.read(HASHED_HEAD))
-                handle.seek(0)
-                with Image.open(handle) as image:
-                    if shape is None:
-                        channels = 1 if image.mode in ("1", "L", "I", "I;16", "F") else 3
-                        shape = (channels, image.height, image.width)
-        except UNREADABLE as exc:
-            raise DataError(f"{path}: unreadable image: {exc}", tip="repair or remove the file") from exc
+        with opened_picture(path) as (image, stream):
+            digest.update(os.fsencode(path.relative_to(root)) + f" {path.stat().st_size} ".encode())
+            stream.seek(0)
+            digest.update(stream.read(HASHED_HEAD))
+            if shape is None:
+                channels = 1 if image.mode in ("1", "L", "I", "I;16", "F") else 3
+                shape = (channels, image.height, image.width)
     if shape is None:
         raise DataError(f"{root}: holds no images")
     return digest.hexdigest(), shape

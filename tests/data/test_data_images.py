@@ -163,5 +163,5 @@ def test_only_the_images_asked_for_are_read(flowers: Path):
     dataset = open_data(flowers)
     (flowers / "rose" / "1.png").unlink()
     assert dataset.batch([0, 8])[0].shape[0] == 2
-    with pytest.raises(DataError, match="unreadable"):
+    with pytest.raises(DataError, match="cannot be read"):
         dataset.batch([4])
