@@ -69,9 +69,17 @@ class Task(Protocol):
     Methods on arrays serve validation and reports, methods on tensors serve capture and training.
     """
 
-    name: str
-    measure: Measure  # with targets
-    agreement_measure: Measure  # without targets, against the dense model
+    @property
+    def name(self) -> str:
+        """What `--task` calls it."""
+
+    @property
+    def measure(self) -> Measure:
+        """What `score` gives, with targets."""
+
+    @property
+    def agreement_measure(self) -> Measure:
+        """What `agreement` gives, without targets, against the dense model."""
 
     def check(self, outputs: Outputs, targets: Targets | None, source: str, *, varied: bool = True) -> None:
         """Refuse targets that a model with such outputs cannot have been trained on.

@@ -1,4 +1,4 @@
-"""The task of a run: named by the user, else inferred, measured by the metrics asked for, fitted to the model."""
+"""The task of a run: named or inferred, measured by the metrics asked for, fitted to the model."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgeprune.tasks.base import Outputs, Targets, Task
-from edgeprune.tasks.infer import infer_task
+from edgeprune.tasks.infer import assign_task, infer_task
 from edgeprune.tasks.registry import fit_task, resolve_task, with_metric
 
 
@@ -15,7 +15,7 @@ from edgeprune.tasks.registry import fit_task, resolve_task, with_metric
 class ChosenTask:
     """`task` decides; `further` are the same task under further metrics, for the report.
 
-    note: the sentence that says how the task was inferred; empty if the user named it.
+    note: how the task was inferred, or which output a named one stands on; else empty.
     """
 
     task: Task
@@ -36,7 +36,7 @@ def choose_task(spec: Any, metrics: Sequence[Any], outputs: Outputs, targets: Ta
     if spec is None:
         task, note = infer_task(outputs, targets)
     else:
-        task, note = resolve_task(spec), ""
+        task, note = assign_task(resolve_task(spec), outputs, targets)
     fitted = fit_task(task, outputs, targets)
     measured = [with_metric(fitted, metric) for metric in metrics]
     return ChosenTask(measured[0] if measured else fitted, tuple(measured[1:]), note)

@@ -1,0 +1,341 @@
+"""Object detection: boxes with a class and a score.
+
+Outputs: see `detection_layout`. Targets: per image a mapping with `boxes` (n, 4), corners x1, y1, x2, y2, and
+`labels` (n,); a mapping of two padded arrays with label −1 for what is missing is taken too. Measures of a
+set: mAP50-95 and mAP50 as COCO counts them; per image: F1 at IoU 0.5 of detections above the threshold.
+Without targets that F1 is taken against the dense model's detections.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeprune.errors import DataError
+from edgeprune.tasks.base import Classes, Measure, Outputs, Score, Targets, Tensors
+from edgeprune.tasks.boxes import (
+    THRESHOLDS,
+    FloatArray,
+    Objects,
+    as_objects,
+    average_precision,
+    match_f1,
+    suppress,
+)  # fmt: skip
+from edgeprune.tasks.categorical import gradients
+from edgeprune.tasks.detection_layout import NORMALISED, Layout, corners, find_layout
+from edgeprune.tasks.detection_loss import dense_loss, set_loss
+from edgeprune.tasks.generic import ContinuousTask
+from edgeprune.tasks.numbers import distinct_class, finite_rows, mean_score, set_score, show
+
+if TYPE_CHECKING:
+    import torch
+
+LEAST_SCORE, CANDIDATES = 0.001, 1000  # of what average precision is counted over, per image
+FLOOR = 0.05  # weight of a prediction without confidence in distillation
+OUTSIDE = 1.0  # pixels that a true box may reach beyond the image
+
+
+@dataclass(frozen=True, eq=False)
+class Detection(ContinuousTask):
+    """Boxes, classes and scores.
+
+    Attributes:
+        boxes, scores, background, columns: what the user says about the outputs, see detection_layout.
+        size: height and width of the images, or one number for both; needed where outputs are shares of
+            the image and targets are pixels.
+        threshold: score from which a detection counts for F1. overlap: of suppression.
+        layout: how outputs are read, set by `fitted`.
+    """
+
+    name: ClassVar[str] = "detection"
+    measures: ClassVar[dict[str, Measure]] = {
+        "map": Measure("mAP50-95"), "map50": Measure("mAP50"), "f1": Measure("F1 of boxes per image"),
+    }  # fmt: skip
+    agreement_measure: ClassVar[Measure] = Measure("F1 of boxes per image with the dense model's")
+    boxes: str = ""
+    scores: str = ""
+    background: str = ""
+    columns: int = 0
+    size: tuple[float, float] | float = 0.0
+    threshold: float = 0.25
+    overlap: float = 0.7
+    layout: Layout | None = None
+    pixels: bool = False
+
+    def fitted(self, outputs: Outputs, targets: Targets | None) -> Self:
+        """The same task, knowing where outputs hold what, in which unit targets are, and all spreads."""
+        truth = [] if targets is None else objects_of(targets, "targets")
+        labels = np.concatenate([np.zeros(0, np.int64), *(t.labels for t in truth)])
+        layout = find_layout(
+            outputs, most=int(labels.max()) if labels.size else None,
+            zero_used=not labels.size or bool((labels == 0).any()),
+            form=self.boxes, activation=self.scores, background=self.background, classes=self.columns,
+        )  # fmt: skip
+        return replace(self, layout=layout, pixels=_in_pixels(truth))._scaled(outputs)
+
+    def _scaled(self, outputs: Outputs) -> Self:
+        return super().fitted(outputs, None)
+
+    def axis(self, values: Any) -> int:
+        """The columns of boxes and scores; the first axis of what else there is."""
+        if self.layout is not None and values.ndim == 3:
+            return self.layout.channel_axis
+        return 0 if values.ndim < 2 else 1
+
+    def check(self, outputs: Outputs, targets: Targets | None, source: str, *, varied: bool = True) -> None:
+        """Refuse boxes of another shape, of no area or outside the image, class numbers beyond the head, data
+        without a single box, and, without targets, a dense model that detects nothing.
+        """
+        task = self if self.layout else self.fitted(outputs, targets)
+        layout = task.known
+        if targets is None:
+            if varied and not any(len(d.labels) for d in task.detect(outputs, self.threshold)):
+                self._refuse_nothing(source, len(outputs[0]))
+            return
+        truth = objects_of(targets, source)
+        size, pixels = self.extent(), _in_pixels(truth)
+        if layout.normalised and pixels and size is None:
+            raise DataError(
+                f"{source}: the model gives boxes as shares of the image, targets are pixels",
+                tip="say the size of the images: --task detection:size=640 (or size=480x640)",
+            )
+        limit = (size[1], size[0]) if size is not None and pixels else None
+        classes = layout.classes
+        for index, objects in enumerate(truth):
+            _check_boxes(objects, index, limit, pixels, source)
+            off = objects.labels[(objects.labels < 0) | (objects.labels >= classes)]
+            if off.size:
+                raise DataError(
+                    f"{source}: sample {index} has a box of class {off[0]}, but the model has {classes}"
+                    " classes",
+                    tip=f"class numbers lie in 0..{classes - 1}; outputs were read as {layout.describe()}",
+                )
+        if varied and not any(len(t.labels) for t in truth):
+            raise DataError(f"{source}: no sample has a box", tip="give samples with objects in them")
+
+    @property
+    def known(self) -> Layout:
+        """The layout. Raises DataError before `fitted`."""
+        if self.layout is None:
+            raise DataError("task detection has seen no outputs yet", tip="call its fitted(outputs, targets)")
+        return self.layout
+
+    def extent(self) -> tuple[float, float] | None:
+        """Height and width of the images, where they were said."""
+        if isinstance(self.size, tuple):
+            return self.size
+        return (self.size, self.size) if self.size else None
+
+    def scale(self) -> FloatArray:
+        """What outputs are multiplied with to have the targets' unit, shape (4,)."""
+        size = self.extent()
+        if size is None or self.known.normalised == (not self.pixels):
+            return np.ones(4)
+        height, width = size
+        factor = np.array([width, height, width, height], dtype=np.float64)
+        return factor if self.pixels else 1.0 / factor
+
+    def detect(self, outputs: Outputs, least: float) -> list[Objects]:
+        """The detections of each image with a score of at least `least`, suppressed, best first."""
+        task = self if self.layout else self.fitted(outputs, None)
+        layout = task.known
+        raw, columns = layout.raw(outputs)
+        boxes = corners(np.asarray(raw, np.float64), layout.form, np.concatenate) * task.scale()
+        fine = np.all([finite_rows(outputs[i]) for i in {layout.boxes_at, layout.scores_at}], axis=0)
+        found = []
+        for index in range(len(boxes)):
+            if not fine[index]:
+                found.append(as_objects(np.zeros((0, 4)), []))
+            elif layout.kind == "final":
+                scores, labels = columns[index].astype(np.float64).T
+                keep = np.flatnonzero(scores >= least)
+                keep = keep[np.argsort(-scores[keep], kind="stable")]
+                found.append(as_objects(boxes[index, keep], labels[keep], scores[keep]))
+            else:
+                found.append(self._pick(boxes[index], _activated(columns[index], layout), layout, least))
+        return found
+
+    def _pick(self, boxes: FloatArray, scores: FloatArray, layout: Layout, least: float) -> Objects:
+        if layout.background is not None:
+            scores = scores.copy()
+            scores[:, layout.background] = -1.0
+        rows, labels = np.nonzero(scores >= max(least, 1e-12))
+        values = scores[rows, labels]
+        order = np.argsort(-values, kind="stable")[:CANDIDATES]
+        rows, labels, values = rows[order], labels[order], values[order]
+        if layout.kind != "set":
+            kept = suppress(boxes[rows], values, labels, self.overlap)
+            rows, labels, values = rows[kept], labels[kept], values[kept]
+        return as_objects(boxes[rows], labels, values)
+
+    def loss(self, outputs: Tensors, targets: Targets) -> torch.Tensor:
+        """The loss of the layout's kind, see detection_loss."""
+        import torch
+
+        layout = self.known
+        raw, columns = layout.raw(outputs)
+        scale = torch.as_tensor(self.scale()).to(raw.device, raw.dtype)
+        boxes = corners(raw, layout.form, torch.cat) * scale
+        truth = objects_of(targets, "targets")
+        if layout.kind == "set" and layout.activation != "none":
+            background = layout.background if layout.activation == "softmax" else None
+            return set_loss(boxes, columns, background, scale, truth)
+        if layout.kind == "final":
+            confidence = columns[..., :1]
+            one_class = [replace(t, labels=np.zeros_like(t.labels)) for t in truth]
+            return dense_loss(boxes, confidence, True, one_class)
+        if layout.activation == "softmax":
+            return dense_loss(boxes, columns.softmax(-1), True, truth)
+        return dense_loss(boxes, columns, layout.activation == "none", truth)
+
+    def distil(self, student: Tensors, teacher: Tensors) -> torch.Tensor:
+        """Squared error of all outputs by each column's variance, weighted by the teacher's confidence."""
+        import torch
+
+        layout = self.known
+        weight = self._confidence(teacher)
+        parts = []
+        for index, (ours, theirs) in enumerate(zip(student, teacher, strict=True)):
+            if not theirs.is_floating_point():
+                continue
+            a, b, spread = self._normalised(index, ours, theirs)
+            error = (((a - b) / spread) ** 2).mean(-1)
+            parts.append((error * weight if index in (layout.boxes_at, layout.scores_at) else error).mean())
+        return torch.stack(parts).mean()
+
+    def _confidence(self, outputs: Tensors) -> torch.Tensor:
+        """The largest score of each prediction, (N, A), at least a floor, with mean 1."""
+        layout = self.known
+        _, columns = layout.raw(tuple(out.detach() for out in outputs))
+        scores = columns[..., :1] if layout.kind == "final" else columns
+        if layout.activation == "sigmoid":
+            scores = scores.sigmoid()
+        elif layout.activation == "softmax":
+            scores = scores.softmax(-1)
+        if layout.background is not None:
+            kept = [i for i in range(scores.shape[-1]) if i != layout.background]
+            scores = scores[..., kept]
+        weight = scores.amax(-1).clamp(0, 1) + FLOOR
+        return weight / weight.mean()
+
+    def _given(self, outputs: Tensors, targets: Targets) -> Tensors:
+        samples = len(outputs[0])
+        return gradients(outputs, lambda leaves: self.loss(leaves, targets) * samples)
+
+    def score(self, outputs: Outputs, targets: Targets) -> Score:
+        """The measure chosen."""
+        truth = objects_of(targets, "targets")
+        if self.chosen == "f1":
+            found = self.detect(outputs, self.threshold)
+            return mean_score(np.array([match_f1(a, b) for a, b in zip(found, truth, strict=True)]))
+        levels = THRESHOLDS[:1] if self.chosen == "map50" else THRESHOLDS
+        return set_score(average_precision(self.detect(outputs, LEAST_SCORE), truth, levels), len(truth))
+
+    def agreement(self, outputs: Outputs, dense: Outputs) -> Score:
+        """F1 of boxes per image.
+
+        Raises:
+            DataError: the dense model detects nothing in any image.
+        """
+        task = self if self.layout else self.fitted(dense, None)
+        theirs = task.detect(dense, self.threshold)
+        if not any(len(d.labels) for d in theirs):
+            self._refuse_nothing("agreement", len(theirs))
+        ours = task.detect(outputs, self.threshold)
+        return mean_score(np.array([match_f1(a, b) for a, b in zip(ours, theirs, strict=True)]))
+
+    def classes(self, outputs: Outputs, targets: Targets | None) -> Classes | None:
+        """The class that each image has beyond the average over images."""
+        found = self.detect(outputs, self.threshold) if targets is None else objects_of(targets, "targets")
+        width = 1 + max((int(t.labels.max(initial=0)) for t in found), default=0)
+        counts = np.stack([np.bincount(t.labels, minlength=width) for t in found]).astype(np.float64)
+        return distinct_class(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1))
+
+    def _refuse_nothing(self, source: str, samples: int) -> None:
+        raise DataError(
+            f"{source}: the dense model detects nothing above {self.threshold:g} in all {samples} samples;"
+            " agreement with it says nothing",
+            tip=f"lower it with --task detection:threshold=0.05; outputs were read as"
+            f" {self.layout.describe() if self.layout else 'boxes and scores'}",
+        )
+
+
+def objects_of(targets: Targets, source: str) -> list[Objects]:
+    """One entry per image from a list of mappings or a mapping of padded arrays or lists.
+
+    Raises:
+        DataError: another form, boxes that are not (n, 4), or unequal numbers of boxes and labels.
+    """
+    padded = isinstance(targets, Mapping)
+    if isinstance(targets, Mapping) and {"boxes", "labels"} <= set(targets):
+        targets = [
+            {"boxes": b, "labels": t} for b, t in zip(targets["boxes"], targets["labels"], strict=True)
+        ]
+    if not isinstance(targets, list | tuple):
+        raise DataError(
+            f"{source}: detection takes boxes and labels per sample, targets are {show(targets)}",
+            tip="give a list of {'boxes': (n, 4), 'labels': (n,)}; an npz holds y_boxes, y_labels, y_offsets",
+        )
+    found = []
+    for index, entry in enumerate(targets):
+        if not isinstance(entry, Mapping) or not {"boxes", "labels"} <= set(entry):
+            raise DataError(f"{source}: the target of sample {index} is no mapping with boxes and labels")
+        boxes, labels = np.asarray(entry["boxes"], np.float64), np.asarray(entry["labels"]).reshape(-1)
+        if not boxes.size:
+            boxes = np.zeros((0, 4))
+        if boxes.ndim != 2 or boxes.shape[1] != 4 or len(boxes) != len(labels):
+            raise DataError(
+                f"{source}: sample {index} has boxes {show(boxes)} and {len(labels)} labels; (n, 4) and n are"
+                " expected"
+            )
+        real = labels >= 0 if padded else np.ones(len(labels), dtype=bool)
+        found.append(as_objects(boxes[real], labels[real]))
+    return found
+
+
+def _in_pixels(truth: list[Objects]) -> bool:
+    return max((float(t.boxes.max(initial=0.0)) for t in truth), default=0.0) > NORMALISED
+
+
+def _check_boxes(
+    objects: Objects, index: int, limit: tuple[float, float] | None, pixels: bool, source: str
+) -> None:
+    boxes = objects.boxes
+    if not np.isfinite(boxes).all():
+        raise DataError(f"{source}: sample {index} has a box with NaN or infinity")
+    flat = np.flatnonzero((boxes[:, 2] <= boxes[:, 0]) | (boxes[:, 3] <= boxes[:, 1]))
+    if flat.size:
+        raise DataError(
+            f"{source}: sample {index} has a box of no area: {_show_box(boxes[flat[0]])}",
+            tip="boxes are corners x1, y1, x2, y2; leave empty ones out",
+        )
+    slack = OUTSIDE if pixels else 1e-3
+    width, height = limit or ((np.inf, np.inf) if pixels else (1.0, 1.0))
+    outside = (
+        (boxes[:, :2] < -slack).any(axis=1) | (boxes[:, 2] > width + slack) | (boxes[:, 3] > height + slack)
+    )
+    if outside.any():
+        where = f" of {height:g}×{width:g}" if limit else ""
+        raise DataError(
+            f"{source}: sample {index} has a box outside the image{where}:"
+            f" {_show_box(boxes[int(np.argmax(outside))])}"
+        )
+
+
+def _show_box(box: npt.NDArray[np.float64]) -> str:
+    return ", ".join(f"{value:g}" for value in box)
+
+
+def _activated(columns: npt.NDArray[Any], layout: Layout) -> FloatArray:
+    values = columns.astype(np.float64)
+    if layout.activation == "sigmoid":
+        return np.asarray(1.0 / (1.0 + np.exp(-np.clip(values, -60, 60))))
+    if layout.activation == "softmax":
+        values = np.exp(values - values.max(axis=1, keepdims=True))
+        return np.asarray(values / values.sum(axis=1, keepdims=True))
+    return values
