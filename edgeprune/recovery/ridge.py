@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-RIDGES = (1e-8, 1e-6, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # of the mean second moment
+RIDGES = (1e-8, 1e-6, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # of the mean second moment
 FOLD = 5  # every fifth image chooses the ridge
 
 
@@ -142,32 +142,45 @@ def best_dual(
     `held` marks the rows that choose the ridge, boolean (rows,).
     """
     importance = y.new_ones(y.shape[1]).double() if weights is None else weights
-    nothing = (x.new_zeros(x.shape[1]), y.new_zeros(y.shape[1]))
-    mean_x, mean_y = (x[~held].mean(0), y[~held].mean(0)) if centred else nothing
-    rows, wanted = x[~held] - mean_x, (y[~held] - mean_y).double()
+    train, solve = _dual(x[~held], y[~held], centred)
+    mean_x, mean_y = train
     fresh, after = x[held] - mean_x, (y[held] - mean_y).double()
-    gram = (rows @ rows.T).double() / len(rows)
-    across = (fresh @ rows.T).double()
-    level = (gram.diagonal().sum() / x.shape[1]).clamp_min(1e-12)
-    values, vectors = torch.linalg.eigh(gram)
-    rotated = vectors.T @ wanted / len(rows)
-    best: tuple[float, float, torch.Tensor] | None = None
+    best: tuple[float, float] | None = None
     for ridge in RIDGES:
-        dual = vectors @ (rotated / (values.clamp_min(0) + ridge * level)[:, None])
-        error = float(((after - across @ dual).square() * importance).sum(1).mean())
+        rest = after - (fresh @ solve(ridge).to(fresh.dtype)).double()
+        error = float((rest.square() * importance).sum(1).mean())
         if best is None or error < best[0]:
-            best = (error, ridge, dual)
+            best = (error, ridge)
     assert best is not None
-    solution = (rows.T @ best[2].to(rows.dtype)).double()
+    (mean_x, mean_y), solve = _dual(x, y, centred)
+    solution = solve(best[1])
     offset = mean_y.double() - mean_x.double() @ solution
     return solution, offset, best[1], float((after.square() * importance).sum(1).mean()), best[0]
+
+
+def _dual(x: torch.Tensor, y: torch.Tensor, centred: bool) -> tuple[tuple[torch.Tensor, torch.Tensor], Any]:
+    """Means of features and targets, and a function from a ridge to the solution (features, outputs)."""
+    mean_x = x.mean(0) if centred else x.new_zeros(x.shape[1])
+    mean_y = y.mean(0) if centred else y.new_zeros(y.shape[1])
+    rows, targets = x - mean_x, (y - mean_y).double()
+    gram = (rows @ rows.T).double() / len(rows)
+    level = (gram.diagonal().sum() / x.shape[1]).clamp_min(1e-12)
+    values, vectors = torch.linalg.eigh(gram)
+    rotated = vectors.T @ targets / len(rows)
+
+    def solve(ridge: float) -> torch.Tensor:
+        dual = vectors @ (rotated / (values.clamp_min(0) + ridge * level)[:, None])
+        return (rows.T @ dual.to(rows.dtype)).double()
+
+    return (mean_x, mean_y), solve
 
 
 def held_out(chosen: torch.Tensor, rows: int, samples: int, first: int = 0) -> torch.Tensor:
     """Marks the chosen rows of every fifth image: positions of one image resemble each other.
 
     Args:
-        chosen: row numbers below `rows`, images first. samples: images. first: number of the first image.
+        chosen: row numbers below `rows`, images first. samples: images; with fewer than FOLD in all, give
+            0, and every fifth row is marked. first: number of the first image.
     """
-    image = first + chosen // max(1, rows // max(samples, 1))
+    image = first + chosen // max(1, rows // samples) if samples else chosen
     return image % FOLD == FOLD - 1
