@@ -20,7 +20,7 @@ from edgeprune.cli.common import (
     target_name,
     task_option,
 )
-from edgeprune.cli.device import device_options, open_device
+from edgeprune.cli.device import board_options, open_board
 from edgeprune.cli.grouped import GroupedCommand, in_group
 
 EPILOG = """Examples:
@@ -66,7 +66,7 @@ EPILOG = """Examples:
         metavar="[USER@]HOST",
         help="Measure on this board over ssh: pi@raspberrypi.",
     ),
-    device_options,
+    board_options,
     click.option(
         "--profile",
         type=click.Path(exists=True, dir_okay=False),
@@ -198,7 +198,7 @@ def compress(
     force: bool,
     as_json: bool,
     destination: str | None,
-    device_python: str,
+    board_python: str,
     ssh_config: Path | None,
     accept_new_host_key: bool,
     **settings: Any,
@@ -229,7 +229,7 @@ def compress(
     with contextlib.ExitStack() as stack:
         stack.callback(progress.close)
         if destination is not None:
-            board = open_device(destination, device_python, ssh_config, accept_new_host_key)
+            board = open_board(destination, board_python, ssh_config, accept_new_host_key)
             stack.enter_context(board.remote)
         request = Request(loaded, dataset, with_defaults(options), further, mask, board)
         folder = output or Path(f"{model.stem}-edgeprune")

@@ -6,19 +6,25 @@ Shares are in 0..1, losses in points of 100 or percent of the dense error (see `
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any, Literal, TypeAlias
 
 from edgeprune.records.base import Interval
+from edgeprune.records.schema import Range
 
 REPORT_SCHEMA = 3
+Count: TypeAlias = Annotated[int, Range(0)]
+Positive: TypeAlias = Annotated[int, Range(1)]
+Amount: TypeAlias = Annotated[float, Range(0)]
+Share: TypeAlias = Annotated[float, Range(0, 1)]
+Ratio: TypeAlias = Annotated[float, Range(1e-9)]
 
 
 @dataclass(frozen=True)
 class Pair:
     """A count of the dense and of the shipped network or file."""
 
-    dense: int
-    shipped: int
+    dense: Count
+    shipped: Count
 
 
 @dataclass(frozen=True)
@@ -26,7 +32,7 @@ class PartAccuracy:
     """One measure on the test part: of one output, where a model has several."""
 
     measure: str
-    unit: str
+    unit: Literal["points", "percent"]
     dense: float
     shipped: float
     drop: Interval
@@ -42,10 +48,10 @@ class Accuracy:
     """
 
     measured_as: str
-    unit: str
+    unit: Literal["points", "percent"]
     task: str
     task_note: str
-    samples: int
+    samples: Positive
     test_origin: str
     dense: Interval
     pruned: Interval
@@ -59,16 +65,16 @@ class Accuracy:
 class LatencyRow:
     """Latency of both files as run. ratio: shipped over dense; on_target: `where` is the target."""
 
-    basis: str
+    basis: Literal["measured", "estimate", "emulated"]
     where: str
     on_target: bool
-    threads: int
-    batch: int
-    dense_p50_ms: float | None
-    shipped_p50_ms: float | None
-    ratio: float
-    ratio_low: float
-    ratio_high: float
+    threads: Positive | None
+    batch: Positive | None
+    dense_p50_ms: Amount | None
+    shipped_p50_ms: Amount | None
+    ratio: Ratio
+    ratio_low: Ratio
+    ratio_high: Ratio
 
 
 @dataclass(frozen=True)
@@ -77,8 +83,8 @@ class Estimate:
 
     unit: str
     source: str
-    dense: float
-    shipped: float
+    dense: Amount
+    shipped: Amount
 
 
 @dataclass(frozen=True)
@@ -96,9 +102,9 @@ class PlannedShare:
     """Predicted against measured share of the dense latency; `asked` is None for the front."""
 
     name: str
-    asked: float | None
-    predicted: float
-    measured: float
+    asked: Amount | None
+    predicted: Amount
+    measured: Amount
 
 
 @dataclass(frozen=True)
@@ -107,15 +113,16 @@ class LayerWidth:
 
     name: str
     kind: str
-    before: int
-    after: int
+    before: Positive
+    after: Count
+    note: str | None = None
 
 
 @dataclass(frozen=True)
 class PinnedChannels:
     """Channels that stay whatever is planned, with the reason."""
 
-    channels: int
+    channels: Count
     reason: str
     name: str = ""
 
@@ -134,17 +141,17 @@ class FrontRow:
     """One file of the front. accuracy: the share on validation, None for other measures and without data."""
 
     name: str
-    accuracy: float | None
+    accuracy: Share | None
     drop: Interval | None
-    macs: int
-    params: int
-    file_bytes: int
-    predicted: float | None
-    ratio: float | None
-    ratio_low: float | None
-    ratio_high: float | None
-    latency_ms: float | None
-    recovery: str
+    macs: Count
+    params: Count
+    file_bytes: Count
+    predicted: Amount | None
+    ratio: Amount | None
+    ratio_low: Amount | None
+    ratio_high: Amount | None
+    latency_ms: Amount | None
+    recovery: Literal["fine-tuned", "closed form", "none"]
     int8: bool
     dominated: bool
     file: str
@@ -156,43 +163,100 @@ class FileEntry:
     """A file of the run folder."""
 
     name: str
-    bytes: int
+    bytes: Count
     sha256: str
 
 
 @dataclass(frozen=True)
+class Stage:
+    """Wall time in seconds and peak resident memory in MB of one stage."""
+
+    name: str
+    seconds: Amount
+    peak_mb: Amount | None
+
+
+@dataclass(frozen=True)
+class ParityRow:
+    """The largest difference of the file from its reference, and the share of equal decisions."""
+
+    max_abs: Amount
+    top1_agreement: Share | None
+    reference: str = "PyTorch"
+    atol: Amount | None = None
+    samples: Positive | None = None
+    output_spread: Amount | None = None
+
+
+@dataclass(frozen=True)
+class CriterionRow:
+    """The criterion and its settings."""
+
+    name: str
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class NamedModel:
+    """The model that was compressed."""
+
+    name: str
+    path: str = ""
+    sha256: str = ""
+
+
+@dataclass(frozen=True)
+class NamedTarget:
+    """The target that it was compressed for."""
+
+    name: str
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class KeptInput:
+    """Which features of an input the file reads."""
+
+    input: str
+    shape: list[Positive]
+    of: str
+    count: Positive
+    kept: list[Count]
+
+
+@dataclass(frozen=True)
 class Report:
-    """Everything that a finished run reports."""
+    """Everything that a finished run reports. Keys that are not listed here are ignored when it is read."""
 
     created: str
-    model: dict[str, str]
-    target: dict[str, str]
-    seed: int
+    model: NamedModel
+    target: NamedTarget
+    seed: Count
     versions: dict[str, str]
     machine: dict[str, Any]
-    criterion: dict[str, Any]
+    criterion: CriterionRow
     budget: dict[str, Any]
     accuracy: Accuracy | None
     macs: Pair
     params: Pair
     file_bytes: Pair
-    parity: dict[str, Any]
+    parity: ParityRow
     latency: LatencyRow | None
     estimate: Estimate | None
     timing: TimingSummary
     planned: tuple[PlannedShare, ...]
-    verified: Any
     layers: tuple[LayerWidth, ...]
-    inputs: list[dict[str, Any]]
     pinned: tuple[PinnedChannels, ...]
-    stages: list[Any]
+    stages: tuple[Stage, ...]
     metrics: tuple[MetricRow, ...]
     front: tuple[FrontRow, ...]
-    rounds: list[Any]
-    splits: dict[str, Any] | None
-    bench: Any
-    files: tuple[FileEntry, ...]
+    schema: Literal[3] = REPORT_SCHEMA
+    files: tuple[FileEntry, ...] = ()
     notes: tuple[str, ...] = ()
     missed: tuple[str, ...] = ()
+    inputs: tuple[KeptInput, ...] = ()
+    verified: Any = None
+    rounds: list[Any] = field(default_factory=list)
+    splits: Any = None
+    bench: Any = None
     preprocessing: dict[str, Any] = field(default_factory=dict)
-    schema: int = REPORT_SCHEMA

@@ -167,7 +167,8 @@ class _Reader:
         if value is None:
             return
         if isinstance(bound, Range) and not bound.low <= value <= bound.high:
-            raise self.wrong(where, value, f"a number from {bound.low:g} to {bound.high:g}")
+            top = "" if math.isinf(bound.high) else f" to {bound.high:g}"
+            raise self.wrong(where, value, f"a number from {bound.low:g}{top}")
         if isinstance(bound, Length) and not bound.low <= len(value) <= bound.high:
             raise self.wrong(where, value, f"{bound.low} to {bound.high} entries")
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeprune.coupling.sizes import Sizes
+from edgeprune.errors import ParityError
 from edgeprune.frontend.load import LoadedModel
 from edgeprune.graph.trace import Trace
 from edgeprune.pareto.estimates import machine_of, planned_shares
@@ -18,12 +19,18 @@ from edgeprune.pareto.select_artifact import Selection
 from edgeprune.records import to_json
 from edgeprune.records.report import (
     Accuracy,
+    CriterionRow,
     FileEntry,
+    KeptInput,
     LatencyRow,
     MetricRow,
+    NamedModel,
+    NamedTarget,
     Pair,
+    ParityRow,
     PartAccuracy,
     Report,
+    Stage,
 )
 from edgeprune.report.budget_check import missed, nothing_removed, unmeasured
 from edgeprune.search.costs import parameters, pinned, widths
@@ -57,8 +64,8 @@ def report(
     data = dense.data
     return Report(
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        model={"name": Path(loaded.source).stem, "path": loaded.source, "sha256": loaded.sha256},
-        target={"name": target.name, "title": target.title},
+        model=NamedModel(Path(loaded.source).stem, loaded.source, loaded.sha256),
+        target=NamedTarget(target.name, target.title),
         seed=options.seed,
         versions=versions(),
         machine={**proof.bench.machine, "system": platform.platform(), "cores": os.cpu_count()},
@@ -77,9 +84,9 @@ def report(
         planned=planned_shares(selection.tried, proof.front),
         verified=to_json(proof.verified),
         layers=widths(dense.couplings, final.removed),
-        inputs=kept_inputs(dense.trace, Sizes(dense.couplings, final.removed)),
+        inputs=tuple(KeptInput(**x) for x in kept_inputs(dense.trace, Sizes(dense.couplings, final.removed))),
         pinned=pinned(dense.couplings),
-        stages=list(run.clock.stages),
+        stages=tuple(Stage(s.name, s.seconds, s.peak_mb) for s in run.clock.stages),
         metrics=() if data is None else _metrics(data, proof),
         front=tuple(proof.front),
         rounds=[state.record for state in selection.tried],
@@ -120,19 +127,19 @@ def _notes(
     return tuple(dict.fromkeys(notes))
 
 
-def _parity(proof: Proof) -> dict[str, Any]:
+def _parity(proof: Proof) -> ParityRow:
     parity = proof.shipped.parity
     if parity is None:
-        return {"max_abs": 0.0, "top1_agreement": None}
+        raise ParityError(f"{proof.shipped.path}: was not compared with its reference")
     eight = any(row.chosen and row.int8 for row in proof.front)
-    return {
-        "reference": "its 8-bit graph run unoptimised" if eight else "PyTorch",
-        "max_abs": parity.max_abs,
-        "top1_agreement": parity.top1_agreement,
-        "atol": parity.atol,
-        "samples": parity.samples,
-        "output_spread": parity.output_spread,
-    }
+    return ParityRow(
+        parity.max_abs,
+        parity.top1_agreement,
+        "its 8-bit graph run unoptimised" if eight else "PyTorch",
+        parity.atol,
+        parity.samples,
+        parity.output_spread,
+    )
 
 
 def _latency(proof: Proof, on_target: bool, batch: int) -> LatencyRow | None:
@@ -172,12 +179,12 @@ def _about_target(proof: Proof, title: str) -> list[str]:
     return notes
 
 
-def _criterion(selection: Selection, options: Options) -> dict[str, Any]:
+def _criterion(selection: Selection, options: Options) -> CriterionRow:
     settings: dict[str, Any] = {"estimator": "", "samples": 0}
     if selection.tried:
         record = selection.tried[-1].record
         settings = {**record.settings, "estimator": record.estimator, "samples": record.samples}
-    return {"name": options.criterion, "settings": settings}
+    return CriterionRow(options.criterion, settings)
 
 
 def _accuracy(data: RunData, proof: Proof) -> Accuracy:

@@ -154,9 +154,8 @@ def steps(accuracy: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
 
 
 def label(accuracy: Mapping[str, Any]) -> str:
-    """What the accuracy row is called: the metric; without labels it is agreement with the dense model."""
-    name = str(accuracy["measured_as"])
-    return "agreement with dense" if name == "agreement" else name
+    """What the accuracy row is called: the measure."""
+    return str(accuracy["measured_as"])
 
 
 def kept_inputs_line(entry: Mapping[str, Any]) -> str:

@@ -32,7 +32,7 @@ from edgeprune.tasks.comparison import Loss, compare, measured
 class RunData:
     """Data of a run with its task. `dense` holds the dense model's outputs by part, also "eval:NAME".
 
-    metrics: the task under further measures, for the report. further: sets that are reported beside the test part.
+    metrics: the task under further measures. further: sets that are reported beside the test part.
     task_note: how the task was chosen.
     """
 

@@ -259,12 +259,31 @@ def test_a_bare_report_renders():
 def test_without_labels_the_row_is_called_agreement():
     """Agreement with the dense model is never called accuracy."""
     report = sample()
-    report["accuracy"].update(measured_as="agreement", dense=interval(0.999, 0.0), drop=None)
+    report["accuracy"].update(measured_as="same class as the dense model", dense=interval(0.999, 0.0))
     report["accuracy"]["compensated"] = None
     table, text = render_table(report), _page(report).text
-    assert re.search(r"^agreement with dense ", table, re.M)
+    assert re.search(r"^same class as the dense model ", table, re.M)
     assert not re.search(r"^accuracy", table, re.M)
-    assert "the answer is the dense model's" in text
+    assert "Same class as the dense model on the test samples" in text
+
+
+def test_an_error_is_shown_in_its_unit_and_its_loss_in_percent():
+    """A mean absolute error is no share: no per cent sign on the value, and percent lost, not points."""
+    report = sample()
+    steps = {k: interval(v, 0.01) for k, v in (("dense", 0.412), ("pruned", 0.9), ("shipped", 0.433))}
+    report["accuracy"].update(measured_as="MAE", unit="percent", compensated=None, **steps)
+    report["accuracy"]["drop"] = {"value": 5.1, "low": 2.0, "high": 8.0, "level": 0.95}
+    validate_report(report)
+    for text in (render_table(report), _page(report).text):
+        assert "0.412" in text and "0.433" in text and "41.2" not in text
+        assert re.search(r"5\.10 percent lost \(loss \+2\.00 to \+8\.00\)", text)
+
+
+def test_where_the_test_samples_come_from_is_on_the_table_and_the_page():
+    """A part held out of the user's data may have trained the dense model; both outputs say so."""
+    report = sample()
+    for text in (render_table(report), _page(report).text):
+        assert "the dense model may have been trained on it" in " ".join(text.split())
 
 
 def test_what_grew_is_not_called_smaller():

@@ -32,7 +32,7 @@ def sample() -> dict[str, Any]:
         (0.889, 2_900_000, 0.33),
     ]
     return {
-        "schema": 2,
+        "schema": 3,
         "created": "2026-11-24T09:30:00+00:00",
         "model": {"name": "fashion", "path": "fashion.pt2", "sha256": "ab" * 32},
         "target": {"name": "host", "title": "This machine"},
@@ -43,7 +43,11 @@ def sample() -> dict[str, Any]:
         "budget": {"max-drop": 0.5, "macs": "3x"},
         "accuracy": {
             "measured_as": "accuracy",
+            "unit": "points",
+            "task": "classification",
+            "task_note": "task classification: 10 outputs and one class number per sample",
             "samples": 10000,
+            "test_origin": "held out",
             "dense": interval(0.9302, 0.005),
             "pruned": interval(0.8121, 0.0077),
             "compensated": interval(0.9141, 0.0055),
@@ -96,6 +100,15 @@ def sample() -> dict[str, Any]:
                 "macs": m,
                 "latency_ms": t,
                 "ratio": t / 1.234,
+                "ratio_low": t / 1.25,
+                "ratio_high": t / 1.2,
+                "drop": interval(100 * (0.9302 - a), 0.2),
+                "params": m // 90,
+                "file_bytes": m // 20,
+                "predicted": None,
+                "int8": False,
+                "dominated": False,
+                "file": "model.onnx" if i == 3 else f"front/point {i}.onnx",
                 "recovery": "fine-tuned" if i == 3 else "closed form",
                 "chosen": i == 3,
             }
