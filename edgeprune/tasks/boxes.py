@@ -135,14 +135,14 @@ def _matched(overlaps: FloatArray, thresholds: FloatArray) -> npt.NDArray[np.boo
     hit = np.zeros((len(overlaps), len(thresholds)), dtype=bool)
     if not overlaps.size:
         return hit
-    for column, threshold in enumerate(thresholds):
-        free = np.ones(overlaps.shape[1], dtype=bool)
-        for row, values in enumerate(overlaps):
-            left = np.where(free, values, -1.0)
-            best = left.max()
-            if best >= min(threshold, 1 - 1e-10):
-                free[np.flatnonzero(left == best)[-1]] = False  # of equals the last, as pycocotools does
-                hit[row, column] = True
+    least = np.minimum(thresholds, 1 - 1e-10)
+    free = np.ones((len(thresholds), overlaps.shape[1]), dtype=bool)
+    levels = np.arange(len(thresholds))
+    for row in np.flatnonzero(overlaps.max(axis=1) >= least.min()):
+        left = np.where(free, overlaps[row], -1.0)
+        last = left.shape[1] - 1 - left[:, ::-1].argmax(axis=1)  # of equals the last, as pycocotools does
+        hit[row] = left[levels, last] >= least
+        free[levels[hit[row]], last[hit[row]]] = False
     return hit
 
 

@@ -143,7 +143,7 @@ class CategoricalTask:
 
     def divergence(self, outputs: Tensors, dense: Tensors) -> float:
         """KL(dense ‖ outputs) in nats, the mean over positions."""
-        return float(_kl(self.rows(only(outputs, self.name)), self.rows(only(dense, self.name))))
+        return float(_kl(self.rows(only(outputs, self.name)), self.rows(only(dense, self.name))).detach())
 
     def _numbers(self, outputs: Tensors, targets: Targets) -> torch.Tensor:
         out = only(outputs, self.name)

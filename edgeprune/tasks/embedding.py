@@ -88,7 +88,7 @@ class Embedding(ContinuousTask):
 
     def divergence(self, outputs: Tensors, dense: Tensors) -> float:
         """The share of the variance that is wrong."""
-        return float(super().distil(outputs, dense))
+        return float(super().distil(outputs, dense).detach())
 
     def score(self, outputs: Outputs, targets: Targets) -> Score:
         """The measure chosen, against the reference vectors."""
@@ -122,7 +122,11 @@ def rank_correlation(ours: npt.NDArray[np.floating], theirs: npt.NDArray[np.floa
 
 
 def _cosine(ours: npt.NDArray[np.floating], theirs: npt.NDArray[np.floating]) -> FloatArray:
-    """Cosine of the vectors less the reference's mean, at least 0; shape (samples,)."""
+    """Cosine of the vectors less the reference's mean, at least 0; shape (samples,). Vectors that are all the
+    same have collapsed and agree nowhere.
+    """
+    if len(ours) > 1 and (ours == ours[:1]).all():
+        return np.zeros(len(ours))
     centre = theirs.astype(np.float64).mean(axis=0) if len(theirs) > 1 else 0.0
     fine = finite_rows(ours)
     a = np.where(fine[:, None], ours.astype(np.float64) - centre, 0.0)

@@ -95,7 +95,7 @@ class ContinuousTask:
 
     def divergence(self, outputs: Tensors, dense: Tensors) -> float:
         """`distil` as a number: the share of the variance that is wrong."""
-        return float(self.distil(outputs, dense))
+        return float(self.distil(outputs, dense).detach())
 
     def slopes(
         self, outputs: Tensors, targets: Targets | None, generator: torch.Generator
