@@ -20,13 +20,13 @@ from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import logsumexp
+from scipy.optimize import brentq
 
 FloatArray = npt.NDArray[np.float64]
 
 RATIO = 2.0  # between neighbouring bets
 BOLDEST = 0.4  # weight of the largest bet, which is best where nearly all values are equal
-STEPS = 60  # of the bisection
+TOLERANCE = 1e-9  # of a bound, as a share of where it can lie; bounds are rounded up by it
 
 
 def mean_upper(values: FloatArray, high: float, error: float, weights: FloatArray | None = None) -> float:
@@ -38,13 +38,13 @@ def mean_upper(values: FloatArray, high: float, error: float, weights: FloatArra
         weights: (units,) above 0; how much a unit counts. Fixed before looking, as sizes of groups.
     """
     share = np.ones_like(values) if weights is None else weights / weights.max()
-    scale = max(abs(high), float(np.abs(values).max()), 1e-300)
+    bets, weight = _bets(len(values), error)
 
-    def rejected(mean: float) -> bool:
-        return _capital(share * (mean - values) / (high - mean), error)
+    def evidence(mean: float) -> float:
+        return _evidence(share * ((mean - values) / (high - mean)), bets, weight, error)
 
     low = float(np.average(values, weights=weights))
-    return _smallest(rejected, low, high, 1e-12 * scale)
+    return _smallest(evidence, low, high, TOLERANCE * max(high - low, 0.0))
 
 
 def ratio_upper(above: FloatArray, below: FloatArray, limit: float, error: float) -> float:
@@ -55,25 +55,29 @@ def ratio_upper(above: FloatArray, below: FloatArray, limit: float, error: float
     base = float(below.mean())
     if base <= 0:
         return math.inf
+    bets, weight = _bets(len(below), error)
 
-    def rejected(ratio: float) -> bool:
-        return _capital((ratio * below - above) / limit, error)
+    def evidence(ratio: float) -> float:
+        return _evidence((ratio * below - above) / limit, bets, weight, error)
 
     low = float(above.mean()) / base
     high = 2 * low + 1
-    while not rejected(high):
+    while evidence(high) < 0:
         high *= 2
         if high > 1e9:
             return math.inf
-    return _smallest(rejected, low, high, 1e-9 * high)
+    return _smallest(evidence, low, high, TOLERANCE * high)
 
 
-def _capital(gains: FloatArray, error: float) -> bool:
-    """Whether the mixture of bets has grown to 1/error; gains: (units,), none below -1."""
-    bets, weights = _bets(len(gains), error)
+def _evidence(gains: FloatArray, bets: FloatArray, weights: FloatArray, error: float) -> float:
+    """Logarithm of the mixture's capital times `error`: 0 or more where a mean is rejected.
+
+    gains: (units,), none below -1.
+    """
     with np.errstate(divide="ignore"):
-        grown = np.log1p(np.maximum(bets[:, None] * gains, -1.0)).sum(axis=1)
-    return bool(logsumexp(grown, b=weights) >= -math.log(error))
+        grown = np.log1p(np.maximum(np.outer(bets, gains), -1.0)).sum(axis=1) + np.log(weights)
+    top = float(grown.max())
+    return top + math.log(float(np.exp(grown - top).sum())) + math.log(error)
 
 
 def _bets(units: int, error: float) -> tuple[FloatArray, FloatArray]:
@@ -85,14 +89,9 @@ def _bets(units: int, error: float) -> tuple[FloatArray, FloatArray]:
     return bets, weights
 
 
-def _smallest(rejected: Callable[[float], bool], low: float, high: float, tolerance: float) -> float:
-    """The smallest value that is rejected, by bisection; `high` itself needs no test."""
-    for _ in range(STEPS):
-        if high - low <= tolerance:
-            break
-        middle = (low + high) / 2
-        if rejected(middle):
-            high = middle
-        else:
-            low = middle
-    return high
+def _smallest(evidence: Callable[[float], float], low: float, high: float, tolerance: float) -> float:
+    """The smallest value that is rejected, rounded up by `tolerance`; `high` where none below it is."""
+    last = high - tolerance
+    if last <= low or evidence(last) < 0:
+        return high
+    return min(float(brentq(evidence, low, last, xtol=tolerance, rtol=1e-12)) + 2 * tolerance, high)

@@ -15,7 +15,8 @@ Guarantee: P(bound < theta) <= alpha for every n, p10 and p01.
      (Berger and Boos 1994); gamma = alpha / 100,000.
   3. The supremum is computed on cells with a remainder, not on a grid: for the derivative along psi,
      |f''| is at most the Fisher information, and f is monotone as in 1.
-With no disagreement the bound is 1 - (alpha - gamma)^(1/n).
+With no disagreement the bound is 1 - (alpha - gamma)^(1/n). One more gain never raises the bound from 40
+samples up; below, the interval of psi that moves with it can outweigh it, by about a point at most.
 
 Elsewhere: choosing the bound for a kind of score, units, records (bounds).
 """
