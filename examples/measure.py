@@ -23,6 +23,7 @@ from torch import nn
 from edgeprune.errors import EdgepruneError, ModelError
 from edgeprune.export.export import export_onnx
 from edgeprune.measure.host import run_bench
+from edgeprune.measure.request import BenchRequest
 from edgeprune.records import to_json
 from examples import debian_text, fashion, nets, sequence_nets, training, wearable
 from examples.training import Part
@@ -90,7 +91,7 @@ def measure(names: list[str], seconds: float, check: bool) -> list[dict[str, Any
                     "onnx_nodes": artifact.nodes,
                 }
             )
-        bench = run_bench(files, threads=1, seconds=seconds)
+        bench = run_bench(BenchRequest(tuple(files), threads=1, seconds=seconds))
     for row, timing in zip(rows, bench.models, strict=True):
         row["p50_ms"], row["p90_ms"] = to_json(timing.p50_ms), to_json(timing.p90_ms)
     rows[0]["machine"], rows[0]["warnings"] = bench.machine, list(bench.warnings)

@@ -27,6 +27,7 @@ from edgeprune.export.quantisation import quantise
 from edgeprune.export.quantisation_policy import int8_settings
 from edgeprune.measure.host import run_bench
 from edgeprune.measure.operators import HostTimer
+from edgeprune.measure.request import BenchRequest
 from edgeprune.measure.why import why
 from edgeprune.records import QuantiseResult, to_json
 from edgeprune.session.exporting import file_outputs
@@ -159,7 +160,7 @@ def measure(net: str, folder: Path, given: argparse.Namespace) -> tuple[list[dic
         "dense int8": folder / "dense-int8.onnx",
         "pruned int8": folder / "pruned-int8.onnx",
     }
-    bench = run_bench(list(files.values()), seconds=given.seconds)
+    bench = run_bench(BenchRequest(tuple(files.values()), seconds=given.seconds))
     ratios = [None, *(row.ratio for row in bench.ratios)]
     base = scores(files["dense float"], parts.test)
     rows = []
@@ -189,7 +190,7 @@ def measure(net: str, folder: Path, given: argparse.Namespace) -> tuple[list[dic
     lost = paired_drop(base, scores(files["pruned int8"], parts.test)).value
     met = last.value <= GOAL_RATIO and lost <= GOAL_POINTS
     rows[-1]["met"] = met
-    explained = why(files["pruned float"], files["pruned int8"], seconds=3.0)
+    explained = why(BenchRequest((files["pruned float"], files["pruned int8"]), seconds=3.0))
     verdict = (
         f"pruned in 8 bits is {1 / last.value:.2f} [{1 / last.high:.2f}, {1 / last.low:.2f}] times as fast as"
         f" dense in float at {lost:.2f} points lost: 3 times at 1 point is {'met' if met else 'missed'}"

@@ -23,6 +23,7 @@ from edgeprune.export.export import export_onnx
 from edgeprune.graph.trace import Trace, reexport
 from edgeprune.latency import Profile, latency_cost
 from edgeprune.measure.host import run_bench
+from edgeprune.measure.request import BenchRequest
 from edgeprune.measure.staircase import staircase
 from edgeprune.records import to_json
 from edgeprune.search.allocate import allocate
@@ -97,9 +98,8 @@ def time_files(work: Path, seconds: float) -> dict[str, Any]:
     sizes = [[p for p in plans if p.split("@")[0] == m] for m in methods]
     ratios: dict[str, Any] = {}
     for lot in zip(*sizes, strict=True):
-        bench = run_bench(
-            [work / "dense.onnx", *(work / f"{p}.onnx" for p in lot)], seconds=seconds, probes=0
-        )
+        files = (work / "dense.onnx", *(work / f"{p}.onnx" for p in lot))
+        bench = run_bench(BenchRequest(files, seconds=seconds, probes=0))
         for plan, row in zip(lot, bench.ratios, strict=True):
             ratios[plan] = to_json(row.ratio)
     write_json(work / "ratios.json", ratios)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgeprune.cli.device import device_options, open_device, say
+from edgeprune.cli.device import board_options, open_board, say
 
 if TYPE_CHECKING:
     from edgeprune.records import BenchResult, Interval, LayerChange, WhyResult
@@ -26,68 +27,69 @@ if TYPE_CHECKING:
 @click.option("--shape", "shapes", multiple=True, help="NAME=1,3,224,224 for inputs with free dimensions.")
 @click.option("--rate", type=float, help="Also feed inputs at this many a second, ready or not.")
 @click.option("--deadline-ms", type=float, help="With --rate: an answer later than this is missed.")
-@click.option("--device", "destination", help="Time on a board instead, as for ssh: pi@raspberrypi.")
+@click.option("--board", "destination", help="Time on a board instead, as for ssh: pi@raspberrypi.")
 @click.option("--why", "explain", is_flag=True, help="Compare two files operator by operator.")
+@click.option("--limit", "limit_s", default=120.0, show_default=True, help="Seconds for a first inference.")
+@click.option(
+    "--fail-if-slower", is_flag=True, help="Exit code 1 unless every file is faster than the first."
+)
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable result on stdout.")
-@device_options
+@board_options
 def bench(
-    models: tuple[Path, ...],
-    threads: int,
-    seconds: float,
-    batch: int,
-    seed: int,
-    inputs: Path | None,
-    shapes: tuple[str, ...],
-    rate: float | None,
-    deadline_ms: float | None,
     destination: str | None,
     explain: bool,
+    fail_if_slower: bool,
     as_json: bool,
-    device_python: str,
+    board_python: str,
     ssh_config: Path | None,
     accept_new_host_key: bool,
-) -> None:
-    """Time ONNX files on this machine or a device and compare each to the first.
+    **settings: Any,
+) -> int:
+    """Time ONNX files on this machine or a board and compare each to the first.
 
-    The files take turns in one process, in an order shuffled each round; intervals are 95%. Where a
-    second file is not faster, its operators are compared with the first one's, as by --why.
+    The files take turns in one process, in an order shuffled each round; intervals are 95%. If a second
+    file is not faster, its operators are compared with the first one's, as by --why.
     """
     from edgeprune.errors import BenchError
     from edgeprune.measure.host import run_bench
+    from edgeprune.measure.request import BenchRequest
     from edgeprune.records import to_json
 
-    if explain and (len(models) != 2 or destination is not None):
+    request = BenchRequest(**settings)
+    if explain and (len(request.models) != 2 or destination is not None):
         raise BenchError(
             "--why compares two files on this machine",
-            tip="give two files and no --device; the staircase and the profiler are the host's",
+            tip="give two files and no --board; the staircase and the profiler are the host's",
         )
-
-    settings: dict[str, Any] = {"threads": threads, "seconds": seconds, "batch": batch, "seed": seed}
-    settings |= {"inputs": inputs, "shapes": shapes, "rate": rate, "deadline_ms": deadline_ms}
+    if fail_if_slower and len(request.models) < 2:
+        raise BenchError("--fail-if-slower compares files with the first", tip="give two files or more")
     if destination is None:
-        result = run_bench(models, **settings)
+        result = run_bench(request)
     else:
-        from edgeprune.deploy.remote import device_bench
+        from edgeprune.deploy.remote import board_bench
 
-        device = open_device(destination, device_python, ssh_config, accept_new_host_key)
-        with device.remote:
+        board = open_board(destination, board_python, ssh_config, accept_new_host_key)
+        with board.remote:
             say(f"looking at {destination} …")
-            result = device_bench(device, models, **settings)
-    found = None
-    slow = (
-        len(models) == 2 and destination is None and bool(result.ratios) and result.ratios[0].ratio.high >= 1
-    )
-    if (explain or slow) and not result.emulated:
+            result = board_bench(board, request)
+    if fail_if_slower and result.emulated:
+        raise BenchError(f"--fail-if-slower: {result.emulated} is emulated", tip="an emulator has no times")
+    slower = [row for row in result.ratios if row.ratio.high >= 1]
+    reasons = None
+    if (explain or (len(request.models) == 2 and destination is None and slower)) and not result.emulated:
         from edgeprune.measure.why import run_report, why
 
-        names = ("threads", "batch", "seed", "inputs", "shapes")
-        asked = {name: settings[name] for name in names} | {"seconds": min(seconds, 4.0)}
-        found = why(models[0], models[1], run_report(*models), **asked)
+        reasons = why(replace(request, seconds=min(request.seconds, 4.0)), run_report(*request.models))
     if as_json:
-        plain = to_json(result) | ({"why": to_json(found)} if found else {})
+        plain = to_json(result) | ({"why": to_json(reasons)} if reasons else {})
         click.echo(json.dumps(plain, indent=1))
-        return
-    click.echo("\n".join([*lines_of(result), *(["", *why_lines(found)] if found else [])]))
+    else:
+        click.echo("\n".join([*lines_of(result), *(["", *why_lines(reasons)] if reasons else [])]))
+    if fail_if_slower and slower:
+        names = ", ".join(row.file for row in slower)
+        click.echo(f"not faster than {request.models[0]} beyond the interval: {names}", err=True)
+        return 1
+    return 0
 
 
 def lines_of(result: BenchResult) -> list[str]:
@@ -98,8 +100,8 @@ def lines_of(result: BenchResult) -> list[str]:
         f"{where}, {found['architecture']}, onnxruntime {found['onnxruntime']}, "
         f"{result.threads} thread(s), batch {result.batch}, {result.rounds} rounds"
     ]
-    if result.device:
-        lines[0] = f"{result.device}: {lines[0]}"
+    if result.board:
+        lines[0] = f"{result.board}: {lines[0]}"
     names = [Path(row.file).name for row in result.models]
     names = names if len(set(names)) == len(names) else [row.file for row in result.models]
     if result.emulated:

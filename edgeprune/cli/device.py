@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from edgeprune.deploy.remote import Device
+    from edgeprune.deploy.remote import Board
     from edgeprune.records import Finding, VerifyResult
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-def device_options(command: Command) -> Command:
-    """The options of every command that talks to a device."""
+def board_options(command: Command) -> Command:
+    """The options of every command that connects to a board."""
     for option in (
-        click.option("--device-python", default="python3", show_default=True, help="Python on the device."),
+        click.option("--board-python", default="python3", show_default=True, help="Python on the board."),
         click.option("--ssh-config", type=click.Path(path_type=Path), help="Another ssh_config than yours."),
         click.option("--accept-new-host-key", is_flag=True, help="Trust an unknown host key once."),
     ):
@@ -29,25 +29,25 @@ def device_options(command: Command) -> Command:
     return command
 
 
-def open_device(name: str, python: str, config: Path | None, accept_new: bool) -> Device:
-    """The device behind an ssh name; leaving its `remote` ends the connection."""
-    from edgeprune.deploy.remote import Device
+def open_board(name: str, python: str, config: Path | None, accept_new: bool) -> Board:
+    """The board behind an ssh name; leaving its `remote` ends the connection."""
+    from edgeprune.deploy.remote import Board
     from edgeprune.deploy.ssh import Remote
 
-    return Device(Remote(name, config=config, accept_new=accept_new), python)
+    return Board(Remote(name, config=config, accept_new=accept_new), python)
 
 
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--emulate", "cpus", multiple=True, metavar="CORE", help="cortex-a53, -a72, -a76; repeatable.")
-@click.option("--device", "destination", help="A board, as for ssh: pi@raspberrypi.")
+@click.option("--board", "destination", help="A board, as for ssh: pi@raspberrypi.")
 @click.option("--inputs", type=click.Path(path_type=Path), help="Recorded inputs (npz), such as golden.npz.")
 @click.option("--samples", default=4, show_default=True, help="Random inputs to compare without --inputs.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--shape", "shapes", multiple=True, help="NAME=1,3,224,224 for inputs with free dimensions.")
 @click.option("--count/--no-count", default=True, help="Count emulated instructions of an inference.")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable result on stdout.")
-@device_options
+@board_options
 def verify(
     model: Path,
     cpus: tuple[str, ...],
@@ -58,43 +58,43 @@ def verify(
     shapes: tuple[str, ...],
     count: bool,
     as_json: bool,
-    device_python: str,
+    board_python: str,
     ssh_config: Path | None,
     accept_new_host_key: bool,
 ) -> None:
     """Prove that an ONNX file computes on ARM what it computes here.
 
     --emulate runs the real aarch64 onnxruntime under QEMU and counts instructions; it never shows
-    a time. --device compares with a board over ssh.
+    a time. --board compares with a board over ssh.
     """
-    from edgeprune.deploy.verify import verify_emulated, verify_on_device
+    from edgeprune.deploy.verify import verify_emulated, verify_on_board
     from edgeprune.records import to_json
 
     if not cpus and destination is None:
-        raise click.UsageError("give --emulate cortex-a72 or --device pi@host")
+        raise click.UsageError("give --emulate cortex-a72 or --board pi@host")
     settings: dict[str, Any] = {"inputs": inputs, "samples": samples, "seed": seed, "shapes": shapes}
     found = []
     for cpu in cpus:
         say(f"running {model.name} on the emulated {cpu} …")
         found.append(verify_emulated(model, cpu, count=count, **settings))
     if destination is not None:
-        device = open_device(destination, device_python, ssh_config, accept_new_host_key)
-        with device.remote:
-            found.append(verify_on_device(model, device, **settings))
+        board = open_board(destination, board_python, ssh_config, accept_new_host_key)
+        with board.remote:
+            found.append(verify_on_board(model, board, **settings))
     click.echo(json.dumps(to_json(found), indent=1) if as_json else "\n".join(map(_verified, found)))
 
 
 @click.command()
 @click.argument("folder", required=False, type=click.Path(path_type=Path))
 @click.argument("destination", required=False, metavar="[USER@HOST:/PATH]")
-@click.option("--keep", default=3, show_default=True, help="Releases to keep on the device.")
+@click.option("--keep", default=3, show_default=True, help="Releases to keep on the board.")
 @click.option("--rollback", "back", is_flag=True, help="Make the previous release current again.")
-@click.option("--list", "listing", is_flag=True, help="Show the releases on the device.")
+@click.option("--list", "listing", is_flag=True, help="Show the releases on the board.")
 @click.option("--bundle", type=click.Path(path_type=Path), help="Only write the bundle, to this new folder.")
 @click.option("--name", help="What to call the model; otherwise the report's or the folder's name.")
 @click.option("--architecture", help="aarch64, x86_64 or any; else the target's.")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable result on stdout.")
-@device_options
+@board_options
 def ship(
     folder: Path | None,
     destination: str | None,
@@ -105,11 +105,11 @@ def ship(
     name: str | None,
     architecture: str | None,
     as_json: bool,
-    device_python: str,
+    board_python: str,
     ssh_config: Path | None,
     accept_new_host_key: bool,
 ) -> None:
-    """Deliver a run to a device over ssh: upload, prove there, switch in one step.
+    """Deliver a run to a board over ssh: upload, prove there, switch in one step.
 
     \b
     edgeprune ship RUN pi@host:/srv/model             ship
@@ -135,14 +135,14 @@ def ship(
         raise click.UsageError("give RUN and user@host:/path, or --rollback or --list with user@host:/path")
     opened = None if folder is None else open_bundle(folder, name=name, architecture=architecture)
     host, path = split_destination(destination)
-    device = open_device(host, device_python, ssh_config, accept_new_host_key)
-    with device.remote:
+    board = open_board(host, board_python, ssh_config, accept_new_host_key)
+    with board.remote:
         say(f"looking at {host} …")
         if listing:
-            found = list_releases(device, path)
+            found = list_releases(board, path)
             click.echo(json.dumps(found, indent=1) if as_json else "\n".join(_releases(found)))
             return
-        done = rollback(device, path) if opened is None else deliver(opened, device, path, keep=keep)
+        done = rollback(board, path) if opened is None else deliver(opened, board, path, keep=keep)
     if as_json:
         click.echo(json.dumps(to_json(done), indent=1))
         return
@@ -154,36 +154,36 @@ def ship(
 
 
 @click.command()
-@click.option("--device", "destination", help="Also look at a board, as for ssh: pi@raspberrypi.")
-@click.option("--make-venv", is_flag=True, help="Make an environment with onnxruntime on the device.")
-@click.option("--wheels", type=click.Path(path_type=Path), help="Wheels for a device without network.")
+@click.option("--board", "destination", help="Also look at a board, as for ssh: pi@raspberrypi.")
+@click.option("--make-venv", is_flag=True, help="Make an environment with onnxruntime on the board.")
+@click.option("--wheels", type=click.Path(path_type=Path), help="Wheels for a board without network.")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable result on stdout.")
-@device_options
+@board_options
 def doctor(
     destination: str | None,
     make_venv: bool,
     wheels: Path | None,
     as_json: bool,
-    device_python: str,
+    board_python: str,
     ssh_config: Path | None,
     accept_new_host_key: bool,
 ) -> int:
     """Say what is installed, what is missing and what to do; exit code 1 when something needed is missing."""
-    from edgeprune.deploy.doctor import diagnose_device, diagnose_host
+    from edgeprune.deploy.doctor import diagnose_board, diagnose_host
     from edgeprune.deploy.remote import make_environment
     from edgeprune.records import to_json
 
     if (make_venv or wheels) and destination is None:
-        raise click.UsageError("--make-venv and --wheels need --device")
+        raise click.UsageError("--make-venv and --wheels need --board")
     found = diagnose_host()
     if destination is not None:
-        device = open_device(destination, device_python, ssh_config, accept_new_host_key)
-        with device.remote:
+        board = open_board(destination, board_python, ssh_config, accept_new_host_key)
+        with board.remote:
             if make_venv:
                 say(f"making an environment on {destination} …")
-                device.python = make_environment(device, wheels)
-                click.echo(f"made; use it with --device-python {device.python}", err=True)
-            found += diagnose_device(device)
+                board.python = make_environment(board, wheels)
+                click.echo(f"made; use it with --board-python {board.python}", err=True)
+            found += diagnose_board(board)
     click.echo(json.dumps(to_json(found), indent=1) if as_json else "\n".join(_findings(found)))
     return 1 if any(finding.needed and not finding.ok for finding in found) else 0
 
@@ -204,7 +204,7 @@ def split_destination(text: str) -> tuple[str, str]:
     else:
         host, _, path = text.partition(":")
     if not host or not path.strip("/"):
-        raise ShipError(f"not a folder on a device: {text!r}", tip="write it as user@host:/path")
+        raise ShipError(f"not a folder on a board: {text!r}", tip="write it as user@host:/path")
     return host, path
 
 

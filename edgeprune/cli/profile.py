@@ -1,4 +1,4 @@
-"""`edgeprune profile`: measure a network's layers at many widths, on this machine or a device, as a file."""
+"""`edgeprune profile`: measure a network's layers at many widths, on this machine or a board, as a file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgeprune.cli.common import load, model_options, writable
-from edgeprune.cli.device import device_options, open_device, say
+from edgeprune.cli.device import board_options, open_board, say
 
 if TYPE_CHECKING:
     from edgeprune.latency import Profile
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 @click.command()
 @model_options
 @click.option("--target", "target_name", default="host", show_default=True, help="Name or .toml file.")
-@click.option("--device", "destination", help="The board to measure on, as for ssh: pi@raspberrypi.")
-@click.option("--threads", type=int, help="Threads, and cores it is bound to [the device's, here 1].")
+@click.option("--board", "destination", help="The board to measure on, as for ssh: pi@raspberrypi.")
+@click.option("--threads", type=int, help="Threads, and cores it is bound to [the board's, here 1].")
 @click.option("--networks", default=120, show_default=True, help="Sets of widths to run.")
 @click.option("--seconds", default=90.0, show_default=True, help="Time spent on runs, beside loading.")
 @click.option("--keep", multiple=True, help="Layers whose channels all stay.")
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     help="File to write; by default MODEL.TARGET.profile.json.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable summary on stdout.")
-@device_options
+@board_options
 def profile(
     model: Path,
     factory: str | None,
@@ -46,7 +46,7 @@ def profile(
     seed: int,
     output: Path | None,
     as_json: bool,
-    device_python: str,
+    board_python: str,
     ssh_config: Path | None,
     accept_new_host_key: bool,
 ) -> None:
@@ -76,15 +76,15 @@ def profile(
             settings |= {"target": target, "threads": 1 if threads is None else threads}
             found = profile_model(analysis.trace, analysis.couplings, **settings)
         else:
-            device = open_device(destination, device_python, ssh_config, accept_new_host_key)
-            with device.remote:
+            board = open_board(destination, board_python, ssh_config, accept_new_host_key)
+            with board.remote:
                 say(f"looking at {destination} …")
-                cores = device.require_fit(None if target.local else target.arch)["cores"]
-                target = target_of(device, target)
+                cores = board.require_fit(None if target.local else target.arch)["cores"]
+                target = target_of(board, target)
                 settings |= {"target": target}
                 settings |= {"threads": min(target.threads, cores) if threads is None else threads}
                 terminal.stage("sets of widths")
-                found = profile_model(analysis.trace, analysis.couplings, device=device, **settings)
+                found = profile_model(analysis.trace, analysis.couplings, board=board, **settings)
     finally:
         terminal.close()
     shown = summary(found, path)
@@ -101,7 +101,7 @@ def summary(found: Profile, path: Path) -> dict[str, Any]:
         "file": str(path),
         "source": found.source,
         "target": found.target,
-        "device": found.device,
+        "board": found.board,
         "machine": found.machine,
         "threads": found.threads,
         "networks": len(found.wholes),

@@ -1,7 +1,7 @@
-"""The device's side of edgeprune: receives files, runs the runner, keeps releases. Standard library only.
+"""The board's side of edgeprune: receives files, runs the runner, keeps releases. Standard library only.
 
 Comes over SSH on stdin, followed by one line of JSON (the request) and the bytes of the files that
-it lists; answers with one JSON object on stdout. Nothing of it stays on the device.
+it lists; answers with one JSON object on stdout. Nothing of it stays on the board.
 
     BASE/releases/ID/     complete, proven releases; ID is the sha256 of the release's manifest
     BASE/current          a link to one of them, only ever replaced by a rename
@@ -65,7 +65,7 @@ def receive(folder: Path, files: list[dict[str, Any]], stream: BinaryIO) -> None
     total, free = sum(int(entry["bytes"]) for entry in files), shutil.disk_usage(folder).free
     if total + SPARE_BYTES > free:
         needs = f"{folder}: {total / 1e6:.1f} MB are needed and {free / 1e6:.1f} MB are free"
-        raise Refused(f"the device's disk is full: {needs}", "free space there, or keep fewer with --keep")
+        raise Refused(f"the board's disk is full: {needs}", "free space there, or keep fewer with --keep")
     with silence_is_a_cut():
         for entry in files:
             name = entry["name"]
@@ -219,8 +219,8 @@ def prove(folder: Path, identity: str) -> dict[str, Any]:
         failed = {"ok": False, "why": answer.get("error", {}).get("message")}
         verdict: dict[str, Any] = answer.get("check", failed)
     except (ValueError, AttributeError):
-        why = f"onnxruntime died on this device (exit {done.returncode})"
-        raise Refused(f"smoke test: {why}", "edgeprune doctor --device says what is missing") from None
+        why = f"onnxruntime died on this board (exit {done.returncode})"
+        raise Refused(f"smoke test: {why}", "edgeprune doctor --board says what is missing") from None
     if not verdict["ok"]:
         raise Refused(f"smoke test: {verdict['why']}", "verify the model on this processor: edgeprune verify")
     return verdict
@@ -358,8 +358,8 @@ def main() -> int:
         answer["error"] = {"message": str(error), "tip": error.tip}
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        what = "the device's disk is full" if full else f"{error.strerror}: {error.filename}"
-        tip = "free space there" if full else "check the path and its permissions on the device"
+        what = "the board's disk is full" if full else f"{error.strerror}: {error.filename}"
+        tip = "free space there" if full else "check the path and its permissions on the board"
         answer["error"] = {"message": what, "tip": tip}
     except (ValueError, KeyError, TypeError, subprocess.SubprocessError) as error:
         answer["error"] = {"message": f"{type(error).__name__}: {error}", "tip": "report this"}

@@ -3,7 +3,7 @@
     manifest.json   hashes of all other files, inputs, outputs, preprocessing, class names, versions
     model.onnx      and its external data
     golden/         recorded inputs and outputs, as npz and as raw little-endian arrays
-    runner.py       the file that times and checks the model, here and on the device
+    runner.py       the file that times and checks the model, here and on the board
     usage.py, usage.cpp
 
 Guarantees: a bundle is made or opened only when the model gives the recorded outputs here, every
@@ -32,8 +32,8 @@ def open_bundle(folder: Path, *, name: str | None = None, architecture: str | No
     """Take a run folder, or a bundle that `write_bundle` wrote, and check everything about it.
 
     Args:
-        name: what to call the model on the device; otherwise the report's or the folder's.
-        architecture: of the device it was made for (aarch64, x86_64), refused elsewhere; "any" for
+        name: what to call the model on the board; otherwise the report's or the folder's.
+        architecture: of the board it was made for (aarch64, x86_64), refused elsewhere; "any" for
             any. Otherwise that of the report's target.
 
     Raises:

@@ -36,7 +36,7 @@ class Bundle:
 
 
 def safe(name: str) -> str:
-    """Accept a plain relative name, by the rule that the device applies too."""
+    """Accept a plain relative name, by the rule that the board applies too."""
     try:
         return safe_name(name)
     except Refused as refused:

@@ -1,6 +1,6 @@
-"""What is installed, what is missing, what to do: on this machine and on a device.
+"""What is installed, what is missing, what to do: on this machine and on a board.
 
-Gives findings, never raises for a missing thing; a device that cannot be reached is a finding too.
+Gives findings, never raises for a missing thing; a board that cannot be reached is a finding too.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 from importlib import metadata
 
 from edgeprune.deploy.emulation import find_sandbox
-from edgeprune.deploy.remote import Device
+from edgeprune.deploy.remote import Board
 from edgeprune.errors import EdgepruneError
 from edgeprune.records import Finding
 
@@ -32,7 +32,7 @@ def diagnose_host() -> list[Finding]:
         Finding("C++ core", core, "built" if core else "missing", "" if core else "pip install -e .")
     )
     tools = (
-        ("ssh", "openssh-client: devices are reached with it"),
+        ("ssh", "openssh-client: boards are reached with it"),
         ("qemu-aarch64", "qemu-user: verify --emulate runs in it (make arm64 installs it)"),
         ("g++", "g++: only to build usage.cpp of a bundle"),
     )
@@ -51,11 +51,11 @@ def diagnose_host() -> list[Finding]:
     return found
 
 
-def diagnose_device(device: Device) -> list[Finding]:
-    """Connection, Python, packages, memory and disk of a device."""
-    name = device.remote.destination
+def diagnose_board(board: Board) -> list[Finding]:
+    """Connection, Python, packages, memory and disk of a board."""
+    name = board.remote.destination
     try:
-        facts = device.preflight()
+        facts = board.preflight()
     except EdgepruneError as error:
         return [Finding(name, False, error.message, error.tip)]
     where = facts["board"] or facts["system"]

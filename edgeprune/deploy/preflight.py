@@ -1,7 +1,7 @@
-"""Is this machine fit to run onnxruntime? Standard library only; runs on the device from stdin.
+"""Is this machine fit to run onnxruntime? Standard library only; runs on the board from stdin.
 
 Prints one JSON object: what was found, and `problems`, each with what to do; none means fit.
-Written for Python 3.6, so that an old device gets told that its Python is old.
+Written for Python 3.6, so that an old board gets told that its Python is old.
 """
 
 # ruff: noqa: UP006, UP022, UP035 - Python 3.6
@@ -19,7 +19,7 @@ OLDEST_PYTHON, OLDEST_GLIBC = (3, 8), (2, 27)
 NEED_DISK_MB, NEED_MEMORY_MB = 50, 100
 # (onnxruntime version, CPU part in /proc/cpuinfo, what happens); microsoft/onnxruntime#23957
 KNOWN_BAD = (("1.21.0", "0xd08", "dies with SIGILL on a Cortex-A72 (Raspberry Pi 4)"),)
-INSTALL = "make an environment there: edgeprune doctor --device HOST --make-venv"
+INSTALL = "make an environment there: edgeprune doctor --board HOST --make-venv"
 
 
 def read(path: str) -> str:

@@ -1,7 +1,7 @@
-"""What edgeprune does on a device behind SSH: preflight, bench, outputs, an environment of its own.
+"""What edgeprune does on a board behind SSH: preflight, bench, outputs, an environment of its own.
 
 Guarantees: nothing is installed system-wide and no file is left behind, except the environment that
-`make_environment` was asked for; a device that is not fit is refused before a model travels.
+`make_environment` was asked for; a board that is not fit is refused before a model travels.
 Elsewhere: the connection (deploy/ssh.py), releases (edgeprune.ship).
 """
 
@@ -18,18 +18,19 @@ from typing import Any
 from edgeprune.deploy.ssh import Remote
 from edgeprune.errors import DeviceError, EdgepruneError
 from edgeprune.measure.files import model_files
-from edgeprune.measure.host import RUNNER, check_request, read_answer, result_of, runner_arguments
+from edgeprune.measure.host import RUNNER, read_answer, result_of
+from edgeprune.measure.request import BenchRequest
 from edgeprune.records import BenchResult
 
 AGENT, PREFLIGHT = (Path(__file__).with_name(name) for name in ("agent.py", "preflight.py"))
-ENVIRONMENT = ".local/share/edgeprune/venv"  # below the home folder of the device's user
+ENVIRONMENT = ".local/share/edgeprune/venv"  # below the home folder of the board's user
 # Runs a script that comes first on stdin and leaves it the rest; the only code on the command line.
 BOOT = "import sys;exec(compile(sys.stdin.buffer.read(int(sys.argv[1])),'edgeprune','exec'))"
 SCHEMA = 1
 
 
 @dataclass
-class Device:
+class Board:
     """A Remote together with the Python to use there."""
 
     remote: Remote
@@ -37,35 +38,35 @@ class Device:
     facts: dict[str, Any] = field(default_factory=dict)
 
     def preflight(self) -> dict[str, Any]:
-        """Look at the device, once; `problems` in the answer is empty when it is fit."""
+        """Look at the board, once; `problems` in the answer is empty when it is fit."""
         if self.facts:
             return self.facts
         script = PREFLIGHT.read_bytes()
         done = self.remote.run([self.python, "-c", BOOT, str(len(script))], send=[script], timeout=300)
         if done.code in (126, 127):
             name = self.remote.destination
-            tip = "install python3 there, or name one with --device-python"
+            tip = "install python3 there, or name one with --board-python"
             raise DeviceError(f"{name}: there is no {self.python}", tip=tip)
         try:
             found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
         except (ValueError, IndexError):
             last = (done.stderr.strip().splitlines() or ["no message"])[-1]
             why = f"{self.remote.destination}: {self.python} failed (exit {done.code}): {last}"
-            raise DeviceError(why, tip="try it by hand, or name another with --device-python") from None
+            raise DeviceError(why, tip="try it by hand, or name another with --board-python") from None
         self.facts = found
         return found
 
     def require_fit(self, architecture: str | None = None) -> dict[str, Any]:
-        """Refuse a device that cannot run onnxruntime, or that is not of the architecture asked for."""
+        """Refuse a board that cannot run onnxruntime, or that is not of the architecture asked for."""
         found = self.preflight()
         name = self.remote.destination
         if found["problems"]:
             more = "".join(f"; {problem}" for problem in found["problems"][1:])
             first, _, tip = found["problems"][0].partition("; ")
-            raise DeviceError(f"{name} is not fit: {first}{more}", tip=tip or "see edgeprune doctor --device")
+            raise DeviceError(f"{name} is not fit: {first}{more}", tip=tip or "see edgeprune doctor --board")
         if architecture is not None and _family(found["architecture"]) != _family(architecture):
             why = f"{name} is {found['architecture']}, but this was made for {architecture}"
-            raise DeviceError(why, tip="name the right device, or another --target")
+            raise DeviceError(why, tip="name the right board, or another --target")
         return found
 
     def call(
@@ -87,7 +88,7 @@ class Device:
         except (ValueError, IndexError):
             last = (done.stderr.strip().splitlines() or ["no message"])[-1]
             why = f"{self.remote.destination}: no answer (exit {done.code}): {last}"
-            raise error(why, tip="run it again; see edgeprune doctor --device") from None
+            raise error(why, tip="run it again; see edgeprune doctor --board") from None
         if reply.get("schema") != SCHEMA:
             raise error(f"{self.remote.destination}: an answer of schema {reply.get('schema')}")
         if "error" in reply:
@@ -116,41 +117,27 @@ class Device:
         return found, {name: base64.b64decode(text) for name, text in answer["files"].items()}
 
 
-def device_bench(
-    device: Device,
-    models: Sequence[Path],
-    *,
-    threads: int = 1,
-    seconds: float = 5.0,
-    batch: int = 1,
-    seed: int = 0,
-    inputs: Path | None = None,
-    shapes: Sequence[str] = (),
-    rate: float | None = None,
-    deadline_ms: float | None = None,
-    probes: int = 3,
-    architecture: str | None = None,
-) -> BenchResult:
-    """As `run_bench`, on the device; an emulated one gives sizes and proof that the files run, no times.
+Device = Board  # the name that api.py still imports
+
+
+def board_bench(board: Board, request: BenchRequest, *, architecture: str | None = None) -> BenchResult:
+    """As `run_bench`, on the board; an emulated one gives sizes and proof that the files run, no times.
 
     Raises:
-        BenchError: a file or a setting is wrong. DeviceError: the device, or the files on it.
+        BenchError: a file or a setting is wrong. DeviceError: the board, or the files on it.
     """
-    paths = [Path(model) for model in models]
-    sizes = check_request(paths, threads, seconds, batch, rate, deadline_ms)
-    device.require_fit(architecture)
-    names, files = packed(paths)
-    flags = ["--json", f"--probes={probes}", *runner_arguments(threads, seconds, batch, seed, shapes, rate)]
-    if inputs is not None:
-        files["inputs.npz"] = inputs
-        flags.append("--inputs=inputs.npz")
-    answer, _ = device.run_runner([*flags, "--", *names], files, "bench", seconds=900 + 20 * seconds)
-    where = device.remote.destination
-    return result_of(answer, paths, sizes, deadline_ms=deadline_ms, device=where)
+    sizes = request.check()
+    board.require_fit(architecture)
+    names, files = packed(request.models)
+    if request.inputs is not None:
+        files["inputs.npz"] = request.inputs
+    flags = request.runner_flags(names, None if request.inputs is None else "inputs.npz")
+    answer, _ = board.run_runner(flags, files, "bench", seconds=request.most_seconds)
+    return result_of(answer, request, sizes, board=board.remote.destination)
 
 
 def packed(paths: Sequence[Path]) -> tuple[list[str], dict[str, Path | bytes]]:
-    """Name each model and its external data for the device, apart from each other."""
+    """Name each model and its external data for the board, apart from each other."""
     names, files = [], dict[str, Path | bytes]()
     for n, path in enumerate(paths):
         model, *others = model_files(path, error=DeviceError)
@@ -160,21 +147,21 @@ def packed(paths: Sequence[Path]) -> tuple[list[str], dict[str, Path | bytes]]:
     return names, files
 
 
-def make_environment(device: Device, wheels: Path | None = None) -> str:
-    """Make a virtual environment on the device and give the path of its Python.
+def make_environment(board: Board, wheels: Path | None = None) -> str:
+    """Make a virtual environment on the board and give the path of its Python.
 
     Args:
-        wheels: folder with the device's wheels of pip, numpy and onnxruntime, for one without network.
+        wheels: folder with the board's wheels of pip, numpy and onnxruntime, for one without network.
     """
     files: dict[str, Path | bytes] = {}
     if wheels is not None:
         files = {path.name: path for path in sorted(wheels.glob("*.whl"))}
         if not files:
             raise DeviceError(f"no wheels in {wheels}", tip="fill it with: pip download --platform ...")
-    device.preflight()
+    board.preflight()
     request = {"do": "environment", "folder": ENVIRONMENT}
-    made = str(device.call(request, files, timeout=3600)["python"])
-    device.facts = {}  # what was found holds for the Python before
+    made = str(board.call(request, files, timeout=3600)["python"])
+    board.facts = {}  # what was found holds for the Python before
     return made
 
 

@@ -1,4 +1,4 @@
-"""Run programs on a device through the OpenSSH client.
+"""Run programs on a board through the OpenSSH client.
 
 Gives one multiplexed connection per Remote, so that a dozen commands cost one handshake.
 Guarantees: the user's own configuration, agent, jump hosts and known hosts apply; host keys are
@@ -27,7 +27,7 @@ TROUBLES = (
     (
         "REMOTE HOST IDENTIFICATION HAS CHANGED",
         "the host key of {host} is not the one known",
-        "if the device was set up again, remove the old key: ssh-keygen -R {name}; otherwise do not connect",
+        "if the board was set up again, remove the old key: ssh-keygen -R {name}; otherwise do not connect",
     ),
     (
         "Host key verification failed|No .* host key is known",
@@ -69,7 +69,7 @@ class Finished:
 
 
 class Remote:
-    """A device behind SSH, named as for ssh itself: host, user@host, ssh://user@host:port or an alias.
+    """A board behind SSH, named as for ssh itself: host, user@host, ssh://user@host:port or an alias.
 
     Args:
         config: another ssh_config than the user's (or $EDGEPRUNE_SSH_CONFIG).
@@ -80,7 +80,7 @@ class Remote:
 
     def __init__(self, destination: str, *, config: Path | None = None, accept_new: bool = False) -> None:
         if not re.fullmatch(r"(ssh://)?[^\s\x00-\x1f'\"`$;&|<>\\-][^\s\x00-\x1f'\"`$;&|<>\\]*", destination):
-            raise DeviceError(f"not a device: {destination!r}", tip="write it as for ssh: pi@raspberrypi")
+            raise DeviceError(f"not a board: {destination!r}", tip="write it as for ssh: pi@raspberrypi")
         named = os.environ.get("EDGEPRUNE_SSH_CONFIG")
         self.destination = destination
         self._config = config or (Path(named) if named else None)
@@ -124,7 +124,7 @@ class Remote:
         return ["ssh", "-T", *(["-F", str(self._config)] if self._config else []), *flags]
 
     def run(self, arguments: Sequence[str], *, send: Iterable[bytes] = (), timeout: float = 120) -> Finished:
-        """Run one program on the device, feed it bytes on stdin, wait for it.
+        """Run one program on the board, feed it bytes on stdin, wait for it.
 
         Raises:
             DeviceError: the connection cannot be made or was cut, or `timeout` seconds passed.
@@ -142,7 +142,7 @@ class Remote:
             except subprocess.TimeoutExpired:
                 raise DeviceError(
                     f"{self.destination}: {arguments[0]} did not finish in {timeout:.0f} s",
-                    tip="is the device overloaded? try again, or with a smaller model",
+                    tip="is the board overloaded? try again, or with a smaller model",
                 ) from None
             finally:
                 if process.poll() is None:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from edgeprune.deploy.emulation import core_name, count_instructions, find_sandbox, need_sandbox
-from edgeprune.deploy.remote import Device, packed
+from edgeprune.deploy.remote import Board, packed
 from edgeprune.errors import DeviceError, ParityError
 from edgeprune.export.parity import check_parity
 from edgeprune.measure import runner
@@ -68,9 +68,9 @@ def verify_emulated(
     return VerifyResult(model, where, True, parity, counted)
 
 
-def verify_on_device(
+def verify_on_board(
     model: Path,
-    device: Device,
+    board: Board,
     *,
     inputs: Path | None = None,
     samples: int = 4,
@@ -78,18 +78,18 @@ def verify_on_device(
     shapes: Sequence[str] = (),
     architecture: str | None = None,
 ) -> VerifyResult:
-    """Compare the outputs on the device with this machine's; arguments and errors as above."""
-    facts = device.require_fit(architecture)
+    """Compare the outputs on the board with this machine's; arguments and errors as above."""
+    facts = board.require_fit(architecture)
     names, files = packed([model])
 
     def execute(calls: Sequence[InputArrays]) -> list[bytes]:
         sent = {f"call{n}.npz": _npz(call) for n, call in enumerate(calls)}
         wanted = [f"answer{n}.npz" for n in range(len(calls))]
         arguments = ["--save=answer", *(f"--check={name}" for name in sent), "--", names[0]]
-        _, found = device.run_runner(arguments, {**files, **sent}, "check", returns=wanted)
+        _, found = board.run_runner(arguments, {**files, **sent}, "check", returns=wanted)
         return [found[name] for name in wanted]
 
-    where = device.remote.destination
+    where = board.remote.destination
     parity = _compare(model, where, inputs, samples, seed, shapes, execute)
     return VerifyResult(model, where, facts["emulated"] is not None, parity, None)
 

@@ -1,6 +1,6 @@
 """How long a network takes on a machine at other widths: measured once, predicted anywhere.
 
-profile_model(traced, couplings, target=…)   measure, on this machine or a device (measuring)
+profile_model(traced, couplings, target=…)   measure, on this machine or a board (measuring)
 read_profile(path), write_profile(path, p)   the file (profiles)
 check(profile, target=…, threads=…, machine=…)  refuse or warn when it is of another machine (belonging)
 require_network(profile, traced, couplings)  refuse one of another network

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeprune.coupling.components import Couplings
-from edgeprune.deploy.remote import Device
+from edgeprune.deploy.remote import Board
 from edgeprune.errors import BenchError
 from edgeprune.graph.module import state_tensors
 from edgeprune.graph.trace import Trace
@@ -113,11 +113,11 @@ class Collected:
         return Width(follows.dense, tensor, dim, follows.times)
 
     def profile(
-        self, *, target: Target, device: Device | None, threads: int, model: str, planned: int, request: str
+        self, *, target: Target, board: Board | None, threads: int, model: str, planned: int, request: str
     ) -> Profile:
         return Profile(
             target=target.name,
-            device=device.remote.destination if device else None,
+            board=board.remote.destination if board else None,
             machine=self.machine,
             threads=threads,
             date=time.strftime("%Y-%m-%d", time.gmtime()),

@@ -3,7 +3,7 @@
     cost = latency_cost(profile, traced, couplings)
     cost(removed)                 # p50 ms at batch 1; removed: boolean, shape (couplings.count,)
 
-Guarantee: nothing is timed and no device is asked; one call costs microseconds per layer whose pair
+Guarantee: nothing is timed and no board is asked; one call costs microseconds per layer whose pair
 of widths was seen before. Elsewhere: measuring (measuring), whether a profile may be used (profiles.check),
 how one layer's points become a function of its widths (fitting).
 """

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from edgeprune.coupling.components import BoolArray, Couplings
-from edgeprune.deploy.remote import Device
+from edgeprune.deploy.remote import Board
 from edgeprune.errors import BenchError, DeviceError
 from edgeprune.graph.module import state_tensors
 from edgeprune.graph.trace import Trace
@@ -49,7 +49,7 @@ def profile_model(
     *,
     target: Target,
     path: Path | None = None,
-    device: Device | None = None,
+    board: Board | None = None,
     threads: int = 1,
     networks: int = 160,
     seconds: float = 120.0,
@@ -57,7 +57,7 @@ def profile_model(
     seed: int = 0,
     progress: OnProgress | None = None,
 ) -> Profile:
-    """Measure `networks` sets of widths for about `seconds`, on this machine or on a device.
+    """Measure `networks` sets of widths for about `seconds`, on this machine or on a board.
 
     Args:
         path: where the profile is kept; an unfinished one of the same request is taken up again.
@@ -66,22 +66,22 @@ def profile_model(
     Raises:
         BenchError: a model without layers, a machine that is surely not the target, or a file in the way
             that is no such profile.
-        DeviceError: the device is not fit, not of the target's architecture, or emulated: then nothing
+        DeviceError: the board is not fit, not of the target's architecture, or emulated: then nothing
             is written, since an emulator's times mean nothing.
     """
     if threads < 1 or networks < 1 or not seconds > 0:
         raise BenchError(f"threads {threads}, networks {networks}, seconds {seconds}: all are above zero")
-    if device is not None:
-        device.require_fit(target.arch)
+    if board is not None:
+        board.require_fit(target.arch)
     elif _machine_family() != target.arch:
         raise BenchError(
             f"target {target.name} is {target.arch}, this machine is {_machine_family()}",
-            tip="name the board with --device, or plan from the descriptor (an estimate)",
+            tip="name the board with --board, or plan from the descriptor (an estimate)",
         )
     else:
         _doubts(target, machine(), "this machine")
     design = [np.zeros(couplings.count, bool), *draw_widths(couplings, networks, seed)]
-    request = _identity(traced, target, device, threads, networks, seed)
+    request = _identity(traced, target, board, threads, networks, seed)
     found = _earlier(path, request)
     if found is not None and found.complete:
         return found
@@ -97,8 +97,8 @@ def profile_model(
             done = len(collected.wholes)
             numbers = list(range(max(done, 1), min(max(done, 1) + lot, len(design))))
             each = seconds * TOGETHER / max(networks, 1)
-            answer = _run(network, [design[n] for n in numbers], threads, each, device, folder)
-            where = device.remote.destination if device else "this machine"
+            answer = _run(network, [design[n] for n in numbers], threads, each, board, folder)
+            where = board.remote.destination if board else "this machine"
             if answer["emulated"]:
                 raise DeviceError(
                     f"{where} is emulated ({answer['emulated']}): the network runs there at "
@@ -109,7 +109,7 @@ def profile_model(
             collected.add(answer, [couplings.kept(design[n]) for n in numbers])
             profile = collected.profile(
                 target=target,
-                device=device,
+                board=board,
                 threads=threads,
                 model=name,
                 planned=len(design),
@@ -143,7 +143,7 @@ def _run(
     removals: Sequence[BoolArray],
     threads: int,
     seconds: float,
-    device: Device | None,
+    board: Board | None,
     folder: Path,
 ) -> dict[str, Any]:
     """Time the dense network and these in one call of the timer."""
@@ -153,13 +153,13 @@ def _run(
     for name, counts in zip(names, kept, strict=True):
         network.write(folder / name, counts)
     flags = [f"--threads={threads}", f"--seconds={seconds}", f"--together={TOGETHER}"]
-    if device is not None:
+    if board is not None:
         files: dict[str, Path | bytes] = {"runner.py": RUNNER, "timer.py": TIMER, BLOB: folder / BLOB}
         files |= {name: folder / name for name in names}
         limit = 900 + 60 * seconds * CALLS
         arguments = ["timer.py", "--runner=runner.py", *flags, "--", *names]
         request = {"do": "run", "arguments": arguments, "timeout": limit, "returns": []}
-        reply = device.call(request, files, timeout=limit + 120)
+        reply = board.call(request, files, timeout=limit + 120)
         return read_answer(reply["stdout"], reply["code"], reply["stderr"], "layers", error=DeviceError)
     command = [sys.executable, "-P", str(TIMER), f"--runner={RUNNER}", *flags, "--"]
     command += [str(folder / name) for name in names]
@@ -168,12 +168,12 @@ def _run(
 
 
 def _identity(
-    traced: Trace, target: Target, device: Device | None, threads: int, networks: int, seed: int
+    traced: Trace, target: Target, board: Board | None, threads: int, networks: int, seed: int
 ) -> str:
     """What has to be equal for a profile to be taken up again."""
     nodes = [str(n.target) for n in traced.graph.graph.nodes if n.op == "call_function"]
     shapes = {name: list(t.shape) for name, t in state_tensors(traced.graph).items()}
-    where = device.remote.destination if device else None
+    where = board.remote.destination if board else None
     facts = [nodes, shapes, target.name, where, threads, networks, seed]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
@@ -195,7 +195,7 @@ def _doubts(target: Target, facts: Mapping[str, Any], where: str) -> set[str]:
     if found.refused:
         raise BenchError(
             f"{where} is not {target.name}: {'; '.join(found.refused)}",
-            tip="leave --target out, or name the right board with --device",
+            tip="leave --target out, or name the right board with --board",
         )
     return {f"{where} as {target.name}: {doubt}" for doubt in found.doubts}
 

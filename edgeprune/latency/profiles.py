@@ -19,7 +19,7 @@ from edgeprune.errors import BenchError
 from edgeprune.records import Interval
 from edgeprune.store import write_json
 
-SCHEMA = 1
+SCHEMA = 2
 KIND = "edgeprune latency profile"
 
 
@@ -82,7 +82,7 @@ class Profile:
     """
 
     target: str
-    device: str | None
+    board: str | None
     machine: dict[str, Any]
     threads: int
     date: str
@@ -118,7 +118,7 @@ class Profile:
     def source(self) -> str:
         """One line for reports: where the numbers come from."""
         found = self.machine
-        where = self.device or found.get("board") or found.get("processor") or "unknown"
+        where = self.board or found.get("board") or found.get("processor") or "unknown"
         runtime = f"onnxruntime {found.get('onnxruntime')}"
         return f"profile of {where}, {runtime}, {self.threads} thread(s), {self.date}"
 
@@ -215,7 +215,7 @@ def _restore(raw: Mapping[str, Any]) -> Profile:
         raise TypeError("machine is not a table")
     return Profile(
         target=str(raw["target"]),
-        device=raw["device"],
+        board=raw["board"],
         machine=machine,
         threads=int(raw["threads"]),
         date=str(raw["date"]),

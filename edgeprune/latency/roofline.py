@@ -1,4 +1,4 @@
-"""A guess at milliseconds from a target's descriptor alone, for a device that is not at hand.
+"""A guess at milliseconds from a target's descriptor alone, for a board that is not at hand.
 
 Per operator the larger of its arithmetic and its memory traffic, plus a constant per layer. No such
 number was measured: the cost says `estimate`, its unit is "estimated ms (roofline)", and it ranks

@@ -1,4 +1,4 @@
-"""Time every operator of ONNX files where it stands, on the machine at hand; host and device run this file.
+"""Time every operator of ONNX files where it stands, on the machine at hand; host and board run this file.
 
     python timer.py --runner runner.py --threads 1 --seconds 2 A.onnx B.onnx ...
 
@@ -32,7 +32,7 @@ LEAD_NS = 50_000_000
 
 
 def load_runner(path: str) -> Any:
-    """Import the runner from its file; on a device it lies beside this one."""
+    """Import the runner from its file; on a board it lies beside this one."""
     found = importlib.util.spec_from_file_location("edgeprune_runner", path)
     if found is None or found.loader is None:
         raise OSError(f"{path}: no runner")

@@ -23,7 +23,7 @@ import onnx
 import onnxruntime
 
 from edgeprune.export.onnx_nodes import GraphLayer, graph_layers
-from edgeprune.measure.runner import RunnerError, emulator, machine, make_feeds, pin
+from edgeprune.measure.runner import RunnerError, emulator, limited, machine, make_feeds, pin
 
 CHUNKS = 8  # turns of each file; the median over them resists a disturbance of one
 MAX_EVENTS = 300_000  # the profiler keeps a million
@@ -64,9 +64,10 @@ class _File:
             path = folder / "named.onnx"
             onnx.save(self._model, str(path))
         settings = Namespace(**{key: job[key] for key in ("inputs", "shape", "batch", "seed")})
-        session = self._open(path, onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL, profile="plain")
-        self._feeds = make_feeds(session, settings)
-        self._run(session)
+        with limited(self.path, job["limit_s"]):
+            session = self._open(path, onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL, profile="plain")
+            self._feeds = make_feeds(session, settings)
+            self._run(session)
         self._sizes = {e["name"]: e["args"] for e in _kernels(session.end_profiling())}
         self._plain = self._open(path, optimised=folder / "optimised.onnx")
         self._watched = self._open(path, profile="watched")

@@ -1,7 +1,7 @@
 """Time ONNX files on this machine, in a process of their own.
 
 Gives a BenchResult; guarantees that a file that cannot be run is one BenchError with one line.
-The runner is the file that a device runs too, and `result_of` reads its answer from either.
+The runner is the file that a board runs too, and `result_of` reads its answer from either.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 
 from edgeprune.errors import BenchError, EdgepruneError
 from edgeprune.measure import timings
-from edgeprune.measure.files import total_bytes
+from edgeprune.measure.request import BenchRequest
 from edgeprune.records import BenchResult, ModelTiming, TimingRatio
 
 RUNNER = Path(__file__).with_name("runner.py")
@@ -25,75 +25,33 @@ SCHEMA = 1
 WORTH_SAYING = 1.005  # of what the A/A row is off by; the intervals are wider by less, too
 
 
-def run_bench(
-    models: Sequence[Path],
-    *,
-    threads: int = 1,
-    seconds: float = 5.0,
-    batch: int = 1,
-    seed: int = 0,
-    inputs: Path | None = None,
-    shapes: Sequence[str] = (),
-    rate: float | None = None,
-    deadline_ms: float | None = None,
-    probes: int = 3,
-) -> BenchResult:
-    """Let the files take turns on pinned cores of this machine for `seconds`, and compare them to the first.
-
-    Args:
-        models: ONNX files; external data is found beside them.
-        threads: intra-op threads, and cores that the process is bound to.
-        batch: size of a dynamic leading dimension.
-        inputs: npz of recorded inputs, named as the model's or input_0, input_1, ...
-        shapes: "NAME=1,3,224,224" for inputs with further free dimensions.
-        probes: fresh processes per file that measure load time, first inference and memory; 0 for none.
-        rate, deadline_ms: also feed inputs at `rate` a second and give the share answered too late.
+def run_bench(request: BenchRequest) -> BenchResult:
+    """Let the files take turns on pinned cores of this machine, and compare each to the first.
 
     Raises:
-        BenchError: a file is missing, damaged or cannot be run, or the settings make no sense.
+        BenchError: a file is missing, damaged, cannot be run or does not end, or a setting is out of range.
     """
-    paths = [Path(model) for model in models]
-    sizes = check_request(paths, threads, seconds, batch, rate, deadline_ms)
-    command = [sys.executable, "-P", str(RUNNER), "--json"]
-    command += runner_arguments(threads, seconds, batch, seed, shapes, rate)
-    command += [f"--inputs={inputs}"] if inputs else []
-    command += [f"--probes={probes}"]
-    command += ["--", *(str(path.absolute()) for path in paths)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    answer = read_answer(done.stdout, done.returncode, done.stderr, "bench")
-    return result_of(answer, paths, sizes, deadline_ms=deadline_ms)
+    sizes = request.check()
+    inputs = None if request.inputs is None else str(request.inputs)
+    flags = request.runner_flags([str(path.absolute()) for path in request.models], inputs)
+    answer = read_answer(*run_child([str(RUNNER), *flags], request.most_seconds), "bench")
+    return result_of(answer, request, sizes)
 
 
-def check_request(
-    paths: Sequence[Path],
-    threads: int,
-    seconds: float,
-    batch: int,
-    rate: float | None,
-    deadline_ms: float | None,
-) -> list[int]:
-    """Refuse what cannot be measured before anything starts; gives the sizes of the files in bytes."""
-    if not paths:
-        raise BenchError("no ONNX file to time", tip="give one or more: edgeprune bench A.onnx B.onnx")
-    for name, value, least in (("threads", threads, 1), ("batch", batch, 1), ("seconds", seconds, 0)):
-        if not least <= value < 1e6:
-            raise BenchError(f"--{name} {value}: out of range", tip=f"--{name} is at least {least}")
-    if (rate is None) != (deadline_ms is None):
-        raise BenchError("--rate and --deadline-ms belong together", tip="give both or neither")
-    if rate is not None and not (0 < rate <= 1e5 and deadline_ms is not None and deadline_ms > 0):
+def run_child(arguments: Sequence[str], seconds: float) -> tuple[str, int, str]:
+    """Run Python on these arguments; stdout, exit code, stderr.
+
+    Raises:
+        BenchError: no end after `seconds`.
+    """
+    command = [sys.executable, "-P", *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
+    except subprocess.TimeoutExpired:
         raise BenchError(
-            f"--rate {rate} --deadline-ms {deadline_ms}: out of range", tip="both are above zero"
-        )
-    return [total_bytes(path) for path in paths]
-
-
-def runner_arguments(
-    threads: int, seconds: float, batch: int, seed: int, shapes: Sequence[str], rate: float | None
-) -> list[str]:
-    """The runner's flags, the same for this machine and a device."""
-    flags = [f"--threads={threads}", f"--seconds={seconds}", f"--batch={batch}", f"--seed={seed}"]
-    flags += [f"--shape={shape}" for shape in shapes]
-    return flags + ([f"--rate={rate}"] if rate is not None else [])
+            f"no result after {seconds:.0f} s", tip="give fewer files, fewer --seconds, or a smaller --limit"
+        ) from None
+    return done.stdout, done.returncode, done.stderr
 
 
 def read_answer(
@@ -119,15 +77,10 @@ def read_answer(
 
 
 def result_of(
-    answer: dict[str, Any],
-    paths: Sequence[Path],
-    sizes: Sequence[int],
-    *,
-    deadline_ms: float | None = None,
-    device: str | None = None,
+    answer: dict[str, Any], request: BenchRequest, sizes: Sequence[int], *, board: str | None = None
 ) -> BenchResult:
-    """Summarise the runner's samples; `paths` are the files' names as the user gave them."""
-    settings = answer["settings"]
+    """Summarise the runner's samples; files have the names that the user gave them."""
+    settings, paths, deadline_ms = answer["settings"], request.models, request.deadline_ms
     seed, samples = settings["seed"], [np.asarray(s, dtype=np.float64) for s in answer["samples_ns"]]
     same = timings.time_ratio(samples[-1], samples[0], seed) if samples else None
     apart = timings.apart(same) if same is not None else 1.0
@@ -161,7 +114,7 @@ def result_of(
         machine=answer["machine"],
         cores=tuple(answer["cores"]),
         emulated=answer["emulated"],
-        device=device,
+        board=board,
         before=answer["before"],
         after=answer["after"],
         warnings=_warnings(answer, paths, samples, apart) if samples else (),

@@ -1,14 +1,13 @@
-"""Run and time ONNX files on the machine at hand: the one file that host and device both run.
+"""Run and time ONNX files on the local machine: the one file that host and board both run.
 
     python runner.py --json A.onnx [B.onnx ...]      interleaved timing
     python runner.py --check GOLDEN.npz A.onnx       run recorded inputs, compare the outputs
     python runner.py --repeat N A.onnx               N inferences between two marks (instruction counts)
 
-Guarantees: needs Python 3.8, NumPy and onnxruntime, nothing else; one JSON object with a schema
-number on stdout, an `error` in it and exit code 2 when a file cannot be run; the candidates take
-turns inside one process, so drift of the machine hits all of them; under an emulator nothing is
-timed and no latency is reported. Elsewhere: intervals and ratios of the samples
-(measure/timings.py), whether the machine is fit at all (deploy/preflight.py).
+Guarantees: needs Python 3.8, NumPy and onnxruntime, nothing else; one JSON object on stdout, with an
+`error` and exit code 2 when a file cannot be run or its first inference takes longer than --limit;
+candidates take turns in one process, so drift hits all of them; an emulator is never timed.
+Elsewhere: intervals and ratios (measure/timings.py), whether the machine is fit (deploy/preflight.py).
 """
 
 from __future__ import annotations
@@ -21,21 +20,27 @@ import os
 import platform
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import onnxruntime
 
 SCHEMA, MIN_ROUNDS, MAX_ROUNDS, MARK = 1, 10, 5_000, 0x7ED90DE
 SLOT_NS, MAX_REPEATS = 500_000, 8  # a faster model runs several times a turn, warm, as it would in a loop
 FLOATS = {"tensor(float)": "float32", "tensor(double)": "float64", "tensor(float16)": "float16"}
-INTEGERS = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")
-# Of the processor's features those that kernels are chosen by, as Linux names them.
+# Wider integers are mostly indices and masks, and 0 and 1 are valid in nearly all of them.
+INTEGERS = ("bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")
+BYTES = {"int8": (-128, 127), "uint8": (0, 255)}
+# Processor features that kernels are chosen by, as Linux names them.
 FLAGS = {
     "avx", "fma", "avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimd", "asimdhp", "asimddp",
     "i8mm", "bf16", "sve",
 }  # fmt: skip
-SETTINGS = ("threads", "seconds", "batch", "seed", "rate")
+clock = time.perf_counter_ns
 
 
 class RunnerError(Exception):
@@ -47,44 +52,29 @@ class RunnerError(Exception):
 
 
 def emulator() -> str | None:
-    """Name the emulator that this process runs under, or None on real hardware.
-
-    QEMU's user mode answers /proc/self/maps with the guest's view, but passes the same file
-    through under the thread's name, and there its own program is mapped.
-    """
+    """Name the emulator that this process runs under, or None on real hardware."""
+    # QEMU's user mode answers /proc/self/maps with the guest's view, but passes the thread's file through.
     maps = _read("/proc/thread-self/maps")
-    qemu = "qemu" if "qemu-aarch64" in maps or "qemu-arm" in maps else None
-    return os.environ.get("EDGEPRUNE_EMULATED") or qemu
+    return os.environ.get("EDGEPRUNE_EMULATED") or ("qemu" if "qemu-a" in maps else None)
 
 
 def machine() -> dict[str, Any]:
-    """Processor and versions: what a timing is worth nothing without."""
-    rows = [line.partition(":") for line in _read("/proc/cpuinfo").splitlines()]
-    fields: dict[str, str] = {}
-    for key, _, value in rows:
-        fields.setdefault(key.strip(), value.strip())
-    flags = FLAGS & set((fields.get("flags") or fields.get("Features") or "").split())
-    import numpy
-    import onnxruntime
-
+    """Processor and versions, without which a timing cannot be interpreted."""
+    rows = [[part.strip() for part in line.partition(":")] for line in _read("/proc/cpuinfo").splitlines()]
+    fields = {key: value for key, _, value in reversed(rows)}  # those of the first core
     return {
-        "architecture": platform.machine(),
+        "architecture": platform.machine(), "board": _read("/proc/device-tree/model").strip("\0\n") or None,
         "processor": fields.get("model name") or fields.get("CPU part") or "unknown",
-        "board": _read("/proc/device-tree/model").strip("\0\n") or None,
-        "cores": os.cpu_count(),
-        "flags": sorted(flags),
-        "parts": sorted({value.strip() for key, _, value in rows if key.strip() == "CPU part"}),
-        "python": platform.python_version(),
-        "numpy": numpy.__version__,
-        "onnxruntime": onnxruntime.__version__,
-    }
+        "cores": os.cpu_count(), "parts": sorted({value for key, _, value in rows if key == "CPU part"}),
+        "flags": sorted(FLAGS & set((fields.get("flags") or fields.get("Features") or "").split())),
+        "python": platform.python_version(), "numpy": np.__version__, "onnxruntime": onnxruntime.__version__,
+    }  # fmt: skip
 
 
 def state() -> dict[str, Any]:
     """Governors, frequencies, temperatures, throttling flags and use, where the system shows them.
 
-    `busy` is how long each core has worked since boot, in seconds, and `own` how long this process has, at
-    `clock`: between two states the difference is what others took.
+    `busy` is how long each core has worked since boot and `own` how long this process has, in seconds.
     """
     cpus = sorted(Path("/sys/devices/system/cpu").glob("cpu[0-9]*/cpufreq/scaling_cur_freq"))
     zones = sorted(Path("/sys/class/thermal").glob("thermal_zone*/temp"))
@@ -93,41 +83,34 @@ def state() -> dict[str, Any]:
         flags: int | None = int(done.stdout.partition("=")[2], 16)
     except (OSError, ValueError, subprocess.SubprocessError):
         flags = None
+    rows = [line.split() for line in _read("/proc/stat").splitlines() if line.startswith("cpu")]
+    used = {row[0][3:]: [int(n) for n in row[1:9]] for row in rows if row[0] != "cpu"}
+    tick = os.sysconf("SC_CLK_TCK") if rows else 100  # all counts but idle and waiting for a disk are work
     numbers, temps = ([_read(str(p)).strip() for p in ps] for ps in (cpus, zones))
     return {
         "governors": sorted({_read(str(c.with_name("scaling_governor"))).strip() for c in cpus} - {""}),
         "mhz": [int(n) // 1000 for n in numbers if n.isdigit()],
         "celsius": [int(t) / 1000 for t in temps if t.lstrip("-").isdigit()],
-        "throttled": flags,
-        "load": os.getloadavg()[0],
-        "busy": _busy(),
+        "throttled": flags, "load": os.getloadavg()[0], "clock": time.monotonic(),
+        "busy": {cpu: (sum(counts) - sum(counts[3:5])) / tick for cpu, counts in used.items()},
         "own": time.process_time(),
-        "clock": time.monotonic(),
-    }
-
-
-def _busy() -> dict[str, float]:
-    """Seconds of work by core: all that /proc/stat counts but idle and waiting; empty where it is hidden."""
-    rows = [line.split() for line in _read("/proc/stat").splitlines() if line.startswith("cpu")]
-    tick = os.sysconf("SC_CLK_TCK") if rows else 100
-    used = {row[0][3:]: [int(n) for n in row[1:9]] for row in rows if row[0] != "cpu"}
-    return {cpu: (sum(counts) - sum(counts[3:5])) / tick for cpu, counts in used.items()}
+    }  # fmt: skip
 
 
 def pin(threads: int) -> list[int]:
     """Bind this process to `threads` of the fastest allowed cores; of equals the last, interrupts go to 0."""
+
+    def speed(cpu: int) -> int:
+        root = f"/sys/devices/system/cpu/cpu{cpu}/"
+        text = _read(root + "cpu_capacity").strip() or _read(root + "cpufreq/cpuinfo_max_freq").strip()
+        return int(text) if text.isdigit() else 0
+
     try:
-        cpus = sorted(os.sched_getaffinity(0), key=lambda cpu: (_speed(cpu), cpu), reverse=True)
+        cpus = sorted(os.sched_getaffinity(0), key=lambda cpu: (speed(cpu), cpu), reverse=True)
         os.sched_setaffinity(0, cpus[:threads])
     except (AttributeError, OSError):  # not Linux, or not allowed
         return []
     return sorted(cpus[:threads])
-
-
-def _speed(cpu: int) -> int:
-    root = f"/sys/devices/system/cpu/cpu{cpu}/"
-    found = _read(root + "cpu_capacity").strip() or _read(root + "cpufreq/cpuinfo_max_freq").strip()
-    return int(found) if found.isdigit() else 0
 
 
 def _read(path: str) -> str:
@@ -139,16 +122,12 @@ def _read(path: str) -> str:
 
 def _peak_mb() -> float | None:
     # VmHWM and not ru_maxrss: the latter survives exec and would report the parent.
-    for line in _read("/proc/self/status").splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) / 1024
-    return None
+    peaks = [row for row in _read("/proc/self/status").splitlines() if row.startswith("VmHWM:")]
+    return int(peaks[0].split()[1]) / 1024 if peaks else None
 
 
 def open_session(path: Path, threads: int) -> Any:
     """Open an onnxruntime session with pinned threads, one operator at a time."""
-    import onnxruntime
-
     onnxruntime.set_default_logger_severity(4)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -164,44 +143,36 @@ def open_session(path: Path, threads: int) -> Any:
 
 
 def make_feeds(session: Any, args: argparse.Namespace) -> dict[str, Any]:
-    """Take the inputs from --inputs, or make them in the model's own shapes.
-
-    Floats are normal and bytes cover their range. Wider integers are mostly indices and masks,
-    and 0 and 1 are valid in nearly all of them.
-    """
-    import numpy as np
-
-    given = load_arrays(args.inputs) if args.inputs else {}
-    shapes = shapes_of(args.shape)
-    rng = np.random.default_rng(args.seed)
+    """Take the inputs from --inputs, or draw them: normal floats, bytes of the full range, else 0 and 1."""
+    recorded = load_arrays(args.inputs) if args.inputs else {}
+    rng, pairs = np.random.default_rng(args.seed), [text.rpartition("=") for text in args.shape]
+    try:
+        shapes = {name: [int(d) for d in shape.split(",")] for name, _, shape in pairs}
+    except ValueError:
+        raise RunnerError(f"--shape {' '.join(args.shape)}: not of the form NAME=1,3,224,224") from None
     inputs = session.get_inputs()
     leading = {item.shape[0] for item in inputs if item.shape and not isinstance(item.shape[0], int)}
-    made = {}
+    feeds = {}
     for position, item in enumerate(inputs):
-        recorded = given.get(item.name, given.get(f"input_{position}"))
-        if recorded is not None:
-            made[item.name] = recorded
+        key = item.name if item.name in recorded else f"input_{position}"
+        if key in recorded:
+            feeds[item.name] = recorded[key]
             continue
         free = [
             d if isinstance(d, int) and d > 0 else args.batch if n == 0 or d in leading else -1
             for n, d in enumerate(item.shape)
         ]
-        shape = shapes.get(item.name, free)
+        shape, kind = shapes.get(item.name, free), item.type[len("tensor(") : -1]
         if -1 in shape:
             tip = f"give its shape with --shape {item.name}=1,3,224,224"
             raise RunnerError(f"input {item.name!r} has free dimensions {item.shape}", tip)
-        kind = item.type[len("tensor(") : -1]
         if item.type in FLOATS:
-            made[item.name] = rng.standard_normal(shape).astype(FLOATS[item.type])
-        elif kind == "bool":
-            made[item.name] = rng.integers(0, 2, shape).astype(bool)
+            feeds[item.name] = rng.standard_normal(shape).astype(FLOATS[item.type])
         elif kind in INTEGERS:
-            bounds = np.iinfo(kind)
-            low, high = (bounds.min, bounds.max) if bounds.bits == 8 else (0, 2)
-            made[item.name] = rng.integers(low, high, shape).astype(kind)
+            feeds[item.name] = rng.integers(*BYTES.get(kind, (0, 2)), shape).astype(kind)
         else:
             raise RunnerError(f"input {item.name!r} has type {item.type}", "record it: --inputs FILE.npz")
-    return made
+    return feeds
 
 
 def run_once(path: Path, session: Any, feeds: dict[str, Any]) -> list[Any]:
@@ -212,18 +183,34 @@ def run_once(path: Path, session: Any, feeds: dict[str, Any]) -> list[Any]:
         raise RunnerError(f"{path}: onnxruntime cannot run it: {_first_line(error)}") from None
 
 
+@contextlib.contextmanager
+def limited(path: Path, seconds: float) -> Iterator[None]:
+    """End the process with an `error` if the block, a first inference, takes longer: a loop may never end.
+
+    Python cannot interrupt onnxruntime's session.run, so another thread writes the answer.
+    """
+    what = f"{path}: loading it and running it once took longer than {seconds:g} s"
+    answer = json.dumps(_failed(what, "a loop in it may never end; allow more with --limit"))
+    timer = threading.Timer(seconds, lambda: (print(answer, flush=True), os._exit(2)))
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
 def probe(args: argparse.Namespace) -> dict[str, Any]:
     """Load time, first inference and peak memory; only right in a process that has done nothing else."""
-    machine()  # imports onnxruntime, which must not count as load time
     pin(args.threads)
     path, empty = Path(args.models[0]), _peak_mb()
-    start = time.perf_counter_ns()
-    session = open_session(path, args.threads)
-    loaded = time.perf_counter_ns()
-    feeds = make_feeds(session, args)
-    begun = time.perf_counter_ns()
-    run_once(path, session, feeds)
-    done = time.perf_counter_ns()
+    with limited(path, args.limit):
+        start = clock()
+        session = open_session(path, args.threads)
+        loaded = clock()
+        feeds = make_feeds(session, args)
+        begun = clock()
+        run_once(path, session, feeds)
+        done = clock()
     times = {"load_ms": (loaded - start) / 1e6, "first_ms": (done - begun) / 1e6}
     return {**times, "peak_mb": _peak_mb(), "empty_mb": empty}
 
@@ -231,38 +218,40 @@ def probe(args: argparse.Namespace) -> dict[str, Any]:
 def check(args: argparse.Namespace) -> dict[str, Any]:
     """Run recorded inputs (input_0 ...) and compare with the recorded outputs (output_0 ...) they hold.
 
-    Agreement: in each file the largest difference is at most --tolerance times the largest
-    recorded value. --save PREFIX keeps the outputs in PREFIX0.npz, PREFIX1.npz, ...
+    Agreement: as `compare`. --save PREFIX keeps the outputs in PREFIX0.npz, PREFIX1.npz, ...
     """
-    import numpy as np
+    path, rows = Path(args.models[0]), []
+    with limited(path, args.limit * len(args.check)):
+        session = open_session(path, args.threads)
+        for n, golden in enumerate(args.check):
+            args.inputs = golden
+            outputs = run_once(path, session, make_feeds(session, args))
+            if args.save:
+                np.savez(f"{args.save}{n}.npz", **{f"output_{k}": out for k, out in enumerate(outputs)})
+            rows.append(compare(outputs, load_arrays(golden), args.tolerance))
+    why, gaps = "".join([row["why"] for row in rows if row["why"]][:1]), [row["max_abs"] for row in rows]
+    worst = None if None in gaps else max(gaps)
+    return {"ok": not why, "compared": sum(row["compared"] for row in rows), "max_abs": worst, "why": why}
 
-    path = Path(args.models[0])
-    session, verdicts = open_session(path, args.threads), []
-    for n, golden in enumerate(args.check):
-        args.inputs = golden
-        found = run_once(path, session, make_feeds(session, args))
-        if args.save:
-            np.savez(f"{args.save}{n}.npz", **{f"output_{k}": out for k, out in enumerate(found)})
-        verdicts.append(compare(found, load_arrays(golden), args.tolerance))
-    why = next((verdict["why"] for verdict in verdicts if verdict["why"]), "")
-    worst = max((v["max_abs"] for v in verdicts if v["max_abs"] is not None), default=None)
-    return {"ok": not why, "compared": sum(v["compared"] for v in verdicts), "max_abs": worst, "why": why}
 
+def compare(outputs: Sequence[Any], recorded: dict[str, Any], tolerance: float) -> dict[str, Any]:
+    """Compare one inference with what was recorded; `why` is empty when they agree.
 
-def compare(found: Sequence[Any], recorded: dict[str, Any], tolerance: float) -> dict[str, Any]:
-    """Compare one inference with what was recorded; `why` is empty when they agree."""
-    import numpy as np
-
-    pairs = [(out, recorded[f"output_{n}"]) for n, out in enumerate(found) if f"output_{n}" in recorded]
-    worst, allowed = 0.0, 0.0
-    for out, wanted in pairs:
-        if wanted.shape != out.shape or not np.all(np.isfinite(out)):
-            why = f"an output has shape {list(out.shape)} or is not finite; recorded {list(wanted.shape)}"
+    Allowed is `tolerance` of an output's largest recorded value, or less where an array `allowed_0` says so.
+    """
+    pairs = [(n, out, recorded[f"output_{n}"]) for n, out in enumerate(outputs) if f"output_{n}" in recorded]
+    worst, why = 0.0, ""
+    for n, out, wanted in pairs:
+        if wanted.shape != out.shape or not (np.isfinite(out).all() and np.isfinite(wanted).all()):
+            why = f"output {n} has shape {list(out.shape)} or is not finite; recorded {list(wanted.shape)}"
             return {"compared": len(pairs), "max_abs": None, "why": why}
         gap = np.abs(out.astype("float64") - wanted.astype("float64"))
         worst = max(worst, float(gap.max(initial=0)))
-        allowed = max(allowed, tolerance * float(np.abs(wanted).max(initial=0)))
-    why = "" if worst <= allowed else f"outputs differ by {worst:.3g}, at most {allowed:.3g} is allowed"
+        most = tolerance * float(np.abs(wanted).max(initial=0))
+        allowed = np.broadcast_to(np.minimum(recorded.get(f"allowed_{n}", most), most), gap.shape)
+        if not why and not (gap <= allowed).all():
+            at = np.unravel_index(int(np.nanargmax(gap - allowed)), gap.shape)
+            why = f"output {n} differs by {gap[at]:.3g}, at most {allowed[at]:.3g} is allowed"
     return {"compared": len(pairs), "max_abs": worst, "why": why}
 
 
@@ -271,9 +260,6 @@ def timed_rounds(runs: Sequence[Callable[[], Any]], seconds: float, seed: int) -
 
     Returns nanoseconds [candidate][round][repeat]; only fast models repeat within a turn.
     """
-    import numpy as np
-
-    clock = time.perf_counter_ns
     repeats = []
     for run in runs:  # warm-up: at least three runs, at least a tenth of a second
         until, costs = clock() + 100_000_000, []  # type: ignore[var-annotated]
@@ -299,8 +285,8 @@ def timed_rounds(runs: Sequence[Callable[[], Any]], seconds: float, seed: int) -
 
 def responses(run: Callable[[], Any], rate: float, seconds: float) -> list[int]:
     """Feed inputs at fixed times, ready or not, as a sensor does; nanoseconds from due to answered."""
-    clock, period = time.perf_counter_ns, int(1e9 / rate)
-    begin, took = clock() + period, []
+    period, took = int(1e9 / rate), []
+    begin = clock() + period
     for number in range(max(30, int(seconds * rate))):
         due = begin + number * period
         while clock() < due:
@@ -318,37 +304,32 @@ def bench(args: argparse.Namespace) -> dict[str, Any]:
     probes = [[] if emulated else [_fresh(path, args) for _ in range(args.probes)] for path in paths]
     before, cores, rows, runs = state(), pin(args.threads), [], []
     for path in [*paths, paths[0]]:
-        session = open_session(path, args.threads)
-        feeds = make_feeds(session, args)
-        runs.append(functools.partial(run_once, path, session, feeds))
-        runs[-1]()
+        with limited(path, args.limit):
+            session = open_session(path, args.threads)
+            feeds = make_feeds(session, args)
+            runs.append(functools.partial(run_once, path, session, feeds))
+            runs[-1]()
         rows.append({"file": str(path), "inputs": {name: list(x.shape) for name, x in feeds.items()}})
     samples = [] if emulated else timed_rounds(runs, args.seconds, args.seed)
-    rate = None if emulated else args.rate
-    late = [responses(run, rate, args.seconds) for run in runs[:-1]] if rate else []
+    fed = [] if emulated or args.rate is None else runs[:-1]
+    late = [responses(run, args.rate, args.seconds) for run in fed]
     return {
-        "emulated": emulated,
-        "machine": machine(),
-        "settings": {name: getattr(args, name) for name in SETTINGS},
-        "cores": cores,
+        "emulated": emulated, "machine": machine(), "cores": cores,
+        "settings": {name: getattr(args, name) for name in ("threads", "seconds", "batch", "seed", "rate")},
         "models": [{**rows[n], "probes": taken} for n, taken in enumerate(probes)],
-        "samples_ns": samples,
-        "responses_ns": late,
-        "before": before,
-        "after": state(),
-    }
+        "samples_ns": samples, "responses_ns": late, "before": before, "after": state(),
+    }  # fmt: skip
 
 
 def _fresh(path: Path, args: argparse.Namespace) -> dict[str, Any]:
     command = [sys.executable, os.path.abspath(__file__), "--probe", str(path)]
-    command += [f"--threads={args.threads}", f"--batch={args.batch}", f"--seed={args.seed}"]
+    command += [f"--{name}={getattr(args, name)}" for name in ("threads", "batch", "seed", "limit")]
     command += [f"--inputs={args.inputs}"] * bool(args.inputs) + [f"--shape={s}" for s in args.shape]
     done = subprocess.run(command, capture_output=True, text=True)
     try:
         answer: dict[str, Any] = json.loads(done.stdout)
     except ValueError:
-        why = f"{path}: onnxruntime died on it (exit {done.returncode})"
-        raise RunnerError(why, "try another onnxruntime version") from None
+        raise RunnerError(f"{path}: onnxruntime died (exit {done.returncode})", "try another one") from None
     if "error" in answer:
         raise RunnerError(answer["error"]["message"], answer["error"]["tip"])
     return dict(answer["probe"])
@@ -356,11 +337,12 @@ def _fresh(path: Path, args: argparse.Namespace) -> dict[str, Any]:
 
 def repeat(args: argparse.Namespace) -> int:
     """Run the model ten times, then --repeat times between two marks that an instruction counter sees."""
-    session = open_session(Path(args.models[0]), args.threads)
+    path = Path(args.models[0])
+    session = open_session(path, args.threads)
     feeds = make_feeds(session, args)
     for runs in (10, args.repeat):
         for _ in range(runs):
-            run_once(Path(args.models[0]), session, feeds)
+            run_once(path, session, feeds)
         with contextlib.suppress(OSError):
             os.getpgid(MARK)  # no process has this number
     return int(args.repeat)
@@ -368,8 +350,6 @@ def repeat(args: argparse.Namespace) -> int:
 
 def load_arrays(path: str) -> dict[str, Any]:
     """Read an npz by name; pickled arrays are refused."""
-    import numpy as np
-
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
@@ -377,33 +357,28 @@ def load_arrays(path: str) -> dict[str, Any]:
         raise RunnerError(f"{path}: not a readable npz file: {_first_line(error)}") from None
 
 
-def shapes_of(texts: Sequence[str]) -> dict[str, list[int]]:
-    """Parse NAME=1,3,224,224."""
-    pairs = [text.rpartition("=") for text in texts]
-    try:
-        return {name: [int(d) for d in shape.split(",")] for name, _, shape in pairs}
-    except ValueError:
-        raise RunnerError(f"--shape {' '.join(texts)}: not of the form NAME=1,3,224,224") from None
-
-
 def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+
+
+def _failed(message: str, tip: str) -> dict[str, Any]:
+    return {"schema": SCHEMA, "error": {"message": message, "tip": tip}}
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="run and time ONNX files")
     parser.add_argument("models", nargs="+", metavar="MODEL.onnx")
     parser.add_argument("--json", action="store_true", help="the output is always JSON")
-    for name, number in (("threads", 1), ("seconds", 5.0), ("batch", 1), ("seed", 0), ("probes", 3)):
+    defaults = {"threads": 1, "seconds": 5.0, "batch": 1, "seed": 0, "probes": 3, "limit": 600.0}
+    for name, number in {**defaults, "tolerance": 1e-4}.items():
         parser.add_argument(f"--{name}", type=type(number), default=number)
     parser.add_argument("--inputs", metavar="FILE.npz", help="arrays named as the inputs, or input_0 ...")
     parser.add_argument("--shape", action="append", default=[], help="NAME=1,3,224,224 for free dimensions")
     parser.add_argument("--rate", type=float, help="also feed inputs at this many a second")
-    parser.add_argument("--probe", action="store_true")
-    parser.add_argument("--check", action="append", metavar="GOLDEN.npz")
-    parser.add_argument("--save", metavar="PREFIX")
-    parser.add_argument("--tolerance", type=float, default=1e-4)
-    parser.add_argument("--repeat", type=int)
+    parser.add_argument("--probe", action="store_true", help="load and run once, in a process of its own")
+    parser.add_argument("--check", action="append", metavar="GOLDEN.npz", help="compare recorded outputs")
+    parser.add_argument("--save", metavar="PREFIX", help="with --check: keep the outputs")
+    parser.add_argument("--repeat", type=int, help="inferences between two marks")
     return parser.parse_args(argv)
 
 
@@ -411,12 +386,11 @@ def main(argv: Sequence[str]) -> int:
     """Do one job, print one JSON object."""
     args = parse(argv)
     job = "check" if args.check else "probe" if args.probe else "repeat" if args.repeat else "bench"
-    answer: dict[str, Any] = {"schema": SCHEMA}
+    jobs: dict[str, Any] = {"check": check, "probe": probe, "repeat": repeat, "bench": bench}
     try:
-        answer[job] = {"check": check, "probe": probe, "repeat": repeat, "bench": bench}[job](args)
+        answer = {"schema": SCHEMA, job: jobs[job](args)}
     except (RunnerError, MemoryError) as error:
-        tip = getattr(error, "tip", "use a smaller model or batch")
-        answer["error"] = {"message": str(error) or "out of memory", "tip": tip}
+        answer = _failed(str(error) or "out of memory", getattr(error, "tip", "use a smaller model or batch"))
     print(json.dumps(answer))
     return 2 if "error" in answer else 0
 

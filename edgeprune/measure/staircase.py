@@ -18,6 +18,7 @@ import numpy as np
 
 from edgeprune.errors import OutputError
 from edgeprune.measure.host import run_bench
+from edgeprune.measure.request import BenchRequest
 from edgeprune.measure.timings import disturbances
 from edgeprune.records import to_json
 from edgeprune.store import write_json
@@ -63,8 +64,8 @@ def staircase(*, threads: int = 1, seconds: float = 6.0, cache: Path | None = No
     if found is not None:
         return found
     with tempfile.TemporaryDirectory() as made:
-        paths = [_write_stack(Path(made) / f"w{w}.onnx", w) for w in WIDTHS]
-        result = run_bench(paths, threads=threads, seconds=seconds, probes=0)
+        paths = tuple(_write_stack(Path(made) / f"w{w}.onnx", w) for w in WIDTHS)
+        result = run_bench(BenchRequest(paths, threads=threads, seconds=seconds, probes=0))
     relative = {WIDTHS[0]: (1.0, 1.0, 1.0)}
     for width, row in zip(WIDTHS[1:], result.ratios, strict=True):
         relative[width] = (row.ratio.value, row.ratio.low, row.ratio.high)

@@ -1,6 +1,6 @@
 """Why a file is not as fast as its multiply-adds promise: layer by layer, with causes in words.
 
-    found = why(dense, shipped, report)     found.causes, the costliest first
+    why(BenchRequest((dense, shipped)), report).causes      the costliest first
 
 A layer's lost time is what it takes above its former time scaled by its multiply-adds. A cause is named
 where the measurements show it: the layer did not shrink (the run's report says why), its width falls off
@@ -18,7 +18,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from edgeprune.errors import BenchError
 from edgeprune.measure.operators import layer_times, profile_operators
+from edgeprune.measure.request import BenchRequest
 from edgeprune.measure.staircase import BLOCKS, TOLERANCE, Staircase, staircase
 from edgeprune.records import FileProfile, LayerChange, LayerSize, OperatorProfile, WhyResult
 
@@ -32,19 +34,9 @@ MOST_CAUSES = 12
 
 
 def why(
-    before: Path,
-    after: Path,
-    report: Mapping[str, Any] | None = None,
-    *,
-    threads: int = 1,
-    seconds: float = 4.0,
-    batch: int = 1,
-    seed: int = 0,
-    inputs: Path | None = None,
-    shapes: Sequence[str] = (),
-    steps: Staircase | None = None,
+    request: BenchRequest, report: Mapping[str, Any] | None = None, *, steps: Staircase | None = None
 ) -> WhyResult:
-    """Compare two ONNX files operator by operator on this machine.
+    """Compare two ONNX files, the second with the first, operator by operator on this machine.
 
     Args:
         report: the run's report.json as a mapping, for the reasons of layers that kept their width;
@@ -52,19 +44,13 @@ def why(
         steps: the width staircase of this machine; measured (and kept) where it is needed and missing.
 
     Raises:
-        BenchError: as `profile_operators`.
+        BenchError: as `profile_operators`, or the request does not have two files.
     """
-    profile = profile_operators(
-        [before, after],
-        threads=threads,
-        seconds=seconds,
-        batch=batch,
-        seed=seed,
-        inputs=inputs,
-        shapes=shapes,
-    )
+    if len(request.models) != 2:
+        raise BenchError(f"two files are compared; {len(request.models)} were given", tip="give two")
+    profile = profile_operators(request)
     if steps is None and any(x.operator == "Conv" and x.width % max(BLOCKS) for x in profile.files[1].layers):
-        steps = staircase(threads=threads)
+        steps = staircase(threads=request.threads)
     return explain(profile, report, steps)
 
 

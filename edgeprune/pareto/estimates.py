@@ -69,14 +69,14 @@ def timing_summary(
     if bench.ratios:
         text += f"; the final table was timed on {where}" + ("" if on_target else ", not the target")
     else:
-        text += f"; the final files were not timed: {bench.device or where} is an emulator"
+        text += f"; the final files were not timed: {bench.board or where} is an emulator"
     return TimingSummary(tuple(planning), where if bench.ratios else None, on_target, text)
 
 
 def machine_of(bench: BenchResult) -> str:
     """The machine that files were timed on, with its ssh name if it has one."""
     where = str(bench.machine["board"] or bench.machine["processor"])
-    return f"{bench.device} ({where})" if bench.device else where
+    return f"{bench.board} ({where})" if bench.board else where
 
 
 def planned_shares(tried: Sequence[SearchState], front: Sequence[FrontRow]) -> tuple[PlannedShare, ...]:

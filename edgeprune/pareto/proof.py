@@ -12,10 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
-from edgeprune.deploy.verify import reference_session, verify_for_target, verify_on_device
+from edgeprune.deploy.verify import reference_session, verify_for_target, verify_on_board
 from edgeprune.errors import ParityError
 from edgeprune.graph.execution import outputs
 from edgeprune.graph.features import kept_features
+from edgeprune.measure.request import BenchRequest
 from edgeprune.measure.tails import time_tail
 from edgeprune.measure.why import why
 from edgeprune.pareto.estimates import machine_of, target_estimate, timing_summary
@@ -76,7 +77,7 @@ def prove(dense: ExportedDense, selection: Selection, run: RunContext) -> Proof:
             if target.board is None:
                 verified = verify_for_target(shipped.path, target.descriptor)
             else:
-                verified = verify_on_device(shipped.path, target.board)
+                verified = verify_on_board(shipped.path, target.board)
     test: dict[str, Outputs] = {}
     further: dict[str, Outputs] = {}
     if dense.data is not None:
@@ -133,8 +134,9 @@ def _why(dense: ExportedDense, selection: Selection, bench: BenchResult, run: Ru
             "layers": to_json(widths(dense.couplings, selection.final.removed)),
             "pinned": to_json(pinned(dense.couplings)),
         }
-        result = why(dense.artifact.path, selection.shipped.path, removal, threads=target.threads,
-                     seconds=options.bench_seconds)  # fmt: skip
+        files = (dense.artifact.path, selection.shipped.path)
+        request = BenchRequest(files, threads=target.threads, seconds=options.bench_seconds)
+        result = why(request, removal)
     where = "" if target.measures_target else f" on {machine_of(bench)}, not the target"
     gained = all(row.changed and row.ratio.value < 1 for row in bench.ratios)
     heading = "where the time goes" if gained else "why not faster"

@@ -62,7 +62,7 @@ class BenchResult:
     machine: dict[str, Any]
     cores: tuple[int, ...] = ()
     emulated: str | None = None
-    device: str | None = None
+    board: str | None = None
     before: dict[str, Any] = dataclasses.field(default_factory=dict)
     after: dict[str, Any] = dataclasses.field(default_factory=dict)
     warnings: tuple[str, ...] = ()

@@ -1,6 +1,6 @@
-"""A real OpenSSH server on loopback whose logins are devices of several kinds.
+"""A real OpenSSH server on loopback whose logins are boards of several kinds.
 
-Each kind of device is a key: the server runs that key's forced command with the client's command.
+Each kind of board is a key: the server runs that key's forced command with the client's command.
 `arm` runs in the arm64 sandbox, `native` on this machine's own Python, the others are broken on
 purpose. Tests that need the sandbox or the server skip with the reason where it is absent.
 """
@@ -21,7 +21,7 @@ from edgeprune.deploy.emulation import find_sandbox
 
 SSHD = next((p for p in (shutil.which("sshd"), "/usr/sbin/sshd") if p and Path(p).is_file()), None)
 
-# What each device's login does with the client's command, $SSH_ORIGINAL_COMMAND.
+# What each board's login does with the client's command, $SSH_ORIGINAL_COMMAND.
 LOGINS = {
     "arm": """export PATH='{arm}/root/usr/bin'
 exec '{arm}/root/usr/bin/dash' -c "$SSH_ORIGINAL_COMMAND" """,
@@ -38,7 +38,7 @@ exec /bin/sh -c "$SSH_ORIGINAL_COMMAND" """,
 
 @dataclass
 class Server:
-    """The running server: its ssh_config, and one folder per device to put things in."""
+    """The running server: its ssh_config, and one folder per board to put things in."""
 
     config: Path
     folder: Path
@@ -46,8 +46,8 @@ class Server:
     process: subprocess.Popen
 
     def home(self, name: str) -> Path:
-        """A folder for one test on the `device`; it is this machine's disk, of course."""
-        path = self.folder / "devices" / name
+        """A folder for one test on the `board`; it is this machine's disk, of course."""
+        path = self.folder / "boards" / name
         shutil.rmtree(path, ignore_errors=True)
         path.mkdir(parents=True)
         return path
@@ -135,7 +135,7 @@ def server(tmp_path_factory):
 
 
 def write_client_config(folder: Path, port: int) -> Path:
-    """One alias per device; three more for an unknown host key, a changed one and a refused key."""
+    """One alias per board; three more for an unknown host key, a changed one and a refused key."""
     names = {name: (name, "known_hosts") for name in (*LOGINS, "stranger")}
     names |= {"unknown": ("native", "no_hosts"), "changed": ("native", "changed_hosts")}
     text = ""
@@ -158,14 +158,14 @@ def sandbox():
 
 @pytest.fixture
 def arm(server, sandbox, monkeypatch):
-    """The server with the arm64 device, set as the ssh configuration of every command."""
+    """The server with the arm64 board, set as the ssh configuration of every command."""
     monkeypatch.setenv("EDGEPRUNE_SSH_CONFIG", str(server.config))
     return server
 
 
 @pytest.fixture
 def native(server, monkeypatch):
-    """The server for devices that need no sandbox."""
+    """The server for boards that need no sandbox."""
     monkeypatch.setenv("EDGEPRUNE_SSH_CONFIG", str(server.config))
     return server
 

@@ -288,7 +288,7 @@ def test_the_cpp_example_compiles_and_runs(run_folder, tmp_path):
 
 
 def test_the_command_writes_a_bundle(run_folder, tmp_path):
-    """`ship RUN --bundle FOLDER` needs no device."""
+    """`ship RUN --bundle FOLDER` needs no board."""
     done = CliRunner().invoke(
         ship, [str(run_folder), "--bundle", str(tmp_path / "b")], catch_exceptions=False
     )

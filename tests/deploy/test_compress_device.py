@@ -37,7 +37,7 @@ def given():
     return net.eval(), (rng.normal(size=(400, 1, 12, 12)).astype(np.float32), rng.integers(0, 4, 400))
 
 
-def board(**facts):
+def board_with(**facts):
     """A board that says these things of itself."""
     known = {"problems": [], "architecture": "aarch64", "cores": 4, "board": None, "emulated": None, **facts}
     return Board(SimpleNamespace(destination="pi"), facts=known)
@@ -52,17 +52,21 @@ def test_a_board_is_known_by_the_name_that_it_gives_itself():
 
 def test_a_device_without_a_target_is_its_own_board_with_its_threads():
     """A Pi 4 is planned for as rpi4; an unknown board by its architecture, on one thread, without 8 bits."""
-    board = open_measurement_target(Options(), board(board="Raspberry Pi 4 Model B Rev 1.4"))
+    board = open_measurement_target(Options(), board_with(board="Raspberry Pi 4 Model B Rev 1.4"))
     assert (board.descriptor.name, board.threads, board.described) == ("rpi4", 4, True)
     assert (
-        open_measurement_target(Options(), board(board="Raspberry Pi 4 Model B Rev 1.4", cores=2)).threads
+        open_measurement_target(
+            Options(), board_with(board="Raspberry Pi 4 Model B Rev 1.4", cores=2)
+        ).threads
         == 2
     )
     assert (
-        open_measurement_target(Options(threads=3), board(board="Raspberry Pi 4 Model B Rev 1.4")).threads
+        open_measurement_target(
+            Options(threads=3), board_with(board="Raspberry Pi 4 Model B Rev 1.4")
+        ).threads
         == 3
     )
-    other = open_measurement_target(Options(), board())
+    other = open_measurement_target(Options(), board_with())
     assert (other.descriptor.name, other.descriptor.arch, other.threads, other.described) == (
         "pi",
         "aarch64",
@@ -86,7 +90,7 @@ def test_a_device_without_a_target_is_its_own_board_with_its_threads():
 def test_a_board_that_is_not_the_target_is_refused(board, cores, target, says):
     """Boards of one core do not stand for each other: clock, caches and memory are others."""
     with pytest.raises(DeviceError, match=says) as caught:
-        target_of(board(board=board, cores=cores), load_target(target))
+        target_of(board_with(board=board, cores=cores), load_target(target))
     assert "leave --target out" in caught.value.tip
 
 
@@ -101,11 +105,11 @@ def test_a_board_that_is_not_the_target_is_refused(board, cores, target, says):
 def test_a_board_that_may_be_the_target_is_not_taken_in_silence(facts, says):
     """What cannot be told is said; a board of the target's own, or of a class of machines, is not doubted."""
     rpi4 = load_target("rpi4")
-    assert target_of(board(**facts), rpi4) == rpi4
-    (said,) = require_board(board(**facts), rpi4)
+    assert target_of(board_with(**facts), rpi4) == rpi4
+    (said,) = require_board(board_with(**facts), rpi4)
     assert says in said
-    assert require_board(board(board="Raspberry Pi 4 Model B Rev 1.4"), rpi4) == ()
-    assert require_board(board(cores=8), load_target("android-big")) == ()
+    assert require_board(board_with(board="Raspberry Pi 4 Model B Rev 1.4"), rpi4) == ()
+    assert require_board(board_with(cores=8), load_target("android-big")) == ()
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What a device that cannot be used is told, by a real OpenSSH server and its client."""
+"""What a board that cannot be used is told, by a real OpenSSH server and its client."""
 
 import json
 import os
@@ -13,10 +13,11 @@ from device_samples import write_run
 from edgeprune.cli.bench import bench
 from edgeprune.cli.device import doctor
 from edgeprune.deploy import preflight
-from edgeprune.deploy.doctor import diagnose_device
-from edgeprune.deploy.remote import Device, device_bench
+from edgeprune.deploy.doctor import diagnose_board
+from edgeprune.deploy.remote import Board, board_bench
 from edgeprune.deploy.ssh import Remote
 from edgeprune.errors import DeviceError
+from edgeprune.measure.request import BenchRequest
 
 
 @pytest.mark.parametrize(
@@ -25,7 +26,7 @@ from edgeprune.errors import DeviceError
         ("unknown", "host key of unknown is unknown", "--accept-new-host-key"),
         ("changed", "host key of changed is not the one known", "ssh-keygen -R changed"),
         ("stranger", "stranger refused the key", "ssh-copy-id stranger"),
-        ("nopython", "there is no python3", "--device-python"),
+        ("nopython", "there is no python3", "--board-python"),
         ("sigill", "onnxruntime dies with signal 4 on import", "another version"),
         ("noort", "numpy and onnxruntime not installed", "--make-venv"),
     ],
@@ -33,7 +34,7 @@ from edgeprune.errors import DeviceError
 def test_a_device_that_is_not_fit_is_one_clear_line(native, cnn, name, says, tip):
     """Each trouble is a DeviceError that names it and says what to do, before a model travels."""
     with Remote(name) as remote, pytest.raises(DeviceError, match=says) as caught:
-        device_bench(Device(remote), [cnn])
+        board_bench(Board(remote), BenchRequest((cnn,)))
     assert tip in caught.value.tip
     assert "\n" not in str(caught.value)
 
@@ -41,11 +42,11 @@ def test_a_device_that_is_not_fit_is_one_clear_line(native, cnn, name, says, tip
 def test_an_unknown_key_is_taken_only_on_request(native):
     """accept_new connects and remembers the key; a changed key is refused even then."""
     with Remote("unknown", accept_new=True) as remote:
-        assert Device(remote).preflight()["problems"] == []
+        assert Board(remote).preflight()["problems"] == []
     assert (native.folder / "no_hosts").read_text().startswith("[127.0.0.1]")
     (native.folder / "no_hosts").write_text("")
     with Remote("changed", accept_new=True) as remote, pytest.raises(DeviceError, match="not the one known"):
-        Device(remote).preflight()
+        Board(remote).preflight()
 
 
 def test_nobody_listens(native, tmp_path):
@@ -64,7 +65,7 @@ def test_nobody_listens(native, tmp_path):
 )
 def test_a_name_that_could_be_an_option_or_a_command_is_refused(name):
     """Nothing that ssh or a shell could take for something else reaches them."""
-    with pytest.raises(DeviceError, match="not a device"):
+    with pytest.raises(DeviceError, match="not a board"):
         Remote(name)
 
 
@@ -101,14 +102,14 @@ def test_the_wrong_architecture_is_refused(native, cnn):
     """A file made for a Pi is not timed on an x86 machine by mistake."""
     other = "x86_64" if os.uname().machine == "aarch64" else "aarch64"
     with Remote("native") as remote, pytest.raises(DeviceError, match=f"but this was made for {other}"):
-        device_bench(Device(remote), [cnn], architecture=other)
+        board_bench(Board(remote), BenchRequest((cnn,)), architecture=other)
 
 
 def test_bench_on_a_device_has_every_number(native, cnn):
-    """Over ssh to real hardware the record is the host's, with the device's name."""
+    """Over ssh to real hardware the record is the host's, with the board's name."""
     with Remote("native") as remote:
-        found = device_bench(Device(remote), [cnn, cnn], seconds=0.1)
-    assert found.device == "native"
+        found = board_bench(Board(remote), BenchRequest((cnn, cnn), seconds=0.1))
+    assert found.board == "native"
     assert found.models[0].p50_ms.value > 0
     assert found.models[0].peak_mb > 0
     assert len(found.ratios) == 1
@@ -118,40 +119,42 @@ def test_bench_sends_external_data_and_recorded_inputs(native, run_folder, tmp_p
     """A model with a data file beside it runs there, on inputs from a file."""
     folder = write_run(tmp_path / "external", external=True)
     with Remote("native") as remote:
-        found = device_bench(Device(remote), [folder / "model.onnx"], seconds=0, inputs=folder / "golden.npz")
+        found = board_bench(
+            Board(remote), BenchRequest((folder / "model.onnx",), seconds=0, inputs=folder / "golden.npz")
+        )
     assert found.models[0].file_bytes > (folder / "model.onnx").stat().st_size
 
 
 def test_nothing_is_left_on_the_device(native, cnn, tmp_path, monkeypatch):
-    """What bench sent is removed from the device's temporary folder."""
+    """What bench sent is removed from the board's temporary folder."""
     (tmp_path / "there").mkdir()
     monkeypatch.setenv("TMPDIR", str(tmp_path / "there"))
     code = "import tempfile; print(tempfile.gettempdir())"
     with Remote("native") as remote:
         before = set(os.listdir(remote.run(["python3", "-c", code]).stdout.decode().strip()))
-        device_bench(Device(remote), [cnn], seconds=0)
+        board_bench(Board(remote), BenchRequest((cnn,), seconds=0))
         after = set(os.listdir(remote.run(["python3", "-c", code]).stdout.decode().strip()))
     assert not {name for name in after - before if name.startswith("edgeprune-") and "ssh" not in name}
 
 
 def test_the_arm_device_runs_end_to_end_and_shows_no_time(arm, cnn):
-    """`bench --device` through the server into aarch64: the file runs, and no millisecond is printed."""
-    done = CliRunner().invoke(bench, [str(cnn), "--device", "arm"], catch_exceptions=False)
+    """`bench --board` through the server into aarch64: the file runs, and no millisecond is printed."""
+    done = CliRunner().invoke(bench, [str(cnn), "--board", "arm"], catch_exceptions=False)
     assert "aarch64" in done.output
     assert "emulated (cortex-a72)" in done.output
     assert " ms" not in done.output
-    found = json.loads(CliRunner().invoke(bench, [str(cnn), "--device", "arm", "--json"]).output)
+    found = json.loads(CliRunner().invoke(bench, [str(cnn), "--board", "arm", "--json"]).output)
     assert found["emulated"] == "cortex-a72"
     assert found["models"][0]["p50_ms"] is None
 
 
 def test_doctor_names_what_is_missing_and_what_to_do(native):
-    """A fit device has no problem; a broken one has one with a tip and exit code 1; so has an absent one."""
-    done = CliRunner().invoke(doctor, ["--device", "native", "--json"], standalone_mode=False)
-    device = [f for f in json.loads(done.output) if f["what"] == "native"]
-    assert device[0]["ok"]
+    """A fit board has no problem; a broken one has one with a tip and exit code 1; so has an absent one."""
+    done = CliRunner().invoke(doctor, ["--board", "native", "--json"], standalone_mode=False)
+    board = [f for f in json.loads(done.output) if f["what"] == "native"]
+    assert board[0]["ok"]
     for name, says in (("noort", "--make-venv"), ("stranger", "ssh-copy-id")):
-        done = CliRunner().invoke(doctor, ["--device", name], standalone_mode=False)
+        done = CliRunner().invoke(doctor, ["--board", name], standalone_mode=False)
         assert done.return_value == 1
         assert says in done.output
 
@@ -159,7 +162,7 @@ def test_doctor_names_what_is_missing_and_what_to_do(native):
 def test_doctor_reports_a_device_that_is_not_reached(native):
     """Diagnosis never raises: no connection is a finding."""
     with Remote("unknown") as remote:
-        (finding,) = diagnose_device(Device(remote))
+        (finding,) = diagnose_board(Board(remote))
     assert not finding.ok
 
 

@@ -12,14 +12,14 @@ from onnx import numpy_helper
 from edgeprune.cli.device import verify
 from edgeprune.deploy import emulation
 from edgeprune.deploy.emulation import CPUS, core_name, count_instructions
-from edgeprune.deploy.remote import Device
+from edgeprune.deploy.remote import Board
 from edgeprune.deploy.ssh import Remote
 from edgeprune.deploy.verify import (
     is_quantised,
     reference_session,
     verify_emulated,
     verify_for_target,
-    verify_on_device,
+    verify_on_board,
 )
 from edgeprune.errors import DeviceError, ParityError
 from edgeprune.targets import load_target
@@ -117,9 +117,9 @@ def test_the_command_shows_instructions_and_no_time(sandbox, cnn):
 
 
 def test_verify_through_the_server_into_aarch64(arm, cnn):
-    """`verify --device` compares a board's outputs; this board is emulated and the record says so."""
+    """`verify --board` compares a board's outputs; this board is emulated and the record says so."""
     with Remote("arm") as remote:
-        found = verify_on_device(cnn, Device(remote), samples=2)
+        found = verify_on_board(cnn, Board(remote), samples=2)
     assert found.emulated
     assert found.where == "arm"
     assert 0 < found.parity.max_abs < 1e-6

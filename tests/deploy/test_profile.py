@@ -1,4 +1,4 @@
-"""`profile --device` through a real OpenSSH server: a board is measured, an emulated one is not."""
+"""`profile --board` through a real OpenSSH server: a board is measured, an emulated one is not."""
 
 import json
 import os
@@ -37,17 +37,17 @@ def run(*arguments):
 def test_a_profile_of_a_device_has_its_name_and_its_points(native, tmp_path):
     """Over ssh to real hardware the file is complete and says where it was measured."""
     path = tmp_path / "p.json"
-    done = run("--device", "native", "--target", HERE, "-o", str(path), "--json")
+    done = run("--board", "native", "--target", HERE, "-o", str(path), "--json")
     assert done.exception is None, done.output
     found = read_profile(path)
-    assert (found.device, found.target, found.complete) == ("native", HERE, True)
+    assert (found.board, found.target, found.complete) == ("native", HERE, True)
     assert len(found.points) == 3 * len(found.layers)
     assert json.loads(done.stdout)["points"] == len(found.points)
 
 
 def test_device_and_target_that_disagree_are_refused_before_anything_runs(native, tmp_path):
     """A Pi's profile is not measured on another architecture; nothing is written."""
-    done = run("--device", "native", "--target", OTHER, "-o", str(tmp_path / "p.json"))
+    done = run("--board", "native", "--target", OTHER, "-o", str(tmp_path / "p.json"))
     assert isinstance(done.exception, DeviceError)
     assert "but this was made for" in str(done.exception)
     assert not (tmp_path / "p.json").exists()
@@ -55,7 +55,7 @@ def test_device_and_target_that_disagree_are_refused_before_anything_runs(native
 
 def test_an_emulated_device_runs_the_networks_and_gives_no_profile(arm, tmp_path):
     """End to end into aarch64: the resized networks run there, no time is kept and no file is written."""
-    done = run("--device", "arm", "--target", "rpi4", "-o", str(tmp_path / "p.json"))
+    done = run("--board", "arm", "--target", "rpi4", "-o", str(tmp_path / "p.json"))
     assert isinstance(done.exception, DeviceError)
     assert "emulated (cortex-a72): the network runs there at 3 sets of widths" in str(done.exception)
     assert " ms" not in str(done.exception) + done.output
@@ -64,8 +64,8 @@ def test_an_emulated_device_runs_the_networks_and_gives_no_profile(arm, tmp_path
 
 @pytest.mark.parametrize("name", ["nopython", "stranger"])
 def test_a_device_that_is_not_fit_is_refused_first(native, tmp_path, name):
-    """The reason is the device's, and no file is left."""
-    done = run("--device", name, "--target", HERE, "-o", str(tmp_path / "p.json"))
+    """The reason is the board's, and no file is left."""
+    done = run("--board", name, "--target", HERE, "-o", str(tmp_path / "p.json"))
     assert isinstance(done.exception, DeviceError)
     assert not (tmp_path / "p.json").exists()
 

@@ -25,7 +25,7 @@ from edgeprune.deploy import remote as remote_module
 from edgeprune.deploy.agent import MANIFEST
 from edgeprune.deploy.bundle import open_bundle
 from edgeprune.deploy.bundle_parts import Bundle
-from edgeprune.deploy.remote import Device
+from edgeprune.deploy.remote import Board
 from edgeprune.deploy.shipping import list_releases, rollback, ship
 from edgeprune.deploy.ssh import Remote
 from edgeprune.errors import DeviceError, ShipError
@@ -70,10 +70,10 @@ def serving(base: Path) -> str:
 
 
 @pytest.fixture
-def device(native):
-    """The device on this machine's own Python."""
+def board(native):
+    """The board on this machine's own Python."""
     with Remote("native") as remote:
-        yield Device(remote)
+        yield Board(remote)
 
 
 @pytest.fixture
@@ -84,13 +84,13 @@ def bundles(tmp_path):
 
 @pytest.fixture
 def base(native):
-    """An empty place on the device."""
+    """An empty place on the board."""
     return native.home("base") / "model"
 
 
-def test_a_release_is_served_proven_and_complete(device, bundles, base):
+def test_a_release_is_served_proven_and_complete(board, bundles, base):
     """After shipping, `current` holds exactly the manifest's files and gave the recorded outputs there."""
-    done = ship(bundles[0], device, str(base))
+    done = ship(bundles[0], board, str(base))
     assert is_complete(base)
     assert serving(base) == done.identity == bundles[0].identity
     assert done.uploaded
@@ -99,51 +99,51 @@ def test_a_release_is_served_proven_and_complete(device, bundles, base):
     assert usage.returncode == 0
 
 
-def test_releases_are_kept_listed_and_rolled_back(device, bundles, base):
+def test_releases_are_kept_listed_and_rolled_back(board, bundles, base):
     """Keep 2 of 3; the release before comes back; a second rollback has nowhere to go and says so."""
     for bundle in bundles:
-        ship(bundle, device, str(base), keep=2)
-    found = list_releases(device, str(base))
+        ship(bundle, board, str(base), keep=2)
+    found = list_releases(board, str(base))
     assert [entry["id"] for entry in found["releases"]] == [b.identity for b in bundles[1:]]
     assert found["current"] == bundles[2].identity
-    assert rollback(device, str(base)).identity == bundles[1].identity
+    assert rollback(board, str(base)).identity == bundles[1].identity
     assert is_complete(base)
     with pytest.raises(ShipError, match="no earlier release"):
-        rollback(device, str(base))
+        rollback(board, str(base))
     assert serving(base) == bundles[1].identity
 
 
-def test_a_release_that_was_rolled_back_is_not_come_back_to(device, bundles, base):
+def test_a_release_that_was_rolled_back_is_not_come_back_to(board, bundles, base):
     """Ship A, B, roll back to A, ship C: the release before C is A, not the bad B."""
     for bundle in bundles[:2]:
-        ship(bundle, device, str(base))
-    rollback(device, str(base))
-    ship(bundles[2], device, str(base))
-    assert rollback(device, str(base)).identity == bundles[0].identity
+        ship(bundle, board, str(base))
+    rollback(board, str(base))
+    ship(bundles[2], board, str(base))
+    assert rollback(board, str(base)).identity == bundles[0].identity
 
 
-def test_shipping_the_same_release_again_uploads_nothing(device, bundles, base):
+def test_shipping_the_same_release_again_uploads_nothing(board, bundles, base):
     """A release that is there is proven and made current without an upload."""
     for bundle in bundles[:2]:
-        ship(bundle, device, str(base))
-    done = ship(bundles[0], device, str(base))
+        ship(bundle, board, str(base))
+    done = ship(bundles[0], board, str(base))
     assert not done.uploaded
     assert serving(base) == bundles[0].identity
 
 
-def test_a_damaged_release_is_not_rolled_back_to(device, bundles, base):
-    """A file that rotted on the device is found before `current` moves."""
+def test_a_damaged_release_is_not_rolled_back_to(board, bundles, base):
+    """A file that rotted on the board is found before `current` moves."""
     for bundle in bundles[:2]:
-        ship(bundle, device, str(base))
+        ship(bundle, board, str(base))
     (base / "releases" / bundles[0].identity / "model.onnx").write_bytes(b"rot")
     with pytest.raises(ShipError, match=r"checksum mismatch in model\.onnx"):
-        rollback(device, str(base))
+        rollback(board, str(base))
     assert serving(base) == bundles[1].identity
 
 
-def test_what_changes_on_the_way_is_refused(device, bundles, base, monkeypatch):
+def test_what_changes_on_the_way_is_refused(board, bundles, base, monkeypatch):
     """A file that arrives with another hash leaves the old release serving and no trace."""
-    ship(bundles[0], device, str(base))
+    ship(bundles[0], board, str(base))
     honest = remote_module._stream
 
     def corrupted(script, line, files):
@@ -152,15 +152,15 @@ def test_what_changes_on_the_way_is_refused(device, bundles, base, monkeypatch):
 
     monkeypatch.setattr(remote_module, "_stream", corrupted)
     with pytest.raises(ShipError, match="checksum mismatch") as caught:
-        ship(bundles[1], device, str(base))
+        ship(bundles[1], board, str(base))
     assert "run it again" in caught.value.tip
     assert serving(base) == bundles[0].identity
     assert [p.name for p in (base / "releases").iterdir()] == [bundles[0].identity]
 
 
-def test_a_model_that_fails_its_smoke_test_there_is_not_served(device, bundles, base):
-    """Outputs on the device that differ from the recorded ones stop the release after the upload."""
-    ship(bundles[0], device, str(base))
+def test_a_model_that_fails_its_smoke_test_there_is_not_served(board, bundles, base):
+    """Outputs on the board that differ from the recorded ones stop the release after the upload."""
+    ship(bundles[0], board, str(base))
     name = "golden/call0.npz"
     with np.load(io.BytesIO(bundles[1].files[name])) as golden:
         arrays = dict(golden)
@@ -172,22 +172,22 @@ def test_a_model_that_fails_its_smoke_test_there_is_not_served(device, bundles, 
     files[MANIFEST] = json.dumps(manifest).encode()
     identity = hashlib.sha256(files[MANIFEST]).hexdigest()
     with pytest.raises(ShipError, match=r"smoke test: outputs differ by 0\.5"):
-        ship(Bundle("wrong", identity, manifest, files), device, str(base))
+        ship(Bundle("wrong", identity, manifest, files), board, str(base))
     assert serving(base) == bundles[0].identity
     assert [p.name for p in (base / "releases").iterdir()] == [bundles[0].identity]
 
 
-def test_a_full_disk_is_said_and_harms_nothing(device, bundles, native, tmp_path):
+def test_a_full_disk_is_said_and_harms_nothing(board, bundles, native, tmp_path):
     """On a small file system the release before stays whole; both ways of running out are told alike."""
     place = native.home("small")
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=9m", "tmpfs", place], capture_output=True)
     if mounted.returncode:
         pytest.skip("cannot mount a small file system here")
     try:
-        ship(bundles[0], device, str(place / "m"))
+        ship(bundles[0], board, str(place / "m"))
         (place / "filler").write_bytes(b"0" * 8_500_000)
         with pytest.raises(ShipError, match="disk is full") as caught:
-            ship(bundles[1], device, str(place / "m"))
+            ship(bundles[1], board, str(place / "m"))
         assert caught.value.tip
         assert is_complete(place / "m")
         assert serving(place / "m") == bundles[0].identity
@@ -201,7 +201,7 @@ def test_running_out_while_writing_is_the_same_error(tmp_path, monkeypatch, caps
 
     def full(folder, files, stream):
         (folder / "part").write_bytes(b"half")
-        raise OSError(errno.ENOSPC, "No space left on device", "x")
+        raise OSError(errno.ENOSPC, "No space left on board", "x")
 
     monkeypatch.setattr(agent, "receive", full)
     request = {
@@ -228,13 +228,13 @@ def test_a_silent_line_counts_as_cut(tmp_path, monkeypatch):
     os.close(writing)
 
 
-def test_two_shippers_do_not_meet(device, bundles, base):
+def test_two_shippers_do_not_meet(board, bundles, base):
     """While one holds the lock the other is refused at once and told to wait."""
-    ship(bundles[0], device, str(base))
+    ship(bundles[0], board, str(base))
     with open(base / ".lock") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         with pytest.raises(ShipError, match=r"another ship to .* is under way") as caught:
-            ship(bundles[1], device, str(base))
+            ship(bundles[1], board, str(base))
     assert "wait" in caught.value.tip
     assert serving(base) == bundles[0].identity
 
@@ -252,26 +252,26 @@ def test_two_shippers_at_once_leave_one_complete_release(native, tmp_path, base)
     assert is_complete(base)
 
 
-def test_a_place_that_is_taken_is_refused(device, bundles, native):
+def test_a_place_that_is_taken_is_refused(board, bundles, native):
     """A file where the folder should be, and a `current` that is no link, are left alone."""
     home = native.home("taken")
     (home / "file").write_text("mine")
     with pytest.raises(ShipError, match="a file is in the way"):
-        ship(bundles[0], device, str(home / "file"))
+        ship(bundles[0], board, str(home / "file"))
     (home / "m").mkdir()
     (home / "m/current").write_text("mine")
     with pytest.raises(ShipError, match="is not a link"):
-        ship(bundles[0], device, str(home / "m"))
+        ship(bundles[0], board, str(home / "m"))
     assert (home / "m/current").read_text() == "mine"
     with pytest.raises(ShipError, match="no releases in"):
-        rollback(device, str(home / "nothing"))
+        rollback(board, str(home / "nothing"))
 
 
-def test_the_wrong_architecture_gets_nothing(device, run_folder, base):
+def test_the_wrong_architecture_gets_nothing(board, run_folder, base):
     """A bundle for the other architecture is refused before anything is written there."""
     other = "x86_64" if os.uname().machine == "aarch64" else "aarch64"
     with pytest.raises(DeviceError, match=f"made for {other}"):
-        ship(open_bundle(run_folder, architecture=other), device, str(base))
+        ship(open_bundle(run_folder, architecture=other), board, str(base))
     assert not base.exists()
 
 
@@ -279,7 +279,7 @@ def test_the_wrong_architecture_gets_nothing(device, run_folder, base):
 def test_a_device_that_is_not_fit_gets_nothing(native, bundles, base, name):
     """No Python, a dying onnxruntime, a refused key and an unknown host leave no file behind."""
     with Remote(name) as remote, pytest.raises(DeviceError):
-        ship(bundles[0], Device(remote), str(base))
+        ship(bundles[0], Board(remote), str(base))
     assert not base.exists()
 
 
@@ -309,10 +309,10 @@ def until(condition, seconds=30.0) -> bool:
     return False
 
 
-def test_a_connection_cut_in_the_middle_of_the_upload(native, tmp_path, bundles, device, base):
+def test_a_connection_cut_in_the_middle_of_the_upload(native, tmp_path, bundles, board, base):
     """The server's end dies during an upload: the old release serves, the message says what to do."""
-    ship(bundles[0], device, str(base))
-    device.remote.close()
+    ship(bundles[0], board, str(base))
+    board.remote.close()
     heavy = write_run(tmp_path / "heavy", seed=9, ballast_mb=60)
     client = subprocess.Popen([*CLI, heavy, f"native:{base}"], stderr=subprocess.PIPE, text=True)
     arriving = f".incoming-{open_bundle(heavy).identity}"
@@ -376,7 +376,7 @@ def test_kill_minus_nine_at_twenty_random_moments(native, tmp_path, base):
 
 
 def test_ship_through_the_server_into_aarch64(arm, tmp_path):
-    """The command line end to end: ship twice, list, roll back, on the emulated device."""
+    """The command line end to end: ship twice, list, roll back, on the emulated board."""
     base = arm.home("arm") / "model"
     runs = [write_run(tmp_path / f"arm{n}", seed=n, external=bool(n)) for n in range(2)]
 
@@ -398,13 +398,13 @@ def test_ship_through_the_server_into_aarch64(arm, tmp_path):
 
 
 def test_an_environment_is_made_from_wheels_without_network(arm, sandbox, tmp_path, monkeypatch):
-    """A device without onnxruntime gets its own environment from a folder of wheels, and is then fit."""
+    """A board without onnxruntime gets its own environment from a folder of wheels, and is then fit."""
     monkeypatch.setattr(remote_module, "ENVIRONMENT", str(tmp_path / "venv"))
     with Remote("arm") as remote:
-        device = Device(remote)
-        python = remote_module.make_environment(device, sandbox.folder / "wheels")
-        device.python = python
-        facts = device.require_fit("aarch64")
+        board = Board(remote)
+        python = remote_module.make_environment(board, sandbox.folder / "wheels")
+        board.python = python
+        facts = board.require_fit("aarch64")
     assert facts["executable"].startswith(str(tmp_path / "venv"))
     assert facts["versions"]["onnxruntime"]
 
@@ -414,12 +414,12 @@ def test_an_environment_that_cannot_be_made_says_what_to_give(native, tmp_path, 
     monkeypatch.setattr(remote_module, "ENVIRONMENT", str(tmp_path / "venv"))
     (tmp_path / "wheels").mkdir()
     with Remote("native") as remote:
-        device = Device(remote)
+        board = Board(remote)
         with pytest.raises(DeviceError, match="no wheels in"):
-            remote_module.make_environment(device, tmp_path / "wheels")
+            remote_module.make_environment(board, tmp_path / "wheels")
         (tmp_path / "wheels/pip-1-py3-none-any.whl").write_bytes(b"no zip")
         with pytest.raises(DeviceError, match="could not be made") as caught:
-            remote_module.make_environment(device, tmp_path / "wheels")
+            remote_module.make_environment(board, tmp_path / "wheels")
     assert "--wheels" in caught.value.tip
     assert not (tmp_path / "venv").exists()
 
@@ -427,6 +427,6 @@ def test_an_environment_that_cannot_be_made_says_what_to_give(native, tmp_path, 
 @pytest.mark.parametrize("text", ["pi@host", "pi@host:", ":/path", "pi@host:/", "", "ssh://pi@host"])
 def test_a_destination_names_a_host_and_a_folder(text, run_folder):
     """Anything else is refused with the form that is expected."""
-    with pytest.raises(ShipError, match="not a folder on a device") as caught:
+    with pytest.raises(ShipError, match="not a folder on a board") as caught:
         CliRunner().invoke(ship_command, [str(run_folder), text], catch_exceptions=False)
     assert "user@host:/path" in caught.value.tip

@@ -1,4 +1,4 @@
-"""Estimates for devices that are not at hand: what they count, and that they are called estimates."""
+"""Estimates for boards that are not at hand: what they count, and that they are called estimates."""
 
 import numpy as np
 import pytest

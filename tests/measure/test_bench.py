@@ -17,6 +17,7 @@ from edgeprune.cli.bench import bench
 from edgeprune.errors import BenchError
 from edgeprune.measure.files import model_files
 from edgeprune.measure.host import RUNNER, read_answer, result_of, run_bench
+from edgeprune.measure.request import BenchRequest
 from edgeprune.measure.timings import block_bootstrap, missed_share, percentile_ms, time_ratio, trust_warnings
 from edgeprune.records import BenchResult, Interval, ModelTiming
 
@@ -43,7 +44,8 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def measured(folder) -> BenchResult:
     """A chain of 24 products against one of 2, for a second."""
-    return run_bench([chain(folder / "long.onnx", 24), chain(folder / "short.onnx", 2)], seconds=0.5)
+    files = chain(folder / "long.onnx", 24), chain(folder / "short.onnx", 2)
+    return run_bench(BenchRequest(files, seconds=0.5))
 
 
 def test_a_twelfth_of_the_work_is_measured_as_faster(measured):
@@ -115,7 +117,7 @@ def test_no_missed_deadline_still_leaves_room():
 def test_open_loop_misses_every_deadline_when_arrivals_outrun_the_model(folder):
     """At a rate that no machine can follow, answers queue up and the worst grows far beyond one inference."""
     model = chain(folder / "queue.onnx", 24)
-    result = run_bench([model], seconds=0.1, rate=100_000, deadline_ms=1.0)
+    result = run_bench(BenchRequest((model,), seconds=0.1, rate=100_000, deadline_ms=1.0))
     (row,) = result.models
     assert row.missed.value > 0.5
     assert row.worst_ms > 10 * row.p50_ms.value
@@ -156,7 +158,7 @@ def test_more_threads_than_cores_are_said(folder):
     """Eight threads on the cores that this process may use give times that mean little."""
     said = trust_warnings({"throttled": None}, {"throttled": None}, [0, 1], 8)
     assert said == ("8 threads on 2 cores: they wait for each other, times mean little",)
-    result = run_bench([chain(folder / "wide.onnx", 1)], threads=64, seconds=0.0)
+    result = run_bench(BenchRequest((chain(folder / "wide.onnx", 1),), threads=64, seconds=0.0))
     assert any(text.startswith("64 threads on ") for text in result.warnings)
 
 
@@ -171,7 +173,7 @@ def test_the_runner_tells_its_own_work_from_that_of_others(folder):
     model = chain(folder / "beside.onnx", 24)
     other = subprocess.Popen([sys.executable, "-c", spin])
     try:
-        result = run_bench([model], seconds=1.0, probes=0)
+        result = run_bench(BenchRequest((model,), seconds=1.0, probes=0))
     finally:
         other.kill()
         other.wait()
@@ -194,10 +196,10 @@ def answer_of(first, second, twin, rate=None):
 
 def test_what_the_first_file_against_itself_is_off_by_widens_every_ratio():
     """A twin that is 5% slower than the file itself: no ratio is known better than that, and this is said."""
-    paths = [Path("a.onnx"), Path("b.onnx")]
-    fair = result_of(answer_of(1e6, 0.98e6, 1e6), paths, [1, 1])
+    request = BenchRequest((Path("a.onnx"), Path("b.onnx")))
+    fair = result_of(answer_of(1e6, 0.98e6, 1e6), request, [1, 1])
     assert fair.ratios[0].changed and fair.warnings == ()
-    off = result_of(answer_of(1e6, 0.98e6, 1.05e6), paths, [1, 1])
+    off = result_of(answer_of(1e6, 0.98e6, 1.05e6), request, [1, 1])
     assert not off.ratios[0].changed
     assert off.ratios[0].ratio.high == pytest.approx(fair.ratios[0].ratio.high * 1.05, rel=1e-3)
     assert "against itself is off by 5.0%" in off.warnings[0]
@@ -205,10 +207,10 @@ def test_what_the_first_file_against_itself_is_off_by_widens_every_ratio():
 
 def test_a_rate_above_what_a_file_can_answer_is_said_to_grow_its_queue():
     """At 1.2 ms an answer a file gives 833 a second: of 900 ever more are late."""
-    paths = [Path("a.onnx"), Path("b.onnx")]
-    (said,) = result_of(answer_of(1.2e6, 0.5e6, 1.2e6, 900.0), paths, [1, 1], deadline_ms=5.0).warnings
+    request = BenchRequest((Path("a.onnx"), Path("b.onnx")), rate=900.0, deadline_ms=5.0)
+    (said,) = result_of(answer_of(1.2e6, 0.5e6, 1.2e6, 900.0), request, [1, 1]).warnings
     assert said.startswith("a.onnx: answers at most 833 inputs/s, 900 come: the queue grows without bound")
-    assert result_of(answer_of(1.2e6, 0.5e6, 1.2e6, 800.0), paths, [1, 1], deadline_ms=5.0).warnings == ()
+    assert result_of(answer_of(1.2e6, 0.5e6, 1.2e6, 800.0), request, [1, 1]).warnings == ()
 
 
 def test_a_staircase_taken_beside_other_work_is_not_kept(tmp_path, monkeypatch):
@@ -217,11 +219,11 @@ def test_a_staircase_taken_beside_other_work_is_not_kept(tmp_path, monkeypatch):
 
     taken = []
 
-    def timed(paths, **settings):
-        taken.append(len(paths))
+    def timed(request):
+        taken.append(len(request.models))
         busy, calm = states(own=6.0, busy=9.0), states(own=9.0, busy=9.0)
         before, after = busy if len(taken) == 1 else calm
-        ratios = tuple(SimpleNamespace(ratio=Interval(1.0, 1.0, 1.0)) for _ in paths[1:])
+        ratios = tuple(SimpleNamespace(ratio=Interval(1.0, 1.0, 1.0)) for _ in request.models[1:])
         said = trust_warnings(before, after, [3], 1)
         return SimpleNamespace(ratios=ratios, before=before, after=after, cores=[3], warnings=said)
 
@@ -251,7 +253,7 @@ def test_a_file_that_is_no_model_is_one_clear_line(tmp_path, content, says):
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(BenchError, match=says) as caught:
-        run_bench([path])
+        run_bench(BenchRequest((path,)))
     assert str(path) in caught.value.message
     assert "\n" not in str(caught.value)
     assert caught.value.tip
@@ -264,22 +266,23 @@ def test_an_operator_that_no_runtime_knows_is_one_clear_line(tmp_path):
     graph = helper.make_graph([helper.make_node("Nonsense", ["x"], ["y"])], "g", [x], [y])
     onnx.save(helper.make_model(graph, ir_version=10), tmp_path / "odd.onnx")
     with pytest.raises(BenchError, match=r"onnxruntime cannot load it.*Nonsense"):
-        run_bench([tmp_path / "odd.onnx"])
+        run_bench(BenchRequest((tmp_path / "odd.onnx",)))
 
 
 def test_a_free_dimension_asks_for_its_shape(tmp_path):
     """A dynamic width is never guessed: the error names --shape, and --shape cures it."""
     model = chain(tmp_path / "free.onnx", 1, shape=("batch", "width"))
     with pytest.raises(BenchError, match="free dimensions") as caught:
-        run_bench([model], seconds=0)
+        run_bench(BenchRequest((model,), seconds=0))
     assert "--shape x=" in caught.value.tip
-    assert run_bench([model], seconds=0, shapes=["x=2,32"]).rounds >= 10
+    assert run_bench(BenchRequest((model,), seconds=0, shapes=["x=2,32"])).rounds >= 10
 
 
 @pytest.mark.parametrize("kind", [TensorProto.UINT8, TensorProto.INT64, TensorProto.BOOL, TensorProto.DOUBLE])
 def test_inputs_of_every_common_type_are_made(tmp_path, kind):
     """Bytes, indices, flags and doubles are fed without being told."""
-    assert run_bench([chain(tmp_path / "typed.onnx", 1, kind=kind)], seconds=0).models[0].p50_ms is not None
+    request = BenchRequest((chain(tmp_path / "typed.onnx", 1, kind=kind),), seconds=0)
+    assert run_bench(request).models[0].p50_ms is not None
 
 
 @pytest.mark.parametrize(
@@ -294,13 +297,13 @@ def test_inputs_of_every_common_type_are_made(tmp_path, kind):
 def test_settings_that_make_no_sense_are_refused(folder, settings, says):
     """Bad numbers fail before anything runs and say which."""
     with pytest.raises(BenchError, match=says):
-        run_bench([chain(folder / "s.onnx", 1)], **settings)
+        run_bench(BenchRequest((chain(folder / "s.onnx", 1),), **settings))
 
 
 def test_no_model_is_refused():
     """An empty list has its own sentence."""
     with pytest.raises(BenchError, match="no ONNX file"):
-        run_bench([])
+        run_bench(BenchRequest(()))
 
 
 def external(path: Path, location: str) -> Path:
@@ -322,7 +325,7 @@ def test_external_data_outside_the_folder_is_refused(tmp_path, location):
 
 
 def test_external_data_that_is_a_link_or_missing_is_refused(tmp_path):
-    """A link could point anywhere; a missing file would fail on the device."""
+    """A link could point anywhere; a missing file would fail on the board."""
     model = external(tmp_path / "m.onnx", "m.data")
     with pytest.raises(BenchError, match="is missing"):
         model_files(model)
@@ -339,7 +342,7 @@ def test_external_data_counts_in_the_size(tmp_path):
     )
     files = model_files(tmp_path / "e.onnx")
     assert [f.name for f in files] == ["e.onnx", "e.data"]
-    result = run_bench([tmp_path / "e.onnx"], seconds=0)
+    result = run_bench(BenchRequest((tmp_path / "e.onnx",), seconds=0))
     assert result.models[0].file_bytes == sum(f.stat().st_size for f in files)
 
 
@@ -355,7 +358,7 @@ def test_an_emulated_record_cannot_hold_a_latency():
 def test_under_an_emulator_the_runner_times_nothing(folder, monkeypatch):
     """With an emulator named, the files run once and no number in milliseconds comes back."""
     monkeypatch.setenv("EDGEPRUNE_EMULATED", "cortex-a53")
-    result = run_bench([chain(folder / "em.onnx", 2)], seconds=0.2)
+    result = run_bench(BenchRequest((chain(folder / "em.onnx", 2),), seconds=0.2))
     assert result.emulated == "cortex-a53"
     assert result.models[0].p50_ms is None
     assert result.rounds == 0
@@ -401,7 +404,7 @@ def test_peak_memory_is_none_where_the_system_hides_it(measured):
         "before": {},
         "after": {},
     }
-    (row,) = result_of(answer, [Path("a.onnx")], [5]).models
+    (row,) = result_of(answer, BenchRequest((Path("a.onnx"),)), [5]).models
     assert row.peak_mb is None
     assert row.load_ms == 1.0
 
@@ -420,7 +423,7 @@ def test_the_command_prints_a_table_and_json(folder):
 
 def test_the_command_starts_without_torch(folder):
     """Neither the command nor the library behind it imports torch."""
-    code = "import sys, edgeprune.bench, edgeprune.cli.bench; print('torch' in sys.modules)"
+    code = "import sys, edgeprune.measure.host, edgeprune.cli.bench; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "False"
 
@@ -433,3 +436,46 @@ def test_the_runner_imports_only_what_a_device_has():
     names = {a.name.split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
     names |= {n.module.split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
     assert names - set(sys.stdlib_module_names) == {"numpy", "onnxruntime"}
+
+
+def endless(path: Path) -> Path:
+    """A Loop whose condition is always true and whose trip count is the largest there is."""
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["go"], ["on"]), helper.make_node("Add", ["v", "v"], ["w"])],
+        "body",
+        [
+            helper.make_tensor_value_info("i", TensorProto.INT64, []),
+            helper.make_tensor_value_info("go", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("v", TensorProto.FLOAT, [4]),
+        ],
+        [
+            helper.make_tensor_value_info("on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("w", TensorProto.FLOAT, [4]),
+        ],
+    )
+    numbers = [
+        numpy_helper.from_array(np.array(2**62, np.int64), "trips"),
+        numpy_helper.from_array(np.array(True), "yes"),
+    ]
+    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [4]) for n in ("x", "y")]
+    loop = helper.make_node("Loop", ["trips", "yes", "x"], ["y"], body=body)
+    graph = helper.make_graph([loop], "endless", ends[:1], ends[1:], numbers)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), path)
+    return path
+
+
+@pytest.mark.parametrize("probes", [0, 1])
+def test_a_file_that_never_ends_is_stopped_at_the_limit(tmp_path, probes):
+    """An endless Loop is one BenchError that names the file and the limit, with probes and without."""
+    with pytest.raises(BenchError, match=r"loop\.onnx: loading it and running it once took longer than 2 s"):
+        run_bench(BenchRequest((endless(tmp_path / "loop.onnx"),), limit_s=2, seconds=0, probes=probes))
+
+
+def test_scripts_can_fail_on_a_file_that_is_not_faster(folder):
+    """--fail-if-slower: exit code 0 for a twelfth of the work, 1 for twelve times the work."""
+    slow, fast = (str(chain(folder / f"f{n}.onnx", n)) for n in (24, 2))
+    flags = ["--seconds", "0.3", "--fail-if-slower", "--json"]
+    assert CliRunner().invoke(bench, [slow, fast, *flags], standalone_mode=False).return_value == 0
+    assert CliRunner().invoke(bench, [fast, slow, *flags], standalone_mode=False).return_value == 1
+    alone = CliRunner().invoke(bench, [slow, *flags], standalone_mode=False)
+    assert isinstance(alone.exception, BenchError)

@@ -15,6 +15,7 @@ from edgeprune.cli.bench import bench
 from edgeprune.errors import BenchError
 from edgeprune.export.onnx_nodes import graph_layers
 from edgeprune.measure.operators import HostTimer, layer_times, profile_operators
+from edgeprune.measure.request import BenchRequest
 from edgeprune.measure.staircase import Staircase
 from edgeprune.measure.why import explain, run_report
 from edgeprune.records import FileProfile, LayerSize, OperatorProfile, OperatorTime, to_json
@@ -56,7 +57,7 @@ def measured(tmp_path_factory) -> OperatorProfile:
     """32 channels against 16, the second without node names."""
     folder = tmp_path_factory.mktemp("profiles")
     files = [convs(folder / "wide.onnx", 32), convs(folder / "narrow.onnx", 16, named=False)]
-    return profile_operators(files, seconds=0.6)
+    return profile_operators(BenchRequest(tuple(files), seconds=0.6))
 
 
 def test_layers_are_counted_as_the_files_have_them(measured):
@@ -182,7 +183,7 @@ def test_the_command_reads_the_runs_report(tmp_path, monkeypatch):
 
 
 def test_why_takes_two_files(tmp_path):
-    """One file, or three, or a device: refused in one line."""
+    """One file, or three, or a board: refused in one line."""
     a = convs(tmp_path / "a.onnx", 16)
     done = CliRunner().invoke(bench, [str(a), "--why"])
     assert isinstance(done.exception, BenchError) and "two files" in str(done.exception)
@@ -191,10 +192,10 @@ def test_why_takes_two_files(tmp_path):
 def test_a_bad_file_is_one_line(tmp_path):
     """Missing, and not a model: a BenchError that names the file."""
     with pytest.raises(BenchError, match="no such file"):
-        profile_operators([tmp_path / "none.onnx"])
+        profile_operators(BenchRequest((tmp_path / "none.onnx",)))
     (tmp_path / "bad.onnx").write_bytes(b"junk" * 10)
     with pytest.raises(BenchError, match="not an ONNX model"):
-        profile_operators([tmp_path / "bad.onnx"])
+        profile_operators(BenchRequest((tmp_path / "bad.onnx",)))
 
 
 def test_the_timer_gives_layers_and_ratios(tmp_path):

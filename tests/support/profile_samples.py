@@ -63,7 +63,7 @@ def made_up(networks: int = 40, *, watching: float = 0.001, seed: int = 0) -> Pr
         wholes.append(Whole(((i, o), (o, 10)), interval(total + 0.003), total + 2 * watching, 0.0, 2, 0))
     lots = ((wholes[0].p50_ms.value, wholes[0].operators_ms),)
     return Profile(
-        target="host", device=None, machine=dict(MACHINE), threads=1, date="2026-01-01", model="small",
+        target="host", board=None, machine=dict(MACHINE), threads=1, date="2026-01-01", model="small",
         layers=layers, shapes=SHAPES, points=tuple(points), wholes=tuple(wholes), lots=lots,
         planned=len(wholes), request="made up",
     )  # fmt: skip
