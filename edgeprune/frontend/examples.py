@@ -6,6 +6,7 @@ seeded normal (integers: zeros and ones, which any vocabulary has).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from edgeprune.errors import ModelError
 
 BATCH = 2
 SEED = 0
+LARGEST = 1 << 29  # bytes of one example input
 DTYPES = {
     name: getattr(torch, name)
     for name in ("float32", "float64", "float16", "bfloat16", "int64", "int32", "uint8", "int8", "bool")
@@ -63,6 +65,7 @@ def example_tensors(
         if dtype is None:
             raise ModelError(f"input dtype {name} is not known", tip=f"known are {', '.join(DTYPES)}")
         full = (BATCH, *(int(size) for size in shape))
+        _require_size(full, dtype, "--input-shape " + ",".join(map(str, shape)))
         if dtype.is_floating_point:
             made.append(torch.randn(full, generator=generator).to(dtype))
         else:
@@ -91,6 +94,7 @@ def examples_of_program(program: Any, source: str) -> tuple[torch.Tensor, ...]:
             if not isinstance(meta, torch.Tensor):
                 raise ModelError(f"{source}: takes {node.name}, which is not a tensor, as input")
             shape = [_size(n) for n in meta.shape]
+            _require_size(shape, meta.dtype, f"{source}: input {node.name} of shape {tuple(shape)}")
             values = torch.randn(shape, generator=generator)
             flat.append((values if meta.dtype.is_floating_point else values > 0).to(meta.dtype))
     if not flat:
@@ -127,6 +131,13 @@ def fixed_batch_note(inputs: Sequence[torch.Tensor], program: Any = None) -> tup
     metas = [n.meta.get("val") for n in program.graph.nodes if n.op == "placeholder" and n.name in names]
     sizes = {int(m.shape[0]) for m in metas if isinstance(m, torch.Tensor) and m.ndim and _fixed(m.shape[0])}
     return (f"the program was exported for a fixed batch of {min(sizes)}",) if sizes else ()
+
+
+def _require_size(shape: Sequence[int], dtype: torch.dtype, what: str) -> None:
+    """Refuse an example that would fill the memory: a shape is only a claim."""
+    size = math.prod(shape) * dtype.itemsize
+    if size > LARGEST:
+        raise ModelError(f"{what} takes {size} bytes for a batch of {shape[0]}; at most {LARGEST} are made")
 
 
 def _fixed(size: Any) -> bool:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
+import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -34,6 +35,7 @@ from edgeprune.frontend.loaded import LoadedModel, from_module, total_bytes
 from edgeprune.frontend.pickles import describe, load_pickle, read_weights
 from edgeprune.frontend.sniff import Kind, sniff
 from edgeprune.frontend.vet import vet
+from edgeprune.paths import read_file, shown
 
 __all__ = ["LoadedModel", "from_module", "load_model"]
 
@@ -62,7 +64,7 @@ def load_model(
         ModelError: missing, damaged, not a PyTorch model, or not fitting its factory or input shapes.
         UnsafeModelError: loading it would run code and `trust_pickle` is False.
     """
-    source = str(path)
+    source = shown(path)
     content = _read(Path(path).expanduser(), source)
     digest = hashlib.sha256(content).hexdigest()
     kind = sniff(content, source)
@@ -86,17 +88,14 @@ def load_model(
 
 
 def _read(path: Path, source: str) -> bytes:
-    if path.is_dir():
+    if os.path.isdir(path):
         inside = ", ".join(sorted(p.name for p in path.iterdir())[:3])
         raise ModelError(
             f"{source}: is a folder, not a model file", tip=f"it holds {inside}" if inside else ""
         )
-    if not path.exists():
+    if not os.path.exists(path):
         raise ModelError(f"{source}: no such file")
-    try:
-        return path.read_bytes()
-    except OSError as exc:
-        raise ModelError(f"{source}: cannot be read: {exc.strerror or exc}") from exc
+    return read_file(path, ModelError)
 
 
 def _exported(content: bytes, kind: Kind, source: str, digest: str, trust: bool) -> LoadedModel:

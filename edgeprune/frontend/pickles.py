@@ -19,16 +19,14 @@ from typing import Any
 import torch
 
 from edgeprune.errors import ModelError
-from edgeprune.frontend.sniff import LEGACY_MAGIC, UNREADABLE_ZIP
+from edgeprune.frontend.sniff import LEGACY_MAGIC, UNREADABLE_ZIP, require_stored
 
 PLUMBING = ("collections", "copyreg", "copy_reg", "builtins", "__builtin__", "torch._utils", "torch.storage")
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "weights", "params")
 REBUILDERS: dict[tuple[str, str], Any] = {
     ("torch._utils", "_rebuild_tensor_v2"): torch._utils._rebuild_tensor_v2,
     ("torch._utils", "_rebuild_parameter"): torch._utils._rebuild_parameter,
-    ("torch.storage", "_load_from_bytes"): lambda body: torch.load(
-        io.BytesIO(body), map_location="cpu", weights_only=True
-    ),
+    ("torch.storage", "_load_from_bytes"): lambda body: _load_nested(body),
     ("_codecs", "encode"): lambda text, _: text.encode("latin-1"),  # how protocol 2 writes bytes
     ("torch", "Size"): torch.Size,
     ("torch", "device"): torch.device,
@@ -89,6 +87,12 @@ def load_pickle(content: bytes, pickler: Any = pickle) -> Any:
                 io.BytesIO(content), map_location="cpu", pickle_module=pickler, weights_only=False
             )
         return pickler.load(io.BytesIO(content))
+
+
+def _load_nested(body: bytes) -> Any:
+    """A tensor's storage that was pickled as a torch.save file of its own."""
+    require_stored(body, "a nested storage")
+    return torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
 
 
 def _collect(module: Any, prefix: str, out: dict[str, Any], seen: set[int]) -> None:

@@ -2,6 +2,9 @@
 
 Reads the beginning of the file and, for zip archives, the list of members. Nothing is
 unpickled or run.
+
+Guarantee: the members of an archive that is passed on are as large together as the archive at most:
+torch compresses nothing, so what would inflate is a bomb.
 """
 
 from __future__ import annotations
@@ -71,17 +74,50 @@ def _zip_kind(content: bytes, source: str) -> Kind:
         ) from exc
     names = {name.partition("/")[2] for name in full}
     if "archive_format" in names or any(name.startswith("models/") for name in names):
+        require_stored(content, source)
         return "exported"
     if "serialized_exported_program.json" in full:
+        require_stored(content, source)
         return "exported-legacy"
     if "constants.pkl" in names or any(name.startswith("code/") for name in names):
         return "torchscript"
     if "data.pkl" in names:
+        require_stored(content, source)
         return "torch-zip"
     if full and all(name.endswith(".npy") for name in full):
         raise ModelError(f"{source}: is an npz file of arrays, not a model", tip="give it with --data")
     listed = ", ".join(repr(name) for name in sorted(full)[:3])
     raise ModelError(f"{source}: is a zip archive without a model (it holds {listed or 'nothing'})")
+
+
+def require_stored(content: bytes, source: str) -> None:
+    """Refuse an archive whose members are compressed, or share bytes so that they are more than it holds.
+
+    What is no zip archive passes.
+
+    Raises:
+        ModelError: with the sizes.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            members = archive.infolist()
+    except UNREADABLE_ZIP:
+        return
+    packed = [
+        member
+        for member in members
+        if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size
+    ]
+    total = sum(member.file_size for member in members)
+    if packed:
+        first = packed[0]
+        raise ModelError(
+            f"{source}: {first.filename} is compressed ({first.compress_size} bytes that claim to hold"
+            f" {first.file_size}); torch never does that",
+            tip="save it again with torch.save or torch.export.save, not with a zip program",
+        )
+    if total > len(content):
+        raise ModelError(f"{source}: claims to hold {total} bytes in {len(content)}", tip="save it again")
 
 
 def is_onnx(content: bytes) -> bool:

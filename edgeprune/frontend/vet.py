@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import re
 import zipfile
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ import torch
 
 from edgeprune.errors import ModelError, UnsafeModelError
 from edgeprune.frontend.program import TIP, clean_program
-from edgeprune.frontend.sniff import UNREADABLE_ZIP
+from edgeprune.frontend.sniff import UNREADABLE_ZIP, require_stored
 
 CONTROL = {"archive_format", "archive_version", "byteorder", "version"}
 WEIGHT = re.compile(r"data/weights/(weight_[0-9]+)")
@@ -41,6 +42,8 @@ SIZES_PER_ELEMENT = {  # torch.export's ScalarType → bytes
     **{1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 2, 7: 4, 8: 8, 9: 4, 10: 8, 11: 16, 12: 1, 13: 2},
     **{28: 2, 29: 1, 30: 1, 31: 1, 32: 1, 33: 1, 34: 4, 35: 8},
 }
+
+EXPANDED = 1 << 28  # bytes by which tensors of stride 0 may be larger than what is stored
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,7 @@ def vet(content: bytes, source: str) -> Vetted:
         ModelError: damaged, or not one exported program.
     """
     try:
+        require_stored(content, source)
         members = _members(content, source)
         models = [name for name in members if re.fullmatch(r"models/[^/]+\.json", name)]
         if len(models) != 1:
@@ -111,8 +115,6 @@ def _members(content: bytes, source: str) -> dict[str, bytes]:
                 raise UnsafeModelError(f"{source}: holds {name!r} twice; it was not loaded", tip=TIP)
             if not _expected(name):
                 raise UnsafeModelError(f"{source}: holds {name!r}, which is no part of a program", tip=TIP)
-            if info.compress_type != zipfile.ZIP_STORED:
-                raise ModelError(f"{source}: {name} is compressed; torch.export.save never does that")
             out[name] = archive.read(info)
     for name, body in out.items():
         if body[:4] == b"\x7fELF" and not WEIGHT.fullmatch(name) and not CONSTANT.fullmatch(name):
@@ -141,6 +143,7 @@ def _tensors(
     config = json.loads(members[f"data/{kind}/{model}_{kind}_config.json"])["config"]
     clean: dict[str, Any] = {}
     parts: dict[str, bytes] = {}
+    excess = 0  # bytes that tensors with stride 0 would take, beyond those stored
     for name, payload in config.items():
         path = f"data/{kind}/{payload['path_name']}"
         if payload["use_pickle"] is not False:
@@ -155,6 +158,13 @@ def _tensors(
             "use_pickle": False,
             "tensor_meta": _tensor_meta(name, payload["tensor_meta"], len(members[path])),
         }
+        excess += max(0, _claimed(clean[name]["tensor_meta"]) - len(members[path]))
+        if excess > EXPANDED:
+            raise ModelError(
+                f"{source}: {name} repeats {len(members[path])} stored bytes to"
+                f" {_claimed(clean[name]['tensor_meta'])}; at most {EXPANDED} are repeated",
+                tip="export it with the tensor unexpanded",
+            )
         parts[path] = members[path]
     parts[f"data/{kind}/model_{kind}_config.json"] = json.dumps({"config": clean}).encode()
     return parts
@@ -184,26 +194,35 @@ def _tensor_meta(name: str, meta: dict[str, Any], stored: int) -> dict[str, Any]
     }
 
 
+def _claimed(meta: dict[str, Any]) -> int:
+    """The bytes that a tensor takes once it is copied."""
+    return math.prod(n["as_int"] for n in meta["sizes"]) * SIZES_PER_ELEMENT[meta["dtype"]]
+
+
 def _sample_inputs(members: dict[str, bytes], model: str, source: str) -> bytes:
     """Sample inputs read with `weights_only=True` and written again; empty if there are none."""
     body = members.get(f"data/sample_inputs/{model}.pt", b"")
     if not body:
         return b""
+    require_stored(body, source)
     try:
-        found = torch.load(io.BytesIO(body), weights_only=True, map_location="cpu")
+        samples = torch.load(io.BytesIO(body), weights_only=True, map_location="cpu")
     except Exception as exc:
         raise UnsafeModelError(
             f"{source}: its sample inputs do not load as plain tensors; it was not loaded", tip=TIP
         ) from exc
-    if not (isinstance(found, tuple) and len(found) == 2):
+    if not (isinstance(samples, tuple) and len(samples) == 2):
         raise ValueError("its sample inputs are not (args, kwargs)")
     buffer = io.BytesIO()
-    torch.save((_plain(found[0]), _plain(found[1])), buffer)
+    torch.save((_plain(samples[0]), _plain(samples[1])), buffer)
     return buffer.getvalue()
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, torch.Tensor):
+        size = value.numel() * value.element_size()
+        if size > value.untyped_storage().nbytes() + EXPANDED:
+            raise ValueError(f"a sample input of shape {tuple(value.shape)} would take {size} bytes")
         return value.detach().clone()
     if value is None or isinstance(value, bool | int | float | str):
         return value

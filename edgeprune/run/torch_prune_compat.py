@@ -25,6 +25,7 @@ from edgeprune.frontend.loaded import from_module
 from edgeprune.frontend.sniff import sniff
 from edgeprune.masks import Mask, fuse_pruned, split_prune_state
 from edgeprune.masks.sources import MASK, ORIG
+from edgeprune.paths import read_file
 
 NOTE = "undid torch.nn.utils.prune: its masks are applied to the weights"
 
@@ -77,8 +78,8 @@ def has_prune_masks(state: dict[str, Any]) -> bool:
 
 def _content(path: Path) -> bytes | None:
     try:
-        return path.read_bytes()
-    except OSError:  # load_model says what is wrong with it
+        return read_file(path, ModelError)
+    except ModelError:  # load_model says what is wrong with it
         return None
 
 
