@@ -12,6 +12,7 @@ write may be seen elsewhere, nothing is changed.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -106,17 +107,20 @@ def fold_constants(graph: fx.GraphModule, state: frozenset[int] = frozenset()) -
                 known[node] = value
         elif node.target in NEW and all(n is node.args[0] for n in node.all_input_nodes):
             val = node.meta["val"]  # made like an operand in type only
+            if _elements(node) > FOLD_LIMIT:
+                continue
             like = torch.empty(0, dtype=val.dtype)
             known[node] = node.target(like, *node.args[1:], **{**node.kwargs, "device": None})
         elif node.op == "call_function" and all(n in known for n in node.all_input_nodes):
             if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
                 continue
+            if not writes(node) and _elements(node) > FOLD_LIMIT:
+                continue  # never made: a shape is only a claim
             args, kwargs = fx.node.map_arg((node.args, node.kwargs), known.__getitem__)
             if writes(node) and (not args or args[0].untyped_storage().data_ptr() in state):
                 return False
             value = node.target(*args, **kwargs)
-            if not isinstance(value, torch.Tensor) or value.numel() <= FOLD_LIMIT:
-                known[node] = value
+            known[node] = value
     folded = [
         (node, value)
         for node, value in known.items()
@@ -136,6 +140,14 @@ def fold_constants(graph: fx.GraphModule, state: frozenset[int] = frozenset()) -
         if node.op == "call_function" and not node.users:
             graph.graph.erase_node(node)
     return True
+
+
+def _elements(node: fx.Node) -> int:
+    """Of a node's value, as its shape claims; 0 where it is no tensor or its size is free."""
+    val = node.meta.get("val")
+    if not isinstance(val, torch.Tensor) or not all(isinstance(n, int) for n in val.shape):
+        return 0
+    return math.prod(val.shape)
 
 
 def _replace(graph: fx.GraphModule, node: fx.Node) -> bool:
