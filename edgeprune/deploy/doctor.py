@@ -17,8 +17,11 @@ from edgeprune.deploy.remote import Board
 from edgeprune.errors import EdgepruneError
 from edgeprune.records import Finding
 
-NEEDED = ("numpy", "click", "torch", "onnx", "onnxruntime", "onnxscript", "onnxsim", "scipy", "safetensors")
-OPTIONAL = {"torchvision": "only for examples with its models"}
+NEEDED = ("numpy", "click", "torch", "onnx", "onnxruntime", "onnxscript", "scipy", "safetensors")
+OPTIONAL = {
+    "onnxsim": "without it files ship unsimplified: pip install edgeprune[simplify]",
+    "torchvision": "only for examples with its models",
+}
 
 
 def diagnose_host() -> list[Finding]:

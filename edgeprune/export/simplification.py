@@ -1,13 +1,14 @@
 """Run onnxsim where it can do no harm.
 
-onnxsim is hygiene: on files of the current exporter it changes latency by nothing measurable, and
-graph simplifiers have shipped wrong outputs. So it runs in a process of its own under a time and a
+onnxsim is optional: on files of the current exporter it changes latency by nothing measurable, and
+graph simplifiers have shipped wrong outputs. So it need not be installed, and it runs in a process of its own under a time and a
 memory limit, its result passes onnx.checker, and the caller swaps it in only after parity.
 Guarantee: the given file is never touched and no failure raises; the record says what happened.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import signal
@@ -52,6 +53,8 @@ def simplify(
         files = file_set(path, model)
     except ExportError as e:
         return kept(e.message)
+    if importlib.util.find_spec("onnxsim") is None:
+        return kept("onnxsim is not installed (pip install edgeprune[simplify])")
     if len(files) > 1 or path.stat().st_size > LIMIT_BYTES:
         return kept("the weights lie outside the model file or exceed 2 GB")
     try:

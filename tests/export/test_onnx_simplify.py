@@ -195,3 +195,14 @@ def test_produce_keeps_a_fixed_batch(tmp_path):
     assert artifact.parity is not None
     assert artifact.parity.samples == 4
     assert artifact.note == "not simplified: not asked for"
+
+
+def test_without_onnxsim_the_file_ships_as_exported(foldable, monkeypatch):
+    """onnxsim is optional: where it is not installed, the record names it and how to get it; nothing raises."""
+    import importlib.util
+
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnxsim" else find(name))
+    result = simplify(foldable)
+    assert result.path is None
+    assert result.note == "not simplified: onnxsim is not installed (pip install edgeprune[simplify])"
