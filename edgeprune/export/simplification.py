@@ -1,10 +1,10 @@
 """Run onnxsim where it can do no harm.
 
 onnxsim is optional: on files of the current exporter it changes latency by nothing measurable, and
-graph simplifiers have shipped wrong outputs. So it need not be installed, and it runs in a process of its own under a time and a
-memory limit, its result passes onnx.checker, and the caller swaps it in only after parity.
+graph simplifiers have shipped wrong outputs. So it need not be installed; it runs in a process of its
+own under a time and a memory limit, its result passes onnx.checker, and the caller swaps it in only
+after parity.
 Guarantee: the given file is never touched and no failure raises; the record says what happened.
-"""
 
 from __future__ import annotations
 

@@ -198,7 +198,7 @@ def test_produce_keeps_a_fixed_batch(tmp_path):
 
 
 def test_without_onnxsim_the_file_ships_as_exported(foldable, monkeypatch):
-    """onnxsim is optional: where it is not installed, the record names it and how to get it; nothing raises."""
+    """onnxsim is optional: where it is not installed, the record says how to get it; nothing raises."""
     import importlib.util
 
     find = importlib.util.find_spec
