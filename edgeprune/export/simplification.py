@@ -5,6 +5,7 @@ graph simplifiers have shipped wrong outputs. So it need not be installed; it ru
 own under a time and a memory limit, its result passes onnx.checker, and the caller swaps it in only
 after parity.
 Guarantee: the given file is never touched and no failure raises; the record says what happened.
+"""
 
 from __future__ import annotations
 
