@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from edgeprune.errors import TraceError
 from edgeprune.frontend.load import LoadedModel
+from edgeprune.frontend.operators import unlisted_operators
 from edgeprune.graph.determinism import require_function
 from edgeprune.graph.features import close_features
 from edgeprune.graph.free_batch import free_batch
@@ -27,7 +28,7 @@ def open_trace(loaded: LoadedModel) -> tuple[Trace, tuple[str, ...]]:
             raise
         raise TraceError(f"{error.message}; {parts.found}", tip=error.tip + parts.tip) from error
     traced, masks = fuse_masks(close_features(require_function(traced)))
-    notes = loaded.notes
+    notes = (*loaded.notes, *_unlisted(traced))
     if masks.keep:
         notes = (*notes, f"masks of {len(masks.keep)} weights were multiplied in, which changed no output")
     freed = None if any(traced.dynamic) else free_batch(traced)
@@ -40,6 +41,17 @@ def fixed_batch(traced: Trace) -> int | None:
     """The batch of the first input whose batch is fixed; None where every one is free."""
     return next(
         (len(x) for x, d in zip(traced.inputs, traced.dynamic, strict=True) if not d and x.dim()), None
+    )
+
+
+def _unlisted(traced: Trace) -> tuple[str, ...]:
+    """A note where a file of this network could not be read without trust."""
+    names = [n.removeprefix("torch.ops.").removesuffix(".default") for n in unlisted_operators(traced.graph)]
+    if not names:
+        return ()
+    return (
+        f"it calls {', '.join(names[:3])}, which is not on the list of operators that a file may call: a .pt2"
+        " that is written from it is read again with --trust-pickle only",
     )
 
 
