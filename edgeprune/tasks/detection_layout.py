@@ -118,14 +118,22 @@ def find_layout(
 
 
 def _pair(outputs: Outputs, flat: list[int]) -> tuple[int, int, int] | None:
-    """Boxes, scores and the channel axis of two outputs of as many predictions."""
+    """Boxes, scores and the channel axis of two outputs of as many predictions.
+
+    Where both have four columns, boxes are those with positive sizes and the larger numbers.
+    """
     for axis in (2, 1):
+        found = []
         for at in flat:
             if outputs[at].shape[axis] != 4:
                 continue
             rest = [i for i in flat if i != at and outputs[i].shape[3 - axis] == outputs[at].shape[3 - axis]]
             if len(rest) == 1:
-                return at, rest[0], axis
+                values = outputs[at] if axis == 2 else outputs[at].swapaxes(1, 2)
+                sized = _form(values) == "xyxy" or float((values[..., 2:] >= 0).mean()) >= CORNERS
+                found.append((sized, float(np.abs(values).max()), at, rest[0]))
+        if found:
+            return (*max(found)[2:], axis)
     return None
 
 

@@ -158,8 +158,8 @@ def explained(outputs: npt.NDArray[Any], reference: npt.NDArray[Any], axis: int 
 
     1 − min(1, mean over channels of squared error / variance), the variance over samples and positions.
     A channel that does not vary in the reference is right where equal and wrong where not. A channel that
-    varies with the samples in the reference and not in `outputs` has collapsed and agrees nowhere. Types other than float
-    are compared by equality.
+    varies with the samples in the reference and not in `outputs` has collapsed and agrees nowhere. Types
+    other than float are compared by equality.
     """
     if outputs.shape != reference.shape:
         raise DataError(f"outputs of shape {show(outputs)} are compared with {show(reference)}")
@@ -177,8 +177,8 @@ def explained(outputs: npt.NDArray[Any], reference: npt.NDArray[Any], axis: int 
         equal = (np.isclose(ours, theirs, rtol=1e-3, atol=1e-6) | (ours == theirs)).all(axis=1)
     error = np.where(varies, error, np.where(equal, 0.0, 1.0))
     error = np.where(np.isfinite(error), error, 1.0)
-    if len(ours) > 1:
-        moves = [np.ptp(x, axis=0).max(axis=0) != 0 for x in (ours, theirs)]  # NaN moves
+    if len(ours) > 1:  # NaN counts as moving
+        moves = [np.ptp(x, axis=0).max(axis=0) != 0 for x in (ours, theirs)]
         error = np.where(varies & moves[1] & ~moves[0], 1.0, error)
     return np.asarray(1.0 - np.minimum(1.0, error.mean(axis=1)), dtype=np.float64)
 

@@ -1,7 +1,7 @@
 """Random boxes for tests of average precision, and the reference numbers that pycocotools gives for them.
 
-    pip install --target /tmp/coco pycocotools
-    PYTHONPATH=/tmp/coco:. python tests/support/detections.py        # prints EXPECTED of tests/tasks/test_boxes.py
+pip install --target /tmp/coco pycocotools
+PYTHONPATH=/tmp/coco:. python tests/support/detections.py     # EXPECTED of tests/tasks/test_boxes.py
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ def random_objects(case: str) -> tuple[list[Objects], list[Objects]]:
         boxes = true[near] + rng.integers(-6, 7, (len(near), 4))
         guessed = np.where(rng.random(len(near)) < 0.8, labels[near], rng.integers(0, classes, len(near)))
         corner = rng.integers(0, 150, (5, 2))
-        boxes = np.concatenate([boxes, np.concatenate([corner, corner + rng.integers(8, 60, (5, 2))], axis=1)])
+        stray = np.concatenate([corner, corner + rng.integers(8, 60, (5, 2))], axis=1)
+        boxes = np.concatenate([boxes, stray])
         guessed = np.concatenate([guessed, rng.integers(0, classes, 5)])
         boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2] + 1)
         scores = rng.random(len(boxes))

@@ -9,7 +9,12 @@ from detections import CASES, random_objects
 from torchvision.ops import batched_nms
 
 from edgeprune.tasks.boxes import (
-    THRESHOLDS, as_objects, average_precision, match_f1, overlap, suppress,
+    THRESHOLDS,
+    as_objects,
+    average_precision,
+    match_f1,
+    overlap,
+    suppress,
 )  # fmt: skip
 
 # mAP50-95 and mAP50 of pycocotools 2.0.11 on the same boxes; tests/support/detections.py prints them.
@@ -27,7 +32,9 @@ def test_average_precision_is_that_of_pycocotools(case: str):
     found, truth = random_objects(case)
     every = np.arange(len(truth))
     assert average_precision(found, truth)(every) == pytest.approx(EXPECTED[case][0], abs=1e-12)
-    assert average_precision(found, truth, THRESHOLDS[:1])(every) == pytest.approx(EXPECTED[case][1], abs=1e-12)
+    assert average_precision(found, truth, THRESHOLDS[:1])(every) == pytest.approx(
+        EXPECTED[case][1], abs=1e-12
+    )
 
 
 @pytest.mark.parametrize("case", ["plain", "sparse"])

@@ -47,7 +47,12 @@ def test_constant_outputs_agree_nowhere(name: str, shape: tuple[int, int]):
 
 @pytest.mark.parametrize(
     ("name", "shape"),
-    [("classification", (400, 10)), ("segmentation", (40, 5, 6, 6)), ("tokens", (40, 12, 10)), ("ctc", (40, 12, 10))],
+    [
+        ("classification", (400, 10)),
+        ("segmentation", (40, 5, 6, 6)),
+        ("tokens", (40, 12, 10)),
+        ("ctc", (40, 12, 10)),
+    ],
 )
 def test_constant_decisions_agree_by_chance_only(name: str, shape: tuple[int, ...]):
     """A student that always says the same is right as often as the dense model says it."""

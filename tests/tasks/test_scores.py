@@ -33,7 +33,8 @@ def test_accuracy_counts_the_largest_output():
 def test_top5_agrees_with_a_sorted_list():
     """The label is among the five largest."""
     out, labels = RNG.normal(size=(200, 12)), RNG.integers(0, 12, 200)
-    by_sorting = [float(y in np.argsort(-row)[:5]) for row, y in zip(out.astype(np.float32), labels, strict=True)]
+    rows = out.astype(np.float32)
+    by_sorting = [float(y in np.argsort(-row)[:5]) for row, y in zip(rows, labels, strict=True)]
     assert score("classification:measure=top5", out, labels).per_sample.tolist() == by_sorting
 
 
@@ -62,7 +63,8 @@ def test_multilabel_scores_by_hand():
     out = np.array([[1.0, 1, -1], [-1, -1, -1], [1, -1, -1]])
     truth = np.array([[1, 0, 1], [0, 0, 0], [0, 1, 0]])
     assert score("multilabel", out, truth).per_sample.tolist() == [0.5, 1, 0]
-    assert score("multilabel:measure=decisions", out, truth).per_sample.tolist() == pytest.approx([1 / 3, 1, 1 / 3])
+    decisions = score("multilabel:measure=decisions", out, truth)
+    assert decisions.per_sample.tolist() == pytest.approx([1 / 3, 1, 1 / 3])
     macro = score("multilabel:measure=macro_f1", out, truth)
     assert macro.value == pytest.approx((2 / 3 + 0 + 0) / 3)
 
@@ -76,17 +78,17 @@ def test_regression_errors_by_hand():
     assert rmse.per_sample is None and rmse.value == pytest.approx(np.sqrt(17 / 4))
     assert rmse.of(np.array([1, 1])) == 1.0
     assert score("regression:measure=r2", out, y).value == 0.0
-    close = score("regression:measure=r2", y + [0.1, -0.1, 0.1, -0.1], y)
+    close = score("regression:measure=r2", y + np.array([0.1, -0.1, 0.1, -0.1]), y)
     assert close.value == pytest.approx(1 - 0.04 / 4)
 
 
 def test_several_targets_count_equally_whatever_their_units():
     """The same relative error on metres and on millimetres is the same error."""
     y = RNG.normal(size=(50, 2))
-    wrong = y + [0.1, 0]
+    wrong = y + np.array([0.1, 0])
     scaled = np.array([1.0, 1000.0])
     one = score("regression", wrong, y).value
-    other = score("regression", (y + [0, 0.1]) * scaled, y * scaled)
+    other = score("regression", (y + np.array([0, 0.1])) * scaled, y * scaled)
     assert other.value == pytest.approx(one * y[:, 0].std() / y[:, 1].std(), rel=1e-4)
     task = fit_task(resolve_task("regression"), ((y * scaled).astype(np.float32),), y * scaled)
     assert "by each target's spread" in task.measure.name
@@ -137,7 +139,8 @@ def test_ctc_decodes_and_counts_edits():
     assert [row.tolist() for row in task.decode(out)] == [[1, 1, 2], [3, 3], []]
     found = task.score((out,), [[1, 1, 2], [1], []])
     assert found.per_sample.tolist() == [1, 0, 1]
-    assert task.score((out,), [[1, 2, 2], [3, 3, 1, 1], [1]]).per_sample.tolist() == pytest.approx([2 / 3, 0.5, 0])
+    other = task.score((out,), [[1, 2, 2], [3, 3, 1, 1], [1]])
+    assert other.per_sample.tolist() == pytest.approx([2 / 3, 0.5, 0])
 
 
 def test_edit_distance_agrees_with_recursion():
@@ -174,7 +177,8 @@ def test_generic_counts_each_channel_by_its_own_variance():
     for channel, size in ((0, 1.0), (1, 1e4)):
         moved = dense.copy()
         moved[:, channel] += size * np.where(np.arange(400) % 2, 1, -1)
-        assert resolve_task("generic").agreement((moved,), (dense,)).per_sample == pytest.approx(np.full(400, 0.5))
+        rows = resolve_task("generic").agreement((moved,), (dense,)).per_sample
+        assert rows == pytest.approx(np.full(400, 0.5))
 
 
 def test_generic_takes_the_worst_output_and_compares_integers_by_equality():
@@ -225,7 +229,8 @@ def test_scores_follow_the_samples(spec: str, shape: tuple[int, ...], targets: A
     found = task.score((out,), targets)
     order = RNG.permutation(len(out))
     moved = [targets[i] for i in order] if isinstance(targets, list) else targets[order]
-    np.testing.assert_allclose(task.score((out[order],), moved).per_sample, found.per_sample[order], rtol=1e-6)
+    again = task.score((out[order],), moved)
+    np.testing.assert_allclose(again.per_sample, found.per_sample[order], rtol=1e-6)
     assert found.value == pytest.approx(found.per_sample.mean())
     broken = out.copy()
     broken[3] = np.nan

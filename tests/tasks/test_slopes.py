@@ -1,4 +1,4 @@
-"""Losses, slopes, distillation and divergence: gradients in float64, draws from the model, zero at equality."""
+"""Losses, slopes, distillation, divergence: gradients in float64, draws from the model, zero at equality."""
 
 from __future__ import annotations
 
@@ -59,11 +59,11 @@ def test_slopes_of_classifiers_are_probability_less_label():
     """The closed form of cross-entropy, for C logits, for one logit and for several."""
     out, labels = tensor(9, 4), RNG.integers(0, 4, 9)
     wanted = out.softmax(1) - F.one_hot(torch.from_numpy(labels), 4)
-    torch.testing.assert_close(resolve_task("classification").slopes((out,), labels, generator())[1][0], wanted)
+    classes, several = resolve_task("classification"), resolve_task("multilabel")
+    torch.testing.assert_close(classes.slopes((out,), labels, generator())[1][0], wanted)
     rows = RNG.integers(0, 2, (9, 4))
-    torch.testing.assert_close(
-        resolve_task("multilabel").slopes((out,), rows, generator())[1][0], out.sigmoid() - torch.from_numpy(rows)
-    )
+    wanted = out.sigmoid() - torch.from_numpy(rows)
+    torch.testing.assert_close(several.slopes((out,), rows, generator())[1][0], wanted)
     one, yes = tensor(9, 1), RNG.integers(0, 2, 9)
     wanted = one.sigmoid() - torch.from_numpy(yes)[:, None]
     torch.testing.assert_close(resolve_task("binary").slopes((one,), yes, generator())[1][0], wanted)
@@ -99,7 +99,8 @@ def test_drawn_slopes_have_the_variance_of_the_model():
     """p(1 − p) for one logit; 1/σ² for a Gaussian of the residuals' deviation."""
     out = torch.tensor([[0.0], [2.0], [-1.0]], dtype=torch.float64)
     seed = generator()
-    values = torch.stack([resolve_task("binary").slopes((out,), None, seed)[0][0] for _ in range(6000)])
+    binary = resolve_task("binary")
+    values = torch.stack([binary.slopes((out,), None, seed)[0][0] for _ in range(6000)])
     p = out.sigmoid()
     torch.testing.assert_close(values.var(0), p * (1 - p), rtol=0.1, atol=0.01)
     y = RNG.normal(size=(500, 2)) * [1, 100]
@@ -115,7 +116,8 @@ def test_generic_slopes_make_channels_of_unlike_range_count_equally():
     out = tensor(4000, 3) * torch.tensor([1.0, 1e-3, 1e3])
     task = fit_task(resolve_task("generic"), (out.numpy(),), None)
     slopes = task.slopes((out,), None, generator())[0][0]
-    torch.testing.assert_close((slopes * out.std(0)).std(0), torch.ones(3, dtype=torch.float64), rtol=0.05, atol=0)
+    sizes = (slopes * out.std(0)).std(0)
+    torch.testing.assert_close(sizes, torch.ones_like(sizes), rtol=0.05, atol=0)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -142,7 +144,9 @@ def test_divergence_of_classifiers_is_in_nats():
     assert resolve_task("classification").divergence((out,), (dense,)) == pytest.approx(float(wanted))
     p, q = dense[:, :1].sigmoid(), out[:, :1].sigmoid()
     kl = p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()
-    assert resolve_task("binary").divergence((out[:, :1],), (dense[:, :1],)) == pytest.approx(float(kl.mean()))
+    assert resolve_task("binary").divergence((out[:, :1],), (dense[:, :1],)) == pytest.approx(
+        float(kl.mean())
+    )
 
 
 def test_the_regression_loss_is_robust():
