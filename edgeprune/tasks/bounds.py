@@ -111,7 +111,7 @@ def paired_drop(
             BETTING,
         )
     else:
-        span = max(float(np.ptp(np.concatenate([first, second]))), float(np.abs(difference).max()))
+        span = float(np.abs(difference).max()) or float(np.ptp(first))
         half = max(mean_half_width(difference, None, error), span * unseen(n, error))
         low, high, method, proven = value - half, value + half, STUDENT, False
     if group is not None:
@@ -252,8 +252,8 @@ def _log_ratio(
     sizes = np.bincount(unit).astype(np.float64)
     a, b = (x.sum() - np.bincount(unit, x) for x in (after, before))
     base = float(before.mean())
-    largest = max(float(before.max()), float(after.max())) / base
-    floor = largest * unseen(n, error)
+    largest = float(np.abs(after - before).max()) or float(before.max())
+    floor = largest / base * unseen(n, error)
     ratio = float(after.mean()) / base
     if ratio == 0:
         return 0.0, floor

@@ -7,7 +7,8 @@ These use Student's t on a jack-knife estimate of spread, with corrections for s
              cluster-robust estimates (CR3; Cameron and Miller 2015)
     freedom  as many groups of equal size as would weigh the same, (sum of sizes)^2 / sum of squares, less 1
     error    groups are few and what they lose is skewed to one side, so t is taken at half of the error
-    floor    `unseen`: n units that agree prove only that fewer than 1 - alpha^(1/n) of them differ
+    floor    `unseen`: n units prove only that what none of them shows befalls fewer than 1 - alpha^(1/n);
+             these could change by as much as any sample did
 
 Elsewhere: what is measured, units, records (bounds).
 """
