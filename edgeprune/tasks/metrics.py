@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from edgeprune.errors import DataError
 from edgeprune.importing import import_object
+from edgeprune.tasks.classification import accuracy, top5
 
 SampleScores = npt.NDArray[np.float64]
 
@@ -51,18 +52,6 @@ class Metric:
         return MetricValue(float(result.mean()) if len(result) else float("nan"), result)
 
 
-def accuracy(outputs: npt.NDArray[Any], labels: npt.NDArray[np.int64]) -> SampleScores:
-    """1 where the largest output is the label's, else 0; shape (samples,). A tie goes to the lower class."""
-    return np.asarray(_classes(outputs).argmax(axis=1) == labels, dtype=np.float64)
-
-
-def top5(outputs: npt.NDArray[Any], labels: npt.NDArray[np.int64]) -> SampleScores:
-    """1 where fewer than five outputs exceed the label's, else 0; shape (samples,)."""
-    values = _classes(outputs)
-    own = np.take_along_axis(values, labels[:, None], axis=1)
-    return np.asarray((values > own).sum(axis=1) < 5, dtype=np.float64)
-
-
 METRICS: dict[str, Callable[[npt.NDArray[Any], npt.NDArray[np.int64]], Any]] = {
     "accuracy": accuracy,
     "top5": top5,
@@ -88,12 +77,3 @@ def resolve_metric(spec: str | Callable[..., Any]) -> Metric:
     if not callable(function):
         raise DataError(f"--metric {spec}: a {type(function).__name__}, not a function")
     return Metric(spec, function)
-
-
-def _classes(outputs: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    if outputs.ndim != 2:
-        raise DataError(
-            f"outputs have shape {outputs.shape}; accuracy needs (samples, classes)",
-            tip="give --metric package.module:function for this model",
-        )
-    return outputs
