@@ -88,10 +88,13 @@ def _match(
 
 def unknown(ties: Ties, call: OperatorCall) -> Any:
     """No rule: everything that reaches the operator stays as it is, and so does what it costs."""
+    schema = getattr(call.node.target, "_schema", None)
+    written = schema is not None and schema.is_mutable
+    reason = "writes to a tensor of the model" if written else "has no rule"
     for value in flat((call.args, call.kwargs)):
         if isinstance(value, Value):
             for label in value.labels:
-                ties.pin(label, f"{call.where} has no rule")
+                ties.pin(label, f"{call.where} {reason}")
     if macs := _counted(call.node):
         ties.cost(call.node.name, macs / call.batch)
     return blank(call.shape)

@@ -9,6 +9,7 @@ VIBNet the weights do not move along: fine-tuning is a later stage here.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -60,7 +61,7 @@ def vib(context: Context) -> Scores:
         inputs = tensors(dataset.batch(indices[at]))
         gated = outputs(graph, inputs, before=_gate(context, gates))
         targets = take(dataset.targets, indices[at])
-        loss = _loss(task, gated, targets, len(at), lambda inputs=inputs: run(graph, inputs))
+        loss = _loss(task, gated, targets, len(at), partial(run, graph, inputs))
         loss = loss + (share * _nats(mean, spread)).sum()
         optimizer.zero_grad()
         loss.backward()

@@ -95,6 +95,7 @@ def drop_dropout(graph: fx.GraphModule) -> None:
 def fold_constants(graph: fx.GraphModule, state: frozenset[int] = frozenset()) -> bool:
     """Compute once what depends on no input, no parameter and no free batch.
 
+    A buffer that some node writes is no constant: the next call reads another value.
     Writes are carried out in their order, on values that the graph itself made. False
     where one would go to a tensor of the model (storages in `state`).
     """
@@ -103,14 +104,16 @@ def fold_constants(graph: fx.GraphModule, state: frozenset[int] = frozenset()) -
     for node in graph.graph.nodes:
         if node.op == "get_attr":
             value = attribute(graph, str(node.target))
-            if isinstance(value, torch.Tensor) and id(value) not in parameters:
+            constant = id(value) not in parameters and not any(_writes_to(u, node) for u in node.users)
+            if isinstance(value, torch.Tensor) and constant:
                 known[node] = value
-        elif node.target in NEW and all(n is node.args[0] for n in node.all_input_nodes):
+        elif node.target in NEW and all(n is node.args[0] or n in known for n in node.all_input_nodes):
             val = node.meta["val"]  # made like an operand in type only
             if _elements(node) > FOLD_LIMIT:
                 continue
             like = torch.empty(0, dtype=val.dtype)
-            known[node] = node.target(like, *node.args[1:], **{**node.kwargs, "device": None})
+            args, kwargs = fx.node.map_arg((node.args[1:], node.kwargs), known.__getitem__)
+            known[node] = node.target(like, *args, **{**kwargs, "device": None})
         elif node.op == "call_function" and all(n in known for n in node.all_input_nodes):
             if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
                 continue
@@ -136,10 +139,29 @@ def fold_constants(graph: fx.GraphModule, state: frozenset[int] = frozenset()) -
             new = graph.graph.get_attr(name)
         new.meta = dict(node.meta)
         node.replace_all_uses_with(new, delete_user_cb=lambda user: user not in known)
+    _write_numbers(known)
     for node in reversed(list(known)):
         if node.op == "call_function" and not node.users:
             graph.graph.erase_node(node)
     return True
+
+
+def _writes_to(node: fx.Node, operand: fx.Node) -> bool:
+    return writes(node) and bool(node.args) and node.args[0] is operand
+
+
+def _write_numbers(known: dict[fx.Node, Any]) -> None:
+    """Numbers read from constants, as arguments of operators that are no constants themselves."""
+    numbers = {
+        n: v for n, v in known.items() if n.op == "call_function" and isinstance(v, int | float | bool)
+    }
+
+    def written(operand: fx.Node) -> Any:
+        return numbers.get(operand, operand)
+
+    for node in numbers:
+        for user in [u for u in node.users if u not in known]:
+            user.args, user.kwargs = fx.node.map_arg((user.args, user.kwargs), written)
 
 
 def _elements(node: fx.Node) -> int:
@@ -240,11 +262,16 @@ def _outputs(graph: fx.GraphModule, inputs: tuple[torch.Tensor, ...]) -> list[to
     given = [  # copies: a model may write to its input
         (x[:1] if _free(val) else x).detach().clone() for x, val in zip(inputs, sources, strict=True)
     ]
+    buffers = {name: tensor.detach().clone() for name, tensor in graph.named_buffers()}
     try:
         with torch.no_grad():
-            return list(outputs(graph, given))
+            return [x.clone() for x in outputs(graph, given)]  # an output may be a buffer
     except (RuntimeError, ValueError, TypeError, IndexError):
         return None
+    finally:  # nor may the model's state move on: its first call would be lost
+        with torch.no_grad():
+            for name, tensor in graph.named_buffers():
+                tensor.copy_(buffers[name])
 
 
 def _free(val: Any) -> bool:

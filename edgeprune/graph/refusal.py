@@ -105,6 +105,12 @@ def require_known_sizes(graph: fx.GraphModule) -> None:
             )
 
 
+def has_open_sizes(graph: fx.GraphModule) -> bool:
+    """Whether a shape or a number of the graph is decided by values."""
+    values = (n.meta.get("val") for n in graph.graph.nodes if n.op != "output")
+    return any(free_unbacked_symbols(val) for val in values if val is not None)
+
+
 def _require_tensors(output: fx.Node) -> None:
     leaves = pytree.tree_leaves(output.args)
     odd = [x for x in leaves if not isinstance(x, fx.Node) and x is not None]

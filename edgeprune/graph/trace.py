@@ -27,9 +27,10 @@ import torch
 from torch import fx
 
 from edgeprune.errors import TraceError
+from edgeprune.graph.constant_reads import constant_reads, written_buffers
 from edgeprune.graph.executor import outputs
 from edgeprune.graph.normalise import functional, normalise
-from edgeprune.graph.refusal import explain, first_line, require_known_sizes
+from edgeprune.graph.refusal import explain, first_line, has_open_sizes, require_known_sizes
 from edgeprune.paths import write_file
 
 pytree = torch.utils._pytree
@@ -75,8 +76,10 @@ def trace(model: torch.nn.Module | torch.export.ExportedProgram, inputs: tuple[A
     with quiet():
         graph = functional(program, tuple(flat))
         normalise(graph)
-    require_known_sizes(graph)
     dynamic = tuple(_free_batch(n.meta.get("val")) for n in graph.graph.nodes if n.op == "placeholder")
+    if has_open_sizes(graph):
+        graph = _close_sizes(graph, tuple(flat), dynamic)
+    require_known_sizes(graph)
     return Trace(graph, tuple(x.detach().clone() for x in flat), dynamic)
 
 
@@ -97,11 +100,29 @@ def export(model: torch.nn.Module, inputs: tuple[Any, ...]) -> torch.export.Expo
     except Exception as first:
         try:
             with quiet():
-                return torch.export.export(model, inputs)
+                return _export_program(model, inputs)
         except Exception as second:
             with quiet():
                 reason = explain(model, inputs, second)
             raise reason from first
+
+
+def _close_sizes(
+    graph: fx.GraphModule, inputs: tuple[torch.Tensor, ...], dynamic: tuple[bool, ...]
+) -> fx.GraphModule:
+    """The graph with the sizes that follow from numbers read from constants; the same where others are open.
+
+    The numbers are written into arguments by now, but the shapes behind them still hold symbols:
+    another export computes them.
+    """
+    try:
+        program = reexport(graph, inputs, dynamic)
+        with quiet():
+            closed = functional(program, inputs)
+            normalise(closed)
+    except (TraceError, RuntimeError):
+        return graph
+    return graph if has_open_sizes(closed) else closed
 
 
 def why_fixed(model: torch.nn.Module, inputs: tuple[Any, ...]) -> str:
@@ -128,7 +149,35 @@ def _export(
     sizes = pytree.tree_unflatten([{0: size} if one else None for one in chosen], nested)
     shapes = dict(inspect.signature(model.forward).bind(*sizes).arguments)
     copies = [x.detach().clone() if isinstance(x, torch.Tensor) else x for x in leaves]
-    return torch.export.export(model, pytree.tree_unflatten(copies, nested), dynamic_shapes=shapes)
+    return _export_program(model, pytree.tree_unflatten(copies, nested), shapes)
+
+
+def _export_program(
+    model: torch.nn.Module, inputs: tuple[Any, ...], shapes: Any = None
+) -> torch.export.ExportedProgram:
+    """torch.export, and where it fails or leaves numbers open, again with those of the model's constants.
+
+    A number counts as constant unless the program writes the buffer that it was read from.
+    """
+    plain, refused = None, None
+    try:
+        plain = torch.export.export(model, inputs, dynamic_shapes=shapes)
+        if not any(node.meta.get("unbacked_bindings") for node in plain.graph.nodes):
+            return plain
+    except Exception as error:
+        refused = error
+    reads = constant_reads(model)
+    try:
+        with reads:
+            program = torch.export.export(model, inputs, dynamic_shapes=shapes)
+        if reads.count and not reads.stopped and not reads.read & written_buffers(program):
+            return program
+    except Exception as error:
+        refused = refused or error
+    if plain is None:
+        assert refused is not None
+        raise refused
+    return plain
 
 
 def _has_batch(x: object) -> bool:

@@ -80,8 +80,9 @@ def _sliced_state(graph: fx.GraphModule, sizes: Sizes) -> dict[int, Any]:
 
 def _check_shapes(graph: fx.GraphModule, traced: Trace, sizes: Sizes, originals: dict[str, fx.Node]) -> None:
     def compare(node: fx.Node, value: Any) -> Any:
-        if node.name in originals and isinstance(value, torch.Tensor):
-            predicted = sizes.shape(originals[node.name])
+        original = originals.get(node.name)
+        if original is not None and "val" in original.meta and isinstance(value, torch.Tensor):
+            predicted = sizes.shape(original)
             if tuple(value.shape) != predicted:
                 raise TraceError(
                     f"{operator_name(node)} at {source_line(node)} gave shape {tuple(value.shape)},"

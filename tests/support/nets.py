@@ -10,6 +10,7 @@ that removing the wrong channel shows.
 from __future__ import annotations
 
 import nets_compared
+import nets_detect
 import nets_found
 import nets_images
 import nets_positions
@@ -23,6 +24,7 @@ __all__ = [
     "build",
     "inputs_of",
     "nets_compared",
+    "nets_detect",
     "nets_found",
     "nets_images",
     "nets_positions",

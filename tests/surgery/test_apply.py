@@ -32,6 +32,7 @@ REFUSED = {
     "shuffle": r"nets_images.py:\d+: Given groups",
     "view": r"nets_images.py:\d+: shape .* read at or below nets_images.py:\d+",
     "split": r"nets_rare.py:\d+: split_with_sizes",
+    "detector": r"nets_detect.py:\d+: Given groups",
     "padding": r"nets_rare.py:\d+: Given groups",
     "attention_fused": r"nets_sequences.py:\d+: shape",
     "attention_packed": r"'packed' at nets_sequences.py:\d+: 3 of 4 heads stay, 6 channels inside",
