@@ -31,7 +31,7 @@ from edgeprune.measure.request import BenchRequest
 from edgeprune.measure.why import why
 from edgeprune.records import QuantiseResult, to_json
 from edgeprune.session.exporting import file_outputs
-from edgeprune.session.progress import Clock, Progress
+from edgeprune.session.progress import Progress
 from edgeprune.targets import load_target
 from edgeprune.tasks.bounds import paired_drop, share_interval
 from edgeprune.tasks.metrics import accuracy
@@ -136,10 +136,9 @@ def measure(net: str, folder: Path, given: argparse.Namespace) -> tuple[list[dic
     dataset = open_data(data, input_shapes=[sizes])
     parts = split(dataset, seed=0)
     assert dataset.labels is not None
-    clock = Clock(Progress())
 
     def scores(path: Path, indices: Any) -> Any:
-        return accuracy(file_outputs(path, dataset, indices, clock), dataset.labels[indices])
+        return accuracy(file_outputs(path, dataset, indices, Progress())[0], dataset.labels[indices])
 
     kept = folder / "model-float.onnx"
     floats = {"dense": folder / "dense.onnx", "pruned": kept if kept.exists() else folder / "model.onnx"}
