@@ -20,7 +20,7 @@ from typing import Any, TypeAlias
 import torch
 
 from edgeprune.data import open_data
-from edgeprune.deploy.remote import Device
+from edgeprune.deploy.remote import Board
 from edgeprune.deploy.ssh import Remote
 from edgeprune.errors import BudgetError, DataError, ModelError
 from edgeprune.frontend.examples import examples_of_program, fixed_batch_note
@@ -59,7 +59,7 @@ def compress(
     trust_pickle: bool = False,
     task: Any = None,
     mask: Mask | None = None,
-    board: str | Device | None = None,
+    board: str | Board | None = None,
     progress: Progress | None = None,
     force: bool = False,
     **settings: Any,
@@ -106,7 +106,7 @@ def compress(
     options = Options(budget=budget, task=task, criterion=criterion, metrics=tuple(metrics), **settings)
     folder = Path(output or f"{name}-edgeprune")
     with contextlib.ExitStack() as stack:
-        at = Device(stack.enter_context(Remote(board))) if isinstance(board, str) else board
+        at = Board(stack.enter_context(Remote(board))) if isinstance(board, str) else board
         request = Request(loaded, dataset, with_defaults(options), further, mask or hooks, at)
         return compress_loaded(request, folder, progress=progress, force=force)
 

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from edgeprune.cli.common import data_options, numbers, writable
+from edgeprune.cli.common import data_options, numbers, task_option, writable
 
 if TYPE_CHECKING:
-    from edgeprune.records import BenchResult, Interval, QuantiseResult
+    from edgeprune.run.quantise import QuantisedFile
 
 
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
 @data_options
+@task_option
 @click.option("--target", default="host", show_default=True, help="Device; see `edgeprune targets`.")
 @click.option("--anyway", is_flag=True, help="Also for cores that gain little from 8 bits.")
-@click.option("--max-drop", type=float, help="Points that may be lost on the validation part.")
-@click.option("--metric", help="accuracy, top5 or MODULE:FUNCTION [accuracy where there are labels].")
+@click.option("--max-drop", type=float, help="Loss allowed on the validation part, in the task's unit.")
+@click.option("--metric", help="A measure of the task, or MODULE:FUNCTION.")
 @click.option("--calibration", default=1024, show_default=True, help="Samples that ranges are taken from.")
 @click.option("--validation", default=0.15, show_default=True, help="Share of the training part.")
 @click.option("--keep", multiple=True, help="Layers that stay in float.")
@@ -36,6 +37,7 @@ def quantise(
     data: str | None,
     mean: str | None,
     std: str | None,
+    task: str | None,
     target: str,
     anyway: bool,
     max_drop: float | None,
@@ -55,117 +57,78 @@ def quantise(
 
     Layers that 8 bits make slower, or that cost more accuracy than --max-drop, stay in float.
     """
-    from edgeprune.cli.progress import Terminal
-    from edgeprune.data import check_labels, open_data, split
     from edgeprune.errors import DataError
-    from edgeprune.export.files import load
-    from edgeprune.export.quantisation import quantise as run
-    from edgeprune.export.quantisation_policy import int8_settings, require_gain
-    from edgeprune.measure.host import run_bench
-    from edgeprune.measure.operators import HostTimer
-    from edgeprune.records import to_json
-    from edgeprune.session.exporting import file_outputs
-    from edgeprune.session.progress import Clock
+    from edgeprune.export.quantisation_policy import require_gain
     from edgeprune.targets import load_target
-    from edgeprune.tasks.bounds import paired_drop, share_interval
-    from edgeprune.tasks.metrics import resolve_metric
 
-    device = load_target(target)
+    board = load_target(target)
     if not anyway:
-        require_gain(device)
+        require_gain(board)
     path = output or Path(f"{model.stem}-int8.onnx")
     writable(path)
     if data is None:
         raise DataError("8 bits need data to take ranges from", tip="give the calibration data with --data")
+
+    from edgeprune.cli.progress import Terminal
+    from edgeprune.data import open_data
+    from edgeprune.export.files import load
+    from edgeprune.records import to_json
+    from edgeprune.run.quantise import QuantiseSettings, quantise_file
+    from edgeprune.session.progress import Clock
+
     graph = load(model, external_data=False).graph
     shapes = [tuple(d.dim_value for d in v.type.tensor_type.shape.dim[1:]) for v in graph.input]
     dataset = open_data(data, input_shapes=shapes, mean=numbers(mean, "--mean"), std=numbers(std, "--std"))
-    parts = split(dataset, seed=seed, calibration=calibration, validation=validation)
-    if dataset.labels is None and (max_drop is not None or metric is not None):
-        raise DataError(f"{data}: has no labels, which --max-drop and --metric need")
-    measure = None if dataset.labels is None else resolve_metric(metric or "accuracy")
     progress = Terminal()
-    clock = Clock(progress)
-
-    def value(file: Path, indices: Any) -> Any:
-        assert measure is not None and dataset.labels is not None
-        return measure(file_outputs(file, dataset, indices, clock), dataset.labels[indices])
-
-    fixed = graph.input[0].type.tensor_type.shape.dim[0]
-    size = fixed.dim_value if fixed.HasField("dim_value") else 64
-    starts = range(0, len(parts.calibration) - size + 1, size) or range(1)
-    settings: dict[str, Any] = {**int8_settings(device)}
-    if measure is not None:
-        first = file_outputs(model, dataset, parts.calibration[:size], clock)
-        if first.ndim == 2:
-            check_labels(dataset, first.shape[1])
-        settings["evaluate"] = lambda file: 100.0 * value(file, parts.validation).value
+    settings = QuantiseSettings(
+        target=board, task=task, metric=metric, max_drop=max_drop, calibration=calibration,
+        validation=validation, keep=keep, evaluations=evaluations, sensitivity=sensitivity,
+        threads=threads, bench_seconds=bench_seconds, seed=seed,
+    )  # fmt: skip
     try:
-        with clock.stage("quantise"):
-            made = run(
-                model,
-                (dataset.batch(parts.calibration[s : s + size]) for s in starts),
-                path,
-                max_drop=max_drop,
-                evaluations=evaluations,
-                keep_float=dict.fromkeys(keep, "kept by --keep"),
-                timer=HostTimer(threads=threads, seconds=min(bench_seconds, 3.0)) if device.local else None,
-                sensitivity=sensitivity,
-                **settings,
-            )
-        accuracy: dict[str, Interval] = {}
-        if measure is not None:
-            with clock.stage("test"):
-                before, after = value(model, parts.test), value(path, parts.test)
-            if before.per_sample is not None and after.per_sample is not None:
-                accuracy = {
-                    "before": share_interval(before.per_sample),
-                    "after": share_interval(after.per_sample),
-                    "drop": paired_drop(
-                        before.per_sample, after.per_sample, groups=dataset.groups_of(parts.test)
-                    ),
-                }
-        timing: BenchResult | None = None
-        if device.local:
-            with clock.stage("bench"):
-                timing = run_bench([model, path], threads=threads, seconds=bench_seconds, seed=seed)
+        done = quantise_file(model, dataset, path, settings, clock=Clock(progress))
     finally:
         progress.close()
     if as_json:
-        plain = {"target": device.name, "accuracy": to_json(accuracy), "bench": to_json(timing)}
-        click.echo(json.dumps({**to_json(made), **plain}, indent=1))
+        plain = {"target": board.name, "loss": to_json(done.loss), "bench": to_json(done.bench)}
+        click.echo(json.dumps({**to_json(done.result), **plain}, indent=1))
         return
-    click.echo("\n".join(lines_of(made, accuracy, timing)))
+    click.echo("\n".join(lines_of(done)))
 
 
-def lines_of(made: QuantiseResult, accuracy: dict[str, Interval], timing: BenchResult | None) -> list[str]:
-    """The result as a person reads it."""
+def lines_of(done: QuantisedFile) -> list[str]:
+    """The result as lines of text."""
     from edgeprune.report.words import size
 
-    parity = made.artifact.parity
-    assert parity is not None
-    kind = f"{made.activations} activations, {made.weights}{', 7-bit range' if made.reduce_range else ''}"
+    result, parity = done.result, done.result.artifact.parity
+    kind = (
+        f"{result.activations} activations, {result.weights}{', 7-bit range' if result.reduce_range else ''}"
+    )
     lines = [
-        f"{made.artifact.path}  {size(made.artifact.bytes)} of {size(made.source_bytes)},"
-        f" {made.artifact.note}, {kind}, calibrated by {made.method} on {made.samples} samples",
-        f"parity with the same graph unoptimised: differs by at most {parity.max_abs:.2g}"
-        f" (allowed {parity.atol:.2g}) on {parity.samples} samples",
-        f"outputs move by {made.output_error:.2g} of their variance",
+        f"{result.artifact.path}  {size(result.artifact.bytes)} of {size(result.source_bytes)},"
+        f" {result.artifact.note}, {kind}, calibrated by {result.method} on {result.samples} samples"
     ]
-    if accuracy:
-        drop = accuracy["drop"]
+    if parity is not None:
         lines.append(
-            f"test: {accuracy['before'].value:.2%} → {accuracy['after'].value:.2%},"
-            f" {drop.value:.2f} points lost [{drop.low:.2f}, {drop.high:.2f}]"
+            f"parity with the same graph unoptimised: differs by at most {parity.max_abs:.2g}"
+            f" (allowed {parity.atol:.2g}) on {parity.samples} samples"
         )
-    if timing is None:
+    lines.append(f"outputs move by {result.output_error:.2g} of their variance")
+    for part in done.loss.parts:
+        shown = "{:.2%}" if part.unit == "points" else "{:.4g}"
+        lines.append(
+            f"test, {part.measure}: {shown.format(part.dense)} → {shown.format(part.value)},"
+            f" {part.drop.value:.2f} {part.unit} lost [{part.drop.low:.2f}, {part.drop.high:.2f}]"
+        )
+    if done.bench is None:
         lines.append("time: not measured, the target is not this machine")
     else:
-        ratio = timing.ratios[0].ratio
+        ratio = done.bench.ratios[0].ratio
         lines.append(f"time: {ratio.value:.3f} [{ratio.low:.3f}, {ratio.high:.3f}] of the float file's")
         if ratio.high >= 1:
-            lines.append(f"not faster here; why: edgeprune bench {made.source} {made.artifact.path} --why")
-    for layer in made.layers:
+            source = f"{result.source} {result.artifact.path}"
+            lines.append(f"not faster here; why: edgeprune bench {source} --why")
+    for layer in result.layers:
         if not layer.quantised:
             lines.append(f"  {layer.name} ({layer.operator}) stays in float: {layer.reason}")
-    return lines + [f"note: {text}" for text in made.notes]
+    return lines + [f"note: {text}" for text in (done.task_note, *result.notes) if text]

@@ -22,14 +22,14 @@ from edgeprune.coupling.components import BoolArray
 from edgeprune.errors import ParityError
 from edgeprune.graph.trace import Trace
 from edgeprune.records import Interval, OnnxArtifact
-from edgeprune.records.report import FrontRow
+from edgeprune.records.report import FrontRow, Recovery
 from edgeprune.recovery import recover_closed_form
 from edgeprune.search.allocate import allocate
 from edgeprune.search.costs import parameters
 from edgeprune.search.goals import Goal, joint, shares
 from edgeprune.search.groups import uniform
 from edgeprune.search.rounds import stored_round
-from edgeprune.search.search import SearchResult
+from edgeprune.search.search import INT8_ERROR, SearchResult, float_level
 from edgeprune.search.state import SearchState
 from edgeprune.session.context import RunContext
 from edgeprune.session.dense import DenseNetwork, ExportedDense, latency_of
@@ -63,7 +63,7 @@ class Candidate:
     artifact: OnnxArtifact
     macs: float
     params: int
-    recovery: str
+    recovery: Recovery
     int8: bool = False
     predicted: float | None = None
     drop: Interval | None = None
@@ -131,13 +131,15 @@ def time_candidates(dense: ExportedDense, candidates: list[Candidate], run: RunC
     paths = [dense.artifact.path, *(c.artifact.path for c in candidates)]
     bench = run.target.time(paths, run.options.bench_seconds * (1 + len(paths) / 8))
     ratios: list[Interval | None] = [row.ratio for row in bench.ratios] or [None] * len(candidates)
+    eight = max(1, sum(c.int8 for c in candidates))
+    levels = {False: 2 * float_level(run.options) - 1, True: 1 - 2 * INT8_ERROR / eight}
     timed = []
     for candidate, ratio in zip(candidates, ratios, strict=True):
         drop = None
         if dense.data is not None:
             validation = dense.data.splits.validation
             out = file_outputs(candidate.artifact.path, dense.data.dataset, validation, run.progress)
-            drop = dense.data.loss(out, "validation", level=0.8).drop
+            drop = dense.data.loss(out, "validation", level=levels[candidate.int8]).drop
         timed.append(replace(candidate, drop=drop, ratio=ratio))
     return [replace(c, dominated=any(_dominates(other, c) for other in timed)) for c in timed]
 
@@ -216,7 +218,7 @@ def _planned(
     )  # fmt: skip
 
 
-def _recovery(dense: DenseNetwork, *, trained: bool, cut: bool) -> str:
+def _recovery(dense: DenseNetwork, *, trained: bool, cut: bool) -> Recovery:
     """How a removal was recovered: not at all without data, or if only lossless removals were made."""
     if dense.data is None or not cut:
         return "none"

@@ -11,7 +11,9 @@ from typing import Annotated, Any, Literal, TypeAlias
 from edgeprune.records.base import Interval
 from edgeprune.records.schema import Range
 
-REPORT_SCHEMA = 3
+REPORT_SCHEMA: Literal[3] = 3
+Recovery: TypeAlias = Literal["fine-tuned", "closed form", "none"]
+Unit: TypeAlias = Literal["points", "percent"]
 Count: TypeAlias = Annotated[int, Range(0)]
 Positive: TypeAlias = Annotated[int, Range(1)]
 Amount: TypeAlias = Annotated[float, Range(0)]
@@ -32,7 +34,7 @@ class PartAccuracy:
     """One measure on the test part: of one output, where a model has several."""
 
     measure: str
-    unit: Literal["points", "percent"]
+    unit: Unit
     dense: float
     shipped: float
     drop: Interval
@@ -48,7 +50,7 @@ class Accuracy:
     """
 
     measured_as: str
-    unit: Literal["points", "percent"]
+    unit: Unit
     task: str
     task_note: str
     samples: Positive
@@ -151,7 +153,7 @@ class FrontRow:
     ratio_low: Amount | None
     ratio_high: Amount | None
     latency_ms: Amount | None
-    recovery: Literal["fine-tuned", "closed form", "none"]
+    recovery: Recovery
     int8: bool
     dominated: bool
     file: str
@@ -250,7 +252,7 @@ class Report:
     stages: tuple[Stage, ...]
     metrics: tuple[MetricRow, ...]
     front: tuple[FrontRow, ...]
-    schema: Literal[3] = REPORT_SCHEMA
+    schema: Literal[3] = 3
     files: tuple[FileEntry, ...] = ()
     notes: tuple[str, ...] = ()
     missed: tuple[str, ...] = ()

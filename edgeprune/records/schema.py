@@ -1,25 +1,31 @@
-"""Read a record back from plain JSON values into its dataclass: the one reader for every file that is read.
+"""Read a record back from plain values into its dataclass: the one reader for every file that is read.
 
-    record = read_as(RoundRecord, json.loads(text), "run/rounds/1.json")
+    manifest = read_json(Manifest, folder / "manifest.json", error=ShipError)
+    record = read_as(RoundRecord, plain, "run/rounds/1.json")      plain: from JSON or TOML, parsed already
 
 The dataclass is the schema: annotations say what a field may hold, `Annotated[float, Range(0, 1)]` bounds it.
-Guarantee: a value that is returned has the annotated types, every number is finite and within
-its range, and no field is missing; anything else raises with file, field, finding and expectation.
+Guarantee: a value that is returned has the annotated types, every number is finite and within its range,
+and no field is missing; anything else, a file that is no JSON, too large or nested too deeply included,
+raises one EdgepruneError with file, field, finding and expectation.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import math
 import types
 import typing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 from edgeprune.errors import EdgepruneError, RunError
 
 T = TypeVar("T")
+LARGEST_BYTES = 512 * 2**20  # of a JSON file that is read; a record of a wide network has some MB
+LARGEST_WHOLE = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,7 @@ def read_as(
     plain: Any,
     source: str,
     *,
+    where: str = "",
     error: type[EdgepruneError] = RunError,
     tip: str = "run the command again with --force",
     strict: bool = False,
@@ -51,15 +58,67 @@ def read_as(
 
     Args:
         kind: a dataclass, or any annotation that its fields may have.
-        source: the file, for messages.
+        source: the file, for messages. where: the field of it that `plain` is, "" for all of it.
         strict: refuse keys that the dataclass does not have; else they are ignored.
 
     Raises:
         error: the first field that does not fit.
     """
     reader = _Reader(source, error, tip, strict)
-    value: T = reader.read(kind, plain, "")
+    value: T = reader.read(kind, plain, where)
     return value
+
+
+def read_json(
+    kind: type[T],
+    path: Path,
+    *,
+    error: type[EdgepruneError] = RunError,
+    tip: str = "run the command again with --force",
+    strict: bool = False,
+) -> T:
+    """The content of a JSON file as a `kind`; arguments as for `read_as`.
+
+    Raises:
+        error: the file is missing, no regular file, too large, not JSON, or a field does not fit.
+    """
+    return read_as(
+        kind, parse_json(path, error=error, tip=tip), str(path), error=error, tip=tip, strict=strict
+    )
+
+
+def parse_json(path: Path, *, error: type[EdgepruneError] = RunError, tip: str = "") -> Any:
+    """Plain values of a JSON file; NaN and Infinity, which JSON has not, are refused.
+
+    Raises:
+        error: the file is missing, no regular file, too large, or not JSON.
+    """
+
+    def not_json(word: str) -> None:
+        raise ValueError(f"{word} is no JSON number")
+
+    try:
+        return json.loads(read_bytes(path, error=error, tip=tip).decode("utf-8"), parse_constant=not_json)
+    except RecursionError:
+        raise error(f"{path}: damaged, nested too deeply", tip=tip) from None
+    except ValueError as failed:
+        raise error(f"{path}: damaged, not JSON: {failed}", tip=tip) from None
+
+
+def read_bytes(path: Path, *, error: type[EdgepruneError], tip: str = "") -> bytes:
+    """The content of a record's file; a pipe or a device is never waited for.
+
+    Raises:
+        error: the file is missing, no regular file, unreadable or too large.
+    """
+    try:
+        if not path.is_file():
+            raise error(f"{path}: {'is no file' if path.exists() else 'no such file'}", tip=tip)
+        if path.stat().st_size > LARGEST_BYTES:
+            raise error(f"{path}: larger than {LARGEST_BYTES >> 20} MiB", tip=tip)
+        return path.read_bytes()
+    except (OSError, ValueError) as failed:  # a ValueError: a null character in the name
+        raise error(f"{path}: {getattr(failed, 'strerror', None) or failed}", tip=tip) from None
 
 
 @dataclass(frozen=True)
@@ -94,10 +153,8 @@ class _Reader:
 
     def wrong(self, where: str, value: Any, expected: str) -> EdgepruneError:
         """The error of a field."""
-        shown = repr(value)
-        shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
         place = f"{self.source}: {where}" if where else self.source
-        return self.error(f"{place}: found {shown}; expected {expected}", tip=self.tip)
+        return self.error(f"{place}: found {_brief(value)}; expected {expected}", tip=self.tip)
 
     def _plain(self, kind: Any, value: Any, where: str) -> Any:
         if kind is type(None):
@@ -111,6 +168,8 @@ class _Reader:
         if kind is int:
             if isinstance(value, bool) or not isinstance(value, int):
                 raise self.wrong(where, value, "a whole number")
+            if abs(value) > LARGEST_WHOLE:
+                raise self.wrong(where, value, "a whole number of 64 bits")
             return value
         if kind is bool or kind is str:
             if not isinstance(value, kind):
@@ -140,7 +199,7 @@ class _Reader:
             if field.name in value:
                 found[field.name] = self.read(hints[field.name], value[field.name], place)
             elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-                raise self.wrong(place, None, "this field")
+                raise self.error(f"{self.source}: {place}: missing", tip=self.tip)
         unknown = sorted(set(value) - set(hints), key=str)
         if self.strict and unknown:
             raise self.wrong(where, unknown[0], f"one of the fields {', '.join(hints)}")
@@ -171,6 +230,19 @@ class _Reader:
             raise self.wrong(where, value, f"a number from {bound.low:g}{top}")
         if isinstance(bound, Length) and not bound.low <= len(value) <= bound.high:
             raise self.wrong(where, value, f"{bound.low} to {bound.high} entries")
+
+
+def _brief(value: Any) -> str:
+    """At most 60 characters of a value; large ones are named by their kind, not written out first."""
+    if isinstance(value, int) and abs(value) > LARGEST_WHOLE:
+        return "a whole number of more than 64 bits"
+    if isinstance(value, dict | list | tuple) and len(value) > 8:
+        return f"{'an object' if isinstance(value, dict) else 'a list'} of {len(value)}"
+    try:
+        text = repr(value)
+    except (RecursionError, ValueError):
+        return f"a {type(value).__name__}"
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _finite(value: float) -> bool:

@@ -31,7 +31,7 @@ def missed(dense: ExportedDense, final: SearchState, proof: Proof, run: RunConte
         unit = "points" if dense.data is None else dense.data.unit
         lines.append(
             f"--max-drop {budget.max_drop:g}: {drop.value:.2f} {unit} were lost on validation"
-            f" (up to {drop.high:.2f} at 90% confidence)"
+            f" (up to {drop.high:.2f}, one-sided {50 + 50 * drop.level:.3g}% bound)"
         )
     if budget.size_mb is not None and proof.shipped.bytes > budget.size_mb * 1e6:
         lines.append(f"--size-mb {budget.size_mb:g}: the file has {proof.shipped.bytes / 1e6:.3g} MB")

@@ -88,7 +88,7 @@ def open_run_data(
     require_free_batch(traced)
     some = np.unique(np.linspace(0, len(dataset) - 1, min(EXAMPLES, len(dataset))).astype(np.int64))
     example = outputs(traced.graph, dataset, some, len(some))
-    chosen = choose_task(options.task, options.metrics, example, take(dataset.targets, some))
+    chosen = choose_task(options.task, options.metrics, example, take(dataset.targets, some), dataset.name)
     chosen.task.check(example, dataset.targets, dataset.name)
     for other in (further or {}).values():
         chosen.task.check(example, other.targets, other.name, varied=False)

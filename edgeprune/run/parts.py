@@ -25,24 +25,23 @@ from torch import nn
 
 from edgeprune.calibration.capture import capture
 from edgeprune.coupling.analysis import analyse
-from edgeprune.coupling.components import BoolArray, Couplings, Pin
+from edgeprune.coupling.components import Couplings, Pin
 from edgeprune.criteria import Context, score
 from edgeprune.criteria.registry import needs_data
 from edgeprune.data import open_data
 from edgeprune.errors import BudgetError, DataError, ModelError, TraceError
 from edgeprune.frontend.finite import named_tensors, require_finite_weights
 from edgeprune.graph.calls import macs_by_path, recorded, tensors_of
-from edgeprune.graph.module import state_tensors
 from edgeprune.graph.parts import Part, exportable_parts, put_back
 from edgeprune.graph.refusal import first_line
-from edgeprune.graph.trace import Trace, run
+from edgeprune.graph.trace import Trace
 from edgeprune.recovery import recover_closed_form
+from edgeprune.run.part_classes import Choices, CoupledPart, KeepWhole, Unusable, sliced_part
 from edgeprune.search.costs import parameters, what_pins
-from edgeprune.search.groups import largest, uniform
+from edgeprune.search.groups import uniform
 from edgeprune.session.budget import parse_share
-from edgeprune.surgery.apply import apply_recipe, copied, proven
+from edgeprune.surgery.apply import copied
 from edgeprune.surgery.cut import cut
-from edgeprune.surgery.recipe import recipe
 from edgeprune.tasks.registry import resolve_task
 
 pytree = torch.utils._pytree
@@ -55,8 +54,9 @@ class PrunedPart:
     """What became of one part. Pairs are before and after.
 
     macs: of one run on the example, all calls together. refitted: in closed form, on samples of this part.
-    attributes: of the sliced class that changed. fixed: why the graph stands there instead of the
-    class, if it does; it takes the sizes of the example only.
+    attributes: of the sliced class that changed. whole: submodules that keep their channels, because the
+    class could not be sliced otherwise. fixed: why the graph stands there instead of the class, if it does;
+    it takes the sizes of the example only.
     """
 
     path: str
@@ -67,6 +67,7 @@ class PrunedPart:
     refitted: bool = False
     attributes: dict[str, tuple[Any, Any]] = field(default_factory=dict)
     fixed: str | None = None
+    whole: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -90,37 +91,6 @@ class PrunedParts:
         """Of the whole model, in one run on the example, before and after."""
         before, after = (sum(p.macs[i] for p in self.parts) for i in (0, 1))
         return before + self.outside, after + self.outside
-
-
-@dataclass(frozen=True)
-class _Coupled:
-    """A part with the couplings of each way to call it, which number the same components."""
-
-    part: Part
-    ways: tuple[Couplings, ...]
-
-    @property
-    def couplings(self) -> Couplings:
-        return self.ways[0]
-
-    def macs(self, removed: BoolArray | None = None) -> float:
-        """Of all calls in one run on the example."""
-        pairs = zip(self.part.ways, self.ways, strict=True)
-        return sum(way.rows * couplings.macs(removed) for way, couplings in pairs)
-
-    def floor(self) -> float:
-        """The share of its MACs that stays when everything removable is gone."""
-        if not self.couplings.count or not self.macs():
-            return 1.0
-        return self.macs(largest(self.couplings, np.arange(self.couplings.count))) / self.macs()
-
-
-class _Unusable(Exception):
-    """A part that no plan fits in all its ways, and why."""
-
-    def __init__(self, path: str, reason: str) -> None:
-        super().__init__(reason)
-        self.path, self.reason = path, reason
 
 
 def prune_parts(
@@ -165,26 +135,31 @@ def prune_parts(
             tip="give its arguments as a tuple; anything else, a list too, is the only argument",
         ) from error
     refused: dict[str, str] = {}
+    choices = Choices()
+    parts, missed = _found_parts(own, call, refused, name)
     while True:
-        parts, missed = exportable_parts(own, call, samples=2, refused=refused)
-        if not parts:
-            why = ", ".join(f"{path or name} ({reason})" for path, reason in list(missed.items())[:3])
-            raise TraceError(f"no part of {name} can be exported: {why or 'it has no parameters'}")
         outside = max(0, spent.get("", 0) - sum(spent.get(part.path, 0) for part in parts))
         took = {path: _apart(path, parts, spent) for path in missed}
         try:
-            coupled = [_coupled(part) for part in parts]
+            coupled = [_coupled(part, choices) for part in parts]
             asked = _shares(coupled, share, outside, _dearest(missed, took))
             seen = _samples(own, parts, data or ())
             done = [
                 _pruned(
-                    own.get_submodule(c.part.path), c, asked[c.part.path], seen[c.part.path], criterion, seed
+                    own.get_submodule(c.part.path), c, asked[c.part.path], seen[c.part.path], criterion, seed,
+                    choices,
                 )
                 for c in coupled
-            ]
+            ]  # fmt: skip
             break
-        except _Unusable as part:
+        except KeepWhole as submodule:
+            choices.keep(submodule)
+        except BudgetError:
+            if not choices.give_up_classes():
+                raise
+        except Unusable as part:
             refused[part.path] = part.reason
+            parts, missed = _found_parts(own, call, refused, name)
     for small, record in done:
         put_back(own, record.path, small)
     try:
@@ -195,21 +170,32 @@ def prune_parts(
     return PrunedParts(own, tuple(record for _, record in done), missed, took, outside)
 
 
+def _found_parts(
+    own: nn.Module, call: Callable[[nn.Module], Any], refused: dict[str, str], name: str
+) -> tuple[list[Part], dict[str, str]]:
+    parts, missed = exportable_parts(own, call, samples=2, refused=refused)
+    if not parts:
+        why = ", ".join(f"{path or name} ({reason})" for path, reason in list(missed.items())[:3])
+        raise TraceError(f"no part of {name} can be exported: {why or 'it has no parameters'}")
+    return parts, missed
+
+
 def _caller(example: Any) -> Callable[[nn.Module], Any]:
     """Calls a model on an example: a tuple of arguments, or the only one."""
     return lambda model: model(*(example if isinstance(example, tuple) else (example,)))
 
 
-def _coupled(part: Part) -> _Coupled:
+def _coupled(part: Part, choices: Choices) -> CoupledPart:
     """Couplings of all ways to call a part.
 
     Raises:
-        _Unusable: a plan for one way means something else in another.
+        Unusable: a plan for one way means something else in another.
     """
-    found = tuple(analyse(traced) for traced in part.traces)
-    if not all(_same_components(found[0], other) for other in found[1:]):
-        raise _Unusable(part.path, f"its {len(found)} ways to be called tie different channels together")
-    return _Coupled(part, found)
+    keep = choices.kept(part)
+    ways = tuple(analyse(traced, keep=keep) for traced in part.traces)
+    if not all(_same_components(ways[0], other) for other in ways[1:]):
+        raise Unusable(part.path, f"its {len(ways)} ways to be called tie different channels together")
+    return CoupledPart(part, ways)
 
 
 def _same_components(one: Couplings, other: Couplings) -> bool:
@@ -226,7 +212,7 @@ def _same_components(one: Couplings, other: Couplings) -> bool:
     )
 
 
-def _shares(coupled: list[_Coupled], share: float, outside: int, dearest: str) -> dict[str, float]:
+def _shares(coupled: list[CoupledPart], share: float, outside: int, dearest: str) -> dict[str, float]:
     """The share of its MACs that each part is asked for, the same for all that can go so far."""
     whole = {c.part.path: c.macs() for c in coupled}
     floor = {c.part.path: c.floor() for c in coupled}
@@ -287,11 +273,12 @@ def _fits(given: tuple[torch.Tensor, ...], traced: Trace) -> bool:
 
 def _pruned(
     module: nn.Module,
-    coupled: _Coupled,
+    coupled: CoupledPart,
     share: float,
     samples: Batches,
     criterion: str,
     seed: int,
+    choices: Choices,
 ) -> tuple[nn.Module, PrunedPart]:
     """A part with fewer channels, and its record."""
     part, couplings = coupled.part, coupled.couplings
@@ -320,7 +307,7 @@ def _pruned(
         smaller, _ = recover_closed_form(part.trace, couplings, removed, samples)
     else:
         smaller = cut(part.trace, couplings, removed)
-    sliced, attributes, fixed = _sliced(module, coupled, removed, smaller)
+    sliced, attributes, fixed = sliced_part(module, coupled, removed, smaller, choices)
     return sliced, PrunedPart(
         part.path,
         (couplings.count, couplings.count - int(removed.sum())),
@@ -330,35 +317,5 @@ def _pruned(
         bool(samples),
         attributes,
         fixed,
+        tuple(choices.kept(part)),
     )
-
-
-def _sliced(
-    module: nn.Module, coupled: _Coupled, removed: BoolArray, smaller: Trace
-) -> tuple[nn.Module, dict[str, tuple[Any, Any]], str | None]:
-    """The part's own class with the weights of its pruned graph; where that cannot be, the graph and why.
-
-    Raises:
-        _Unusable: neither the class nor one graph takes every shape in which the part is called.
-    """
-    part, first = coupled.part, coupled.part.ways[0]
-    inputs = pytree.tree_map(lambda x: x[: len(part.trace.inputs[0])], part.inputs)
-    plan = recipe(part.trace, coupled.couplings, removed)
-    try:
-        applied = apply_recipe(first.around(module), plan, inputs, part.trace)
-        bound = first.fixed is not None
-        own: nn.Module = applied.module.module if bound else applied.module
-        for way, traced, couplings in zip(part.ways[1:], part.traces[1:], coupled.ways[1:], strict=True):
-            expected = run(cut(traced, couplings, removed).graph, traced.inputs)
-            proven(way.around(own), pytree.tree_map(lambda x: x[:2], way.given), expected)
-    except TraceError as error:
-        if len(part.ways) > 1:
-            raise _Unusable(part.path, f"called in {len(part.ways)} shapes, and {error.message}") from error
-        return first.instead(smaller.graph), {}, error.message
-    held = {**dict(applied.module.named_parameters()), **dict(applied.module.named_buffers())}
-    with torch.no_grad():
-        for name, tensor in state_tensors(smaller.graph).items():
-            if name in held:
-                held[name].copy_(tensor)
-    changed = {k.removeprefix("module.") if bound else k: v for k, v in applied.attributes.items()}
-    return own, changed, None

@@ -17,10 +17,14 @@ from edgeprune.coupling.components import BoolArray, Couplings, RemovalCost
 
 @dataclass(frozen=True)
 class Curve:
-    """Loss (nats per sample) at removed shares of one group, both ascending from (0, 0)."""
+    """Loss (nats per sample) at removed shares of one group, both ascending from (0, 0).
+
+    correction: measured loss over the predicted one; None where nothing was predicted.
+    """
 
     shares: tuple[float, ...]
     losses: tuple[float, ...]
+    correction: float | None = None
 
 
 def uniform(

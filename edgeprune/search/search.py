@@ -3,14 +3,14 @@
 With a size or a latency asked for, the shares fall geometrically over the rounds. With `--max-drop` alone
 each round goes a step further from the last accepted network, in predicted milliseconds if a latency model
 exists, else in MACs; the first refusal is followed by one try half-way, and the last accepted network is
-the result. Selection uses a one-sided 90% bound of the paired loss on validation only.
+the result. Networks are judged by one-sided bounds of the paired loss on validation, which decides nothing
+else, at levels under which the search as a whole accepts a network beyond the budget with at most 10%
+(tasks.bounds_sequence; 2.5% of these are kept for the 8-bit form).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-
-import numpy as np
 
 from edgeprune.errors import BudgetError
 from edgeprune.masks import Mask
@@ -22,9 +22,19 @@ from edgeprune.search.state import SearchState
 from edgeprune.session.context import RunContext
 from edgeprune.session.dense import DenseNetwork, latency_of
 from edgeprune.session.options import Options
+from edgeprune.tasks.bounds_sequence import LadderTest
 
 SEARCH_SHARES = (0.5, 0.36, 0.26, 0.19, 0.14, 0.1, 0.07, 0.05)  # of the dense cost, about ×0.72 each
-RETREATS = (0.7, 0.85)  # tried when the first share is refused
+RETREATS = (0.85, 0.7)  # tried when the first share is refused, mild to strong
+
+
+LEVEL = 0.9  # one-sided, of everything that is judged on the validation part
+INT8_ERROR = 0.025  # share of 1 − LEVEL that judges 8-bit forms
+
+
+def float_level(options: Options) -> float:
+    """One-sided level at which float networks are judged."""
+    return LEVEL if options.int8 == "off" else LEVEL + INT8_ERROR
 
 
 @dataclass(frozen=True)
@@ -65,7 +75,9 @@ def _descend(
     for number in range(1, rounds + 1):
         before = state
         step = tuple(replace(g, share=g.share ** (number / rounds)) for g in goals)
-        state = run_round(dense, state, step, number, run, last=number == rounds)
+        state = run_round(
+            dense, state, step, number, run, last=number == rounds, level=2 * float_level(run.options) - 1
+        )
         if state is not before:
             tried.append(state)
             _report(state, dense, run)
@@ -81,31 +93,27 @@ def _descend(
 
 
 def _walk(dense: DenseNetwork, state: SearchState, run: RunContext, tried: list[SearchState]) -> SearchState:
-    """Step by step as far as --max-drop allows."""
+    """Step by step as far as --max-drop allows, at one level for the search as a whole."""
     kind = "macs" if latency_of(dense) is None else "ms"
-    number, accepted_share, refused_share = 0, 1.0, None
-    pending = list(SEARCH_SHARES)
-    while pending:
-        share = pending.pop(0)
+    ladder = LadderTest(SEARCH_SHARES, retreats=RETREATS, level=float_level(run.options))
+    number = 0
+    while trial := ladder.next():
         number += 1
-        goals = (Goal(kind, share),)
-        candidate = run_round(dense, state, goals, number, run)
+        goals = (Goal(kind, trial.share),)
+        candidate = run_round(dense, state, goals, number, run, level=trial.interval_level)
         if candidate is state:
-            if shares(dense, state.trace, state.couplings, goals)[kind] <= share:  # the lossless round did it
+            if shares(dense, state.trace, state.couplings, goals)[kind] <= trial.share:
+                ladder.skip()  # the lossless round was enough
                 continue
-            break  # nothing more can go
+            ladder.stop()  # nothing more can go
+            break
         tried.append(candidate)
         _report(candidate, dense, run)
-        if within_budget(candidate, run.options):
-            state, accepted_share = candidate, share
-            if refused_share is not None:
-                break
-        elif refused_share is None:
-            refused_share = share
-            pending = [float(np.sqrt(share * accepted_share))] if accepted_share < 1 else list(RETREATS)
-        elif accepted_share < 1 or not pending:
-            break
-    if accepted_share == 1.0 and not state.removed.any():
+        accepted = within_budget(candidate, run.options)
+        ladder.record(accepted)
+        if accepted:
+            state = candidate
+    if ladder.accepted == 1.0 and not state.removed.any():
         raise _refused(tried, run.options)
     return state
 

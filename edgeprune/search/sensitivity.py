@@ -1,148 +1,176 @@
-"""Measure what each group costs: loss at several removed shares, after compensation.
+"""Loss by removed share of each group: second-order terms of statistics, corrected by measured points.
 
-One group at a time, on the full-size graph: the group's components are masked, the
-layers that read them absorb what they can in closed form from the dense statistics
-(exact here, since nothing upstream changed), other readers (recurrent weights, products of
-queries and keys) are silenced, and the divergence of the outputs from the
-dense ones is measured. Gives curves for planning; changes nothing.
+    curves = sensitivity(trace, couplings, statistics, rank, batches, task)
+    best = least_joint_loss(trace, couplings, statistics, removals, batches, task)
+
+A curve has the shape that the statistics predict, component by component, after the layers that read the
+group took over what they can. At one or two shares the removal is measured on calibration images, and the
+curve is scaled to what was seen there: the prediction ignores that errors at neighbouring positions add up.
+Predictions grow with the square of an error and do not saturate, which measured divergences do: a curve of
+measured points alone makes it look cheap to empty a group that is already ruined.
+Curves add up over groups, errors in a deep network do not quite: `least_joint_loss` measures whole plans.
+
+Guarantee: measuring costs at most as many multiply-accumulates as capturing the statistics did.
+Elsewhere: predictions (second_order), measured removals (ablation), widths (allocate).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import fx
 
-from edgeprune.calibration.capture import FULL_COVARIANCE, LayerStatistics, Statistics, mixing_layers
-from edgeprune.calibration.readings import further_readings
-from edgeprune.coupling.components import BoolArray, Couplings, Layer
-from edgeprune.graph.execution import samples_first
-from edgeprune.graph.module import attribute
-from edgeprune.graph.trace import Trace, run
-from edgeprune.search.groups import Curve
+from edgeprune.calibration.capture import Statistics
+from edgeprune.coupling.components import BoolArray, Couplings
+from edgeprune.graph.trace import Trace
+from edgeprune.search.ablation import Batches, ablated, losses, work_behind
+from edgeprune.search.groups import Curve, in_order
+from edgeprune.search.second_order import predicted_losses
 from edgeprune.tasks.base import Task
 
-SHARES = (0.25, 0.5, 0.7, 0.85, 0.95)
-RIDGE = 1e-3  # of the mean variance
+MEASURED = (0.3, 0.6)  # shares of a group
+POINTS = 32  # of a curve
+CAPTURE_PASSES = 3  # forward and two backward passes to the activations
+FEWEST, MOST = 32, 256  # images that measure a removal
+TOGETHER = 64  # variants whose changed tensors are held at a time
+SPLIT = 32  # images of one pass: its live activations are held for every variant in turn
+LARGEST_CORRECTION = 1e3  # measured over predicted; beyond, one of them says nothing
 
 
 def sensitivity(
-    dense: Trace,
+    trace: Trace,
     couplings: Couplings,
     statistics: Statistics,
     rank: npt.NDArray[np.int64],
-    batches: Sequence[tuple[torch.Tensor, ...]],
+    batches: Batches,
     task: Task,
     *,
-    shares: Sequence[float] = SHARES,
+    known: Mapping[str, float] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[int, Curve]:
-    """Loss at each share, per group: the task's divergence from the dense outputs, all outputs together."""
-    graph = dense.copy()
-    with torch.no_grad():
-        wanted = [judged(graph, b) for b in batches]
-        curves = {}
-        groups = len(couplings.group_names)
-        for group in range(groups):
-            rows = np.flatnonzero(couplings.group == group)
-            rows = rows[np.argsort(rank[rows], kind="stable")]
-            at, losses = [0.0], [0.0]
-            for share in shares:
-                count = min(round(share * len(rows)), len(rows) - 1)
-                if count < 1 or count / len(rows) <= at[-1]:
-                    continue
-                removed = np.zeros(couplings.count, dtype=bool)
-                removed[rows[:count]] = True
-                losses.append(loss_without(graph, couplings, statistics, removed, batches, wanted, task))
-                at.append(count / len(rows))
-            if len(at) > 1:
-                curves[group] = Curve((*at, 1.0), (*losses, 2 * max(losses) + 1e-3))
-            if progress:
-                progress(group + 1, groups)
+    """Loss at each share, per group: the task's divergence from the dense outputs, all outputs together.
+
+    Args:
+        rank: order of removal within each group.
+        known: corrections by group name from an earlier round; these groups are not measured again.
+    """
+    predicted = predicted_losses(trace, couplings, statistics, rank)
+    members = [in_order(couplings, rank, g) for g in range(len(couplings.group_names))]
+    groups = [g for g, rows in enumerate(members) if len(rows) > 1]
+    fresh = [g for g in groups if known is None or couplings.group_names[g] not in known]
+    measured = _measure(trace, couplings, statistics, members, fresh, batches, task, progress)
+    ratios = {
+        g: [_ratio(loss, predicted[g][count]) for count, loss in points] for g, points in measured.items()
+    }
+    typical = float(np.exp(np.median([np.log(r[0]) for r in ratios.values()]))) if ratios else 1.0
+    curves = {}
+    for g in groups:
+        name = couplings.group_names[g]
+        correction = known[name] if known is not None and name in known else typical
+        if g in ratios:
+            correction = float(np.exp(np.mean(np.log(ratios[g]))))
+        curves[g] = _curve(predicted[g] * correction, correction)
     return curves
 
 
-def loss_without(
-    graph: fx.GraphModule,
+def least_joint_loss(
+    trace: Trace,
     couplings: Couplings,
     statistics: Statistics,
-    removed: BoolArray,
-    batches: Sequence[tuple[torch.Tensor, ...]],
-    wanted: Sequence[tuple[torch.Tensor, ...]],
+    removals: Sequence[BoolArray],
+    batches: Batches,
     task: Task,
-    *,
-    absorb: bool = True,
-) -> float:
-    """Divergence of the outputs from `wanted` without some components; the graph comes back as it was.
+) -> tuple[int, list[float]]:
+    """Which of several whole plans loses least when its removals happen together, and the loss of each.
 
-    Call it under `torch.no_grad()`: weights are changed in place for the time of the call.
-
-    Args:
-        absorb: let the layers that read the components take over what they can.
+    Layers take over what they can, as in `sensitivity`. Ties go to the first.
     """
-    saved: dict[str, torch.Tensor] = {}
-    try:
-        for layer in mixing_layers(couplings):
-            keep = couplings.keep_mask(layer.inputs, removed)
-            found = statistics.layers.get(layer.node)
-            if found is not None and not keep.all():
-                _absorb(graph, layer, found, keep, saved, absorb)
-        _silence(graph, couplings, removed, saved)
-        total = 0.0
-        for inputs, target in zip(batches, wanted, strict=True):
-            total += task.divergence(judged(graph, inputs), target) * len(inputs[0])
-        return total / sum(len(inputs[0]) for inputs in batches)
-    finally:
-        for name, value in saved.items():
-            attribute(graph, name).copy_(value)
+    variants = [ablated(trace.graph, couplings, statistics, removed) for removed in removals]
+    found = losses(trace, variants, _first(batches, MOST), task)
+    return int(np.argmin(found)), found
 
 
-def _silence(
-    graph: fx.GraphModule, couplings: Couplings, removed: BoolArray, saved: dict[str, torch.Tensor]
-) -> None:
-    """Zero what reads or, where no weight does, writes the removed components besides mixing layers."""
-    for name, dim in further_readings(couplings, mixing_layers(couplings)):
-        channel_map = couplings.tensors[name][dim]
-        assert channel_map is not None
-        gone = np.flatnonzero(~couplings.keep_mask(channel_map, removed))
-        if len(gone):
-            tensor = attribute(graph, name)
-            saved.setdefault(name, tensor.clone())
-            tensor.index_fill_(dim, torch.from_numpy(gone), 0.0)
+def _curve(values: npt.NDArray[np.float64], correction: float) -> Curve:
+    """At most POINTS shares of a group; to lose all of it costs twice what losing all but one does."""
+    count = len(values) - 1
+    at = np.unique(np.round(np.linspace(0, count - 1, min(count, POINTS))).astype(int))
+    rising = np.maximum.accumulate(values[at]) + 1e-9 * at
+    last = 2 * float(rising[-1]) + 1e-3
+    return Curve((*(at / count).tolist(), 1.0), (*rising.tolist(), last), correction)
 
 
-def judged(graph: fx.GraphModule, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-    """All outputs of a batch, samples first."""
-    return tuple(samples_first(x, len(inputs[0])) for x in run(graph, inputs))
+def _measure(
+    trace: Trace,
+    couplings: Couplings,
+    statistics: Statistics,
+    members: list[npt.NDArray[np.int64]],
+    groups: list[int],
+    batches: Batches,
+    task: Task,
+    progress: Callable[[int, int], None] | None,
+) -> dict[int, list[tuple[int, float]]]:
+    """(removed count, loss) of some groups, within the work that capture took."""
+    plans = {g: _counts(len(members[g])) for g in groups}
+    behind = {g: _work(trace, couplings, statistics, members[g]) for g in groups}
+    images, points, every = _affordable(
+        [behind[g] for g in groups], couplings.macs(), statistics.samples, sum(len(b[0]) for b in batches)
+    )
+    chosen = groups[::every]
+    used = _first(batches, images)
+    asked = [(g, count) for g in chosen for count in plans[g][:points]]
+    measured: dict[int, list[tuple[int, float]]] = {g: [] for g in chosen}
+    for start in range(0, len(asked), TOGETHER):
+        some = asked[start : start + TOGETHER]
+        variants = []
+        for g, count in some:
+            removed = np.zeros(couplings.count, bool)
+            removed[members[g][:count]] = True
+            variants.append(ablated(trace.graph, couplings, statistics, removed))
+        for (g, count), loss in zip(some, losses(trace, variants, used, task), strict=True):
+            measured[g].append((count, loss))
+        if progress:
+            progress(min(start + TOGETHER, len(asked)), len(asked))
+    return measured
 
 
-def _absorb(
-    graph: fx.GraphModule,
-    layer: Layer,
-    found: LayerStatistics,
-    keep: BoolArray,
-    saved: dict[str, torch.Tensor],
-    take_over: bool,
-) -> None:
-    """Zero the removed inputs' weights and, where asked, let the kept ones take over, in place."""
-    weight = attribute(graph, str(layer.weight))
-    saved.setdefault(str(layer.weight), weight.clone())
-    moved = weight.movedim((layer.out_dim, layer.in_dim), (0, 1))
-    gone, stay = np.flatnonzero(~keep), np.flatnonzero(keep)
-    if take_over and len(keep) <= FULL_COVARIANCE and len(stay):
-        full = layer.bias is not None
-        moments = found.covariance if full else found.second
-        level = RIDGE * float(np.trace(moments)) / len(moments) + 1e-12
-        kept = moments[np.ix_(stay, stay)] + level * np.eye(len(stay))
-        mixing = torch.from_numpy(np.linalg.solve(kept, moments[np.ix_(stay, gone)])).to(weight.dtype)
-        lost = moved[:, gone]
-        moved[:, stay] += torch.einsum("og...,sg->os...", lost, mixing)
-        if layer.bias is not None:
-            bias = attribute(graph, layer.bias)
-            saved.setdefault(layer.bias, bias.clone())
-            rest = torch.from_numpy(found.mean[gone]) - mixing.double().T @ torch.from_numpy(found.mean[stay])
-            bias += (lost.reshape(*lost.shape[:2], -1).sum(2).double() @ rest).to(bias.dtype)
-    moved[:, gone] = 0.0
+def _counts(size: int) -> list[int]:
+    """Removed counts that are measured, without repeats."""
+    return list(dict.fromkeys(min(max(1, round(share * size)), size - 1) for share in MEASURED))
+
+
+def _work(trace: Trace, couplings: Couplings, statistics: Statistics, rows: npt.NDArray[np.int64]) -> float:
+    removed = np.zeros(couplings.count, bool)
+    removed[rows[:1]] = True
+    names = list(ablated(trace.graph, couplings, statistics, removed, absorb=False))
+    return work_behind(trace, couplings, names)
+
+
+def _affordable(behind: list[float], macs: float, captured: int, available: int) -> tuple[int, int, int]:
+    """Images, points per group and every which group, so that measuring costs no more than capture did."""
+    allowed = CAPTURE_PASSES * captured * macs
+    for points, every in ((2, 1), (1, 1), *((1, n) for n in range(2, max(3, len(behind) + 1)))):
+        images = int(allowed / max(points * sum(behind[::every]) + macs, 1.0))
+        if images >= min(FEWEST * points, available):
+            return min(images, available, MOST), points, every
+    return min(FEWEST, available), 1, max(1, len(behind))
+
+
+def _ratio(measured: float, predicted: float) -> float:
+    """Measured over predicted, kept within reason."""
+    ratio = max(measured, 1e-9) / max(predicted, 1e-9)
+    return min(max(ratio, 1 / LARGEST_CORRECTION), LARGEST_CORRECTION)
+
+
+def _first(batches: Batches, images: int) -> list[tuple[torch.Tensor, ...]]:
+    """The first images of the batches, at least one batch's worth of one image."""
+    kept: list[tuple[torch.Tensor, ...]] = []
+    left = images
+    for batch in batches:
+        for start in range(0, min(left, len(batch[0])), SPLIT):
+            kept.append(tuple(x[start : min(start + SPLIT, left)] for x in batch))
+        left -= len(batch[0])
+        if left <= 0:
+            break
+    return kept

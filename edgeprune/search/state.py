@@ -75,8 +75,8 @@ class TimedShare:
 class RoundRecord:
     """What one round did. Round 0 is the lossless one, which scores nothing.
 
-    drop: loss on the validation part in `unit` (two-sided 80% interval, so `high` is a one-sided 90%
-    bound); None without data. curves: loss by removed share of each group, by its name.
+    drop: loss on the validation part in `unit`, its `level` two-sided; None without data. curves: loss by
+    removed share of each group, by its name.
     """
 
     round: int = 0

@@ -1,9 +1,15 @@
-"""Fine-tuning within a round: settings from the options, validation by the task's measure."""
+"""Fine-tuning within a round: settings from the options, epochs chosen on held-out training samples.
+
+The validation part judges networks against the budget; choosing an epoch by it too would make that judgement
+too kind. So a tenth of the training samples is held out of fine-tuning and chooses the epoch.
+"""
 
 from __future__ import annotations
 
+import numpy as np
 from torch import fx
 
+from edgeprune.data.targets import take
 from edgeprune.graph.execution import outputs
 from edgeprune.graph.trace import Trace
 from edgeprune.recovery import FineTune, finetune, penultimate
@@ -12,16 +18,24 @@ from edgeprune.session.dense import DenseNetwork, RunData
 from edgeprune.session.exporting import BATCH
 from edgeprune.session.options import Options
 from edgeprune.session.progress import Clock
+from edgeprune.tasks.comparison import compare
+
+HELD_SHARE, HELD_MOST, HELD_LEAST = 0.1, 1024, 16  # of the training samples, for the choice of the epoch
 
 
 def fine_tune(
     dense: DenseNetwork, data: RunData, pruned: Trace, number: int, options: Options, clock: Clock
 ) -> tuple[Trace, tuple[Epoch, ...]]:
-    """Fine-tune a pruned network with the dense model as teacher; the best epoch on validation is kept."""
-    dataset, splits = data.dataset, data.splits
+    """Fine-tune a pruned network with the dense model as teacher; the best epoch is kept."""
+    dataset, train, teacher = data.dataset, data.splits.train, data.dense["train"]
+    order = np.random.default_rng(options.seed + number).permutation(len(train))
+    held = order[: min(max(round(HELD_SHARE * len(train)), HELD_LEAST), HELD_MOST, len(train) // 2)]
+    rest = np.setdiff1d(np.arange(len(train)), held)
+    targets, dense_held = take(dataset.targets, train[held]), tuple(x[held] for x in teacher)
 
     def validate(graph: fx.GraphModule) -> float:
-        return -data.loss(outputs(graph, dataset, splits.validation, BATCH), "validation").value
+        out = outputs(graph, dataset, train[held], BATCH)
+        return -compare(data.task, out, dense_held, targets).value
 
     settings = FineTune(
         epochs=options.epochs,
@@ -32,12 +46,12 @@ def fine_tune(
         ib_beta=options.ib_beta,
         seed=options.seed + number,
     )
-    features = penultimate(dense.trace.graph, dataset, splits.train) if options.features else None
+    features = penultimate(dense.trace.graph, dataset, train[rest]) if options.features else None
     return finetune(
         pruned,
         dataset,
-        splits.train,
-        data.dense["train"],
+        train[rest],
+        tuple(x[rest] for x in teacher),
         data.task,
         validate,
         settings,

@@ -43,7 +43,7 @@ class Measure:
     kind: Literal["share", "error"] = "share"
 
     @property
-    def unit(self) -> str:
+    def unit(self) -> Literal["points", "percent"]:
         """The unit of a loss of this measure."""
         return "points" if self.kind == "share" else "percent"
 

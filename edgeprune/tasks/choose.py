@@ -23,20 +23,22 @@ class ChosenTask:
     note: str = ""
 
 
-def choose_task(spec: Any, metrics: Sequence[Any], outputs: Outputs, targets: Targets | None) -> ChosenTask:
+def choose_task(
+    spec: Any, metrics: Sequence[Any], outputs: Outputs, targets: Targets | None, source: str = "data"
+) -> ChosenTask:
     """Resolve --task and --metric for a model.
 
     Args:
-        spec: a name, an object, or None to infer.
+        source: what messages call the data. spec: a name, an object, or None to infer.
         outputs, targets: of the same samples, at least a few dozen if there are so many.
 
     Raises:
         DataError: an unknown name, targets that fit no task, or a metric that the task does not have.
     """
     if spec is None:
-        task, note = infer_task(outputs, targets)
+        task, note = infer_task(outputs, targets, source=source)
     else:
-        task, note = assign_task(resolve_task(spec), outputs, targets)
+        task, note = assign_task(resolve_task(spec), outputs, targets, source=source)
     fitted = fit_task(task, outputs, targets)
     measured = [with_metric(fitted, metric) for metric in metrics]
     return ChosenTask(measured[0] if measured else fitted, tuple(measured[1:]), note)

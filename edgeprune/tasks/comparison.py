@@ -12,6 +12,7 @@ Elsewhere: intervals (bounds), what outputs mean (the tasks).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +30,7 @@ class PartLoss:
     """One measure of both models. `drop` is in `unit`: points of a share, or percent of the dense error."""
 
     measure: str
-    unit: str
+    unit: Literal["points", "percent"]
     dense: float
     value: float
     drop: Interval
@@ -59,7 +60,7 @@ class Loss:
         return self.drop.high
 
     @property
-    def unit(self) -> str:
+    def unit(self) -> Literal["points", "percent"]:
         return self.deciding.unit
 
 
