@@ -1,10 +1,13 @@
-"""The exception tree: one class and one exit code per kind of trouble.
+"""The exception tree: one class, one exit code and one stable `code` per kind of trouble.
 
-The library raises; only the command line renders. A message is one line that
-says what was asked and what was found; `tip` says what to do next.
+The library raises; only the command line renders. A message is one line that says what was asked and what
+was found; `tip` says what to do next. `code` does not change when a message is reworded: scripts and tests
+match it. It is the class's own unless a place in the code gives a finer one ("budget.unreachable").
 """
 
 from __future__ import annotations
+
+import re
 
 
 class EdgepruneError(Exception):
@@ -12,9 +15,16 @@ class EdgepruneError(Exception):
 
     exit_code = 1
 
-    def __init__(self, message: str, *, tip: str = "") -> None:
+    def __init__(self, message: str, *, tip: str = "", code: str = "") -> None:
         self.message, self.tip = _one_line(message), _one_line(tip)
+        self.code = code or self.default_code()
         super().__init__(f"{self.message}; {self.tip}" if self.tip else self.message)
+
+    @classmethod
+    def default_code(cls) -> str:
+        """`BudgetError` → `budget`, `UnsafeModelError` → `unsafe-model`."""
+        words = re.findall(r"[A-Z][a-z0-9]+", cls.__name__.removesuffix("Error"))
+        return "-".join(words).lower() or "error"
 
 
 def _one_line(text: str) -> str:

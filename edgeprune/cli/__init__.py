@@ -6,6 +6,7 @@ on stderr and an exit code of its own. `edgeprune --help` imports click and this
 
 from __future__ import annotations
 
+import difflib
 import errno
 import importlib
 import json
@@ -46,6 +47,9 @@ class Lazy(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
+            near = difflib.get_close_matches(cmd_name, COMMANDS, 2, cutoff=0.5)
+            if near:
+                ctx.fail(f"No such command '{cmd_name}'. Did you mean {' or '.join(near)}?")
             return None
         module = importlib.import_module(COMMANDS[cmd_name][0])
         command: click.Command = getattr(module, cmd_name)
@@ -59,7 +63,7 @@ class Lazy(click.Group):
 @click.group(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="edgeprune")
 def cli() -> None:
-    """Compress a trained PyTorch model for a small computer, with proof."""
+    """Compress a trained model for an edge device, with proof."""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -78,11 +82,11 @@ def main(arguments: list[str] | None = None) -> None:
         kept = "what was finished is kept; run the same command again to go on"
         click.echo(f"interrupted: {kept}", err=True)
         code = INTERRUPTED
-        _as_json(arguments, "Interrupted", "interrupted", kept, code)
+        _as_json(arguments, "Interrupted", "interrupted", kept, code, "interrupted")
     except click.ClickException as wrong:
         wrong.show()
         code = wrong.exit_code
-        _as_json(arguments, type(wrong).__name__, wrong.format_message(), "", code)
+        _as_json(arguments, type(wrong).__name__, wrong.format_message(), "", code, "usage")
     except EdgepruneError as error:
         code = _show(error, arguments)
     except OSError as error:
@@ -96,11 +100,25 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _show(error: Any, arguments: list[str] | None) -> int:
     click.echo(f"edgeprune: {type(error).__name__}: {error}", err=True)
-    _as_json(arguments, type(error).__name__, error.message, error.tip, error.exit_code)
+    _as_json(arguments, type(error).__name__, error.message, error.tip, error.exit_code, error.code)
     return int(error.exit_code)
 
 
-def _as_json(arguments: list[str] | None, kind: str, message: str, tip: str, code: int) -> None:
+def _as_json(
+    arguments: list[str] | None, kind: str, message: str, tip: str, exit_code: int, code: str
+) -> None:
     """With --json a failure is one JSON document on stdout too: whoever reads it need not parse prose."""
     if "--json" in (sys.argv[1:] if arguments is None else arguments):
-        click.echo(json.dumps({"error": {"type": kind, "message": message, "tip": tip, "exit_code": code}}))
+        click.echo(
+            json.dumps(
+                {
+                    "error": {
+                        "type": kind,
+                        "message": message,
+                        "tip": tip,
+                        "exit_code": exit_code,
+                        "code": code,
+                    }
+                }
+            )
+        )

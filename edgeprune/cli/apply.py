@@ -11,7 +11,7 @@ from edgeprune.cli.common import load, model_options, writable
 
 
 @click.command()
-@click.argument("recipe", type=click.Path(path_type=Path))
+@click.argument("recipe", metavar="RUN|RECIPE", type=click.Path(path_type=Path))
 @model_options
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="safetensors [./MODEL-sliced.safetensors]."
@@ -26,7 +26,7 @@ def apply(
     output: Path | None,
     as_json: bool,
 ) -> None:
-    """Slice MODEL's own weights by RECIPE and prove that its class computes what the cut graph computes.
+    """Slice MODEL's own weights by a run's recipe and prove that its class computes what the run's graph does.
 
     Needs the class (--model with a state dict, or --trust-pickle). Prints the attributes that changed:
     build the class with those, and the sliced weights load into it.
@@ -35,6 +35,7 @@ def apply(
     from edgeprune.report.words import kept_inputs_line
     from edgeprune.surgery.apply import apply_recipe
 
+    recipe = recipe / "recipe.json" if recipe.is_dir() else recipe
     path = output or Path(f"{model.stem}-sliced.safetensors")
     writable(path)
     try:

@@ -43,8 +43,9 @@ def pick(run: Path, name: str, folder: Path) -> dict[str, Any]:
     """
     points = {str(p["name"]): p for p in choices(run)}
     if name not in points:
-        near = difflib.get_close_matches(name, points, 3, 0.3) or list(points)
-        raise RunError(f"{run}: no point {name!r} in its front", tip=f"there is {', '.join(near)}")
+        near = difflib.get_close_matches(name, points, 1, 0.3)
+        guess = f"did you mean {near[0]}? " if near else ""
+        raise RunError(f"{run}: no point {name!r} in its front", tip=f"{guess}it has {', '.join(points)}")
     point = points[name]
     source = run / str(point.get("file", ""))
     files = model_files(source, error=RunError)

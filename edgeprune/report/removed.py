@@ -40,6 +40,26 @@ def explanation(run: Path, wanted: str) -> dict[str, Any]:
         ) from error
 
 
+def layers(run: Path) -> list[dict[str, Any]]:
+    """Every layer of a finished run with its output channels before and after.
+
+    Raises:
+        RunError: no finished run.
+    """
+    record = read_record(run / "removed.json")
+    try:
+        gone = {entry["component"] for entry in record["components"] if entry["removed"]}
+        return [
+            {"layer": name, "before": len(units), "after": sum(u not in gone for u in units)}
+            for name, units in record["channels"].items()
+        ]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise RunError(
+            f"{run / 'removed.json'}: is not what compress writes ({type(error).__name__}: {error})",
+            tip="run compress again with --force",
+        ) from error
+
+
 def _find(wanted: str, channels: dict[str, list[int]], run: Path) -> tuple[str, int | None]:
     if wanted in channels:
         return wanted, None
