@@ -23,7 +23,7 @@ DISCORDANCE = (0.0, 0.001, 0.003, 0.01, 0.03, 0.1, 0.2)
 LOST = (0.5, 0.75, 1.0)  # share of the disagreements that are losses
 ERROR = 0.1
 REACH = 4.5  # standard deviations of m; what lies beyond counts as not covered
-EVERY = 60  # up to so many values of m each is searched; of more, 25 are, and T gives the rest
+EVERY = 60  # up to so many values of m each is searched; of more, 12 are, and T gives the rest
 
 Least = Callable[[int, int], float]  # (lost, gained) -> bound
 
@@ -92,7 +92,7 @@ def _threshold(m: npt.NDArray[np.int64], n: int, psi: float, theta: float, bound
         AssertionError: an outcome that lies below theta has a larger T than one that does not.
     """
     low, high, last = -math.inf, math.inf, -1
-    for disagreements in m[np.unique(np.linspace(0, len(m) - 1, 25).astype(int))]:
+    for disagreements in m[np.unique(np.linspace(0, len(m) - 1, 12).astype(int))]:
         last = largest_below(int(disagreements), theta, bound, last, n, psi)
         ends = 2 * np.array([last, last + 1]) - disagreements + float(_root(disagreements))
         low = max(low, ends[0]) if last >= 0 else low

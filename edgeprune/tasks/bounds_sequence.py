@@ -36,7 +36,7 @@ from typing import Literal
 
 from edgeprune.errors import OptionError
 
-RESERVE = 0.3  # share of the error that is kept for retries
+RESERVE = 0.1  # share of the error kept for retries; more costs the rungs more than retries win back
 
 
 @dataclass(frozen=True)
