@@ -18,6 +18,7 @@ Elsewhere: what the numbers mean (statistics), scores (criteria), refits (recove
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -34,14 +35,14 @@ from edgeprune.calibration.layers import (
     StatisticsSource,
     mixing_layers,
 )
-from edgeprune.calibration.patches import patch_rows
 from edgeprune.calibration.readings import Readings, slopes_at
-from edgeprune.calibration.samples import SampleAxis, sample_axes
+from edgeprune.calibration.samples import sample_axes
+from edgeprune.calibration.sums import LayerSums
 from edgeprune.coupling.components import Couplings, Layer
 from edgeprune.data import Dataset
-from edgeprune.graph.execution import batches, samples_first
-from edgeprune.graph.module import attribute
-from edgeprune.graph.trace import Trace
+from edgeprune.graph.execution import batches, samples_first, to_channels_last
+from edgeprune.graph.module import shape_of
+from edgeprune.graph.trace import Trace, pytree
 from edgeprune.tasks.base import Targets, Task, Tensors
 
 __all__ = [
@@ -53,8 +54,7 @@ __all__ = [
     "mixing_layers",
 ]
 
-PATCH_FEATURES = 1536  # inputs × taps; the elimination over more takes minutes
-PATCH_ROWS = 16_384  # positions looked at per layer
+MEMORY = 3 << 27  # bytes of activations per batch; slopes and what the backward pass keeps are twice that
 
 
 def capture(
@@ -75,18 +75,18 @@ def capture(
     """
     layers = mixing_layers(couplings)
     generator = torch.Generator().manual_seed(seed)
-    graph = trace.copy()
+    graph = to_channels_last(trace.graph)
     for parameter in graph.parameters():
         parameter.requires_grad_(False)
     others = Readings(graph, couplings, layers)
-    sums: dict[str, _Sums] = {}
+    sums: dict[str, LayerSums] = {}
     classes: list[npt.NDArray[np.int64]] = []
     done = 0
-    for inputs, targets in batches(dataset, indices, batch_size):
+    for inputs, targets in batches(dataset, indices, _affordable(trace, batch_size)):
         size = len(inputs[0])
         if not done:
             axes = sample_axes(graph, [(layer.source, layer.channel_dim) for layer in layers], inputs)
-            sums = {x.node: _Sums(graph, x, len(indices), axes[x.source, x.channel_dim]) for x in layers}
+            sums = {x.node: LayerSums(graph, x, len(indices), axes[x.source, x.channel_dim]) for x in layers}
         watcher = _Watcher(graph, layers)
         flat = torch.utils._pytree.tree_flatten(watcher.run(*inputs, enable_io_processing=False))[0]
         outputs = tuple(samples_first(x, size) for x in flat if isinstance(x, torch.Tensor))
@@ -98,10 +98,13 @@ def capture(
         watched = [watcher.outputs[layer.node] for layer in layers]
         sources = [watcher.inputs[layer.node] for layer in layers]
         others.add(outputs, functools.partial(_drawn, task, plain, targets, generator))
-        tops = slopes_at(outputs, watched, drawn)
-        bottoms = slopes_at(outputs, sources, given)
-        for layer, top, bottom in zip(layers, tops, bottoms, strict=True):
-            sums[layer.node].add(watcher, top, bottom, size)
+        if given is drawn:  # no targets: one backward pass serves both
+            slopes = slopes_at(outputs, [*watched, *sources], drawn)
+            tops, bottoms = slopes[: len(layers)], slopes[len(layers) :]
+        else:
+            tops, bottoms = slopes_at(outputs, watched, drawn), slopes_at(outputs, sources, given)
+        for layer, read, put_out, top, bottom in zip(layers, sources, watched, tops, bottoms, strict=True):
+            sums[layer.node].add(read.detach(), put_out.detach(), top, bottom, size)
         done += size
         if progress:
             progress(done, len(indices))
@@ -114,6 +117,20 @@ def capture(
         others.result(done),
         StatisticsSource(dataset, indices, task),
     )
+
+
+def _affordable(trace: Trace, batch_size: int) -> int:
+    """The batch size, smaller where activations would not fit into MEMORY; as it is if sizes are fixed."""
+    if not all(trace.dynamic) or not trace.inputs or not trace.inputs[0].dim():
+        return batch_size
+    size = sum(
+        math.prod(shape_of(value)) * value.element_size()
+        for node in trace.graph.graph.nodes
+        if node.op == "call_function"
+        for value in pytree.tree_leaves(node.meta.get("val"))
+        if isinstance(value, torch.Tensor)
+    )
+    return max(1, min(batch_size, int(MEMORY * len(trace.inputs[0]) / max(size, 1))))
 
 
 def _drawn(task: Task, outputs: Tensors, targets: Targets | None, generator: torch.Generator) -> Tensors:
@@ -144,80 +161,3 @@ class _Watcher(fx.Interpreter):  # type: ignore[misc]  # torch is untyped here
         out = n.target(*(x if i == at else a for i, a in enumerate(args)), **kwargs)
         self.outputs[n.name] = out
         return out
-
-
-class _Sums:
-    """Running sums of one layer, float64."""
-
-    def __init__(self, graph: fx.GraphModule, layer: Layer, samples: int, axis: SampleAxis | None) -> None:
-        self.layer = layer
-        self.axis = axis
-        self.weight = attribute(graph, str(layer.weight))
-        self.node = next(n for n in graph.graph.nodes if n.name == layer.node)
-        self.samples = max(1, samples)
-        self.generator = torch.Generator().manual_seed(0)
-        self.n = 0
-        self.positions = 0
-        self.rows = 0
-        self.reduced: list[npt.NDArray[np.float32]] = []
-        self.parts: dict[str, Any] = {}
-
-    def add(self, watcher: _Watcher, top: Any, bottom: Any, samples: int) -> None:
-        layer = self.layer
-        given = watcher.inputs[layer.node].detach()
-        x = given.movedim(layer.channel_dim, -1)
-        y = watcher.outputs[layer.node].detach().movedim(layer.out_channel_dim, -1)
-        rows = x.reshape(-1, x.shape[-1]).double()
-        self.n += samples
-        self.positions += len(rows)
-        full = rows.shape[1] <= FULL_COVARIANCE
-        self._sum("mean", rows.sum(0))
-        self._sum("second", rows.T @ rows if full else (rows**2).sum(0))
-        outputs = y.reshape(-1, y.shape[-1]).double()
-        self._sum("out", outputs.sum(0))
-        self._sum("out2", (outputs**2).sum(0))
-        if self.axis is not None:
-            self.reduced.append(self.axis.split(given, layer.channel_dim).mean(1).float().numpy())
-        if top is not None:
-            g = top.movedim(layer.out_channel_dim, -1).reshape(-1, y.shape[-1]).double()
-            self._sum("slopes", g.T @ g if y.shape[-1] <= FULL_COVARIANCE else (g**2).sum(0))
-        if bottom is not None and self.axis is not None:
-            product = self.axis.split(bottom * given, layer.channel_dim)
-            self._sum("taylor", product.sum(1).abs().double().sum(0))
-        self._add_patches(given, outputs.shape[0], samples)
-
-    def _add_patches(self, x: torch.Tensor, positions: int, samples: int) -> None:
-        layer, weight = self.layer, self.weight
-        features = weight.numel() // weight.shape[layer.out_dim]
-        if features == weight.shape[layer.in_dim] or features > PATCH_FEATURES or layer.in_dim == 0:
-            return
-        share = min(positions, -(-PATCH_ROWS * samples // self.samples))
-        chosen = torch.randperm(positions, generator=self.generator)[:share]
-        rows = patch_rows(self.node, layer, x, weight)(chosen).double()
-        self.rows += len(rows)
-        self._sum("patch_mean", rows.sum(0))
-        self._sum("patch_second", rows.T @ rows)
-
-    def _sum(self, name: str, value: torch.Tensor) -> None:
-        self.parts[name] = self.parts[name] + value if name in self.parts else value
-
-    def result(self) -> LayerStatistics:
-        part = {k: v.numpy() for k, v in self.parts.items()}
-        mean = part["mean"] / self.positions
-        variance = part["out2"] / self.positions - (part["out"] / self.positions) ** 2
-        patches = None
-        if self.rows:
-            patches = ActivationMoments(
-                part["patch_mean"] / self.rows, part["patch_second"] / self.rows, self.rows
-            )
-        known = self.axis is not None
-        return LayerStatistics(
-            mean,
-            part["second"] / self.positions,
-            np.concatenate(self.reduced) if known else None,
-            part.get("taylor", np.zeros_like(mean)) / self.n if known else None,
-            part.get("slopes", np.zeros_like(variance)) / self.n,
-            np.sqrt(np.maximum(variance, 0.0)),
-            patches,
-            self.axis,
-        )

@@ -64,10 +64,18 @@ class Readings:
 
 
 def slopes_at(
-    outputs: tuple[torch.Tensor, ...], at: list[torch.Tensor], seeds: tuple[torch.Tensor, ...]
+    outputs: tuple[torch.Tensor, ...], at: list[torch.Tensor], seeds: tuple[torch.Tensor | None, ...]
 ) -> tuple[torch.Tensor | None, ...]:
-    """Gradients of all outputs together at some tensors; None for what no output depends on."""
-    pairs = [(x, seed.to(x.dtype)) for x, seed in zip(outputs, seeds, strict=True) if x.requires_grad]
+    """Gradients of all outputs together at some tensors; None for what no output depends on.
+
+    Args:
+        seeds: ∂L/∂output; None for outputs that the loss does not read.
+    """
+    pairs = [
+        (x, seed.to(x.dtype))
+        for x, seed in zip(outputs, seeds, strict=True)
+        if x.requires_grad and seed is not None
+    ]
     if not at or not pairs:
         return (None,) * len(at)
     gradients: tuple[torch.Tensor | None, ...] = torch.autograd.grad(

@@ -9,11 +9,14 @@ import torch
 import torch.nn.functional as F
 from captured import captured
 
-from edgeprune.calibration import capture as capturing
-from edgeprune.calibration.capture import mixing_layers
+from edgeprune.calibration import sums as capturing
+from edgeprune.calibration.capture import capture, mixing_layers
 from edgeprune.coupling.analysis import analyse
 from edgeprune.data import open_data
 from edgeprune.graph.trace import trace
+from edgeprune.tasks.base import TaskPart
+from edgeprune.tasks.multi import MultiTask
+from edgeprune.tasks.registry import resolve_task
 
 
 def prepared(name="chain", samples=48, labelled=True, seed=0):
@@ -222,7 +225,7 @@ def test_further_readings_estimate_what_silencing_the_feedback_costs():
 
 
 def test_layers_that_the_first_output_does_not_depend_on_have_no_slopes():
-    """A second head is captured with slopes of 0 instead of failing the pass."""
+    """A head that the task does not judge is captured with slopes of 0 instead of failing the pass."""
 
     class Two(torch.nn.Module):
         def __init__(self):
@@ -236,6 +239,7 @@ def test_layers_that_the_first_output_does_not_depend_on_have_no_slopes():
     x = np.random.default_rng(0).normal(size=(20, 5)).astype(np.float32)
     traced = trace(Two().eval(), (torch.from_numpy(x[:2]),))
     couplings = analyse(traced)
-    found = captured(traced, couplings, open_data((x, None)), np.arange(20))
+    task = MultiTask((TaskPart("first", resolve_task("classification"), (0,)),))
+    found = capture(traced, couplings, open_data((x, None)), np.arange(20), task=task)
     assert (of_weight(found, couplings, "c.weight").fisher == 0).all()
     assert (of_weight(found, couplings, "b.weight").fisher > 0).all()

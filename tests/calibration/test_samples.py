@@ -6,7 +6,7 @@ import nets_ordered
 import numpy as np
 import pytest
 import torch
-from captured import captured
+from captured import captured, task_for
 from torch import nn
 
 from edgeprune.calibration.capture import mixing_layers
@@ -188,7 +188,8 @@ def test_label_information_feature_distillation_and_the_penalty_run(case):
     assert len(features) == N
     _, history = finetune(
         context.trace, data, np.arange(N), outputs(context.trace.graph, data, np.arange(N), 7),
-        lambda graph: 0.0, FineTune(epochs=1, ib_beta=0.1, features=0.1, batch_size=8),
+        task_for(context.trace), lambda graph: 0.0,
+        FineTune(epochs=1, ib_beta=0.1, features=0.1, batch_size=8),
         teacher_features=features,
     )  # fmt: skip
     assert np.isfinite(history[-1].loss)

@@ -13,7 +13,7 @@ from captured import captured
 from scoring import context_of, hidden, mlp, pattern, unread
 from torch import nn
 
-from edgeprune.calibration import capture as capturing
+from edgeprune.calibration import sums as capturing
 from edgeprune.calibration.layers import LayerStatistics
 from edgeprune.criteria import score
 from edgeprune.criteria.base import own_energy

@@ -13,8 +13,11 @@ from edgeprune.coupling.components import FactorChoice
 from edgeprune.criteria import Context, score
 from edgeprune.data import open_data
 from edgeprune.graph.module import state_tensors
-from edgeprune.graph.trace import trace
-from edgeprune.search.sensitivity import judged, loss_without, sensitivity
+from edgeprune.graph.trace import run, trace
+from edgeprune.search import sensitivity as sensitivity_module
+from edgeprune.search.ablation import ablated, losses, work_behind
+from edgeprune.search.second_order import RIDGE, predicted_losses
+from edgeprune.search.sensitivity import least_joint_loss, sensitivity
 
 
 class Attention(torch.nn.Module):
@@ -76,20 +79,116 @@ def test_a_group_of_one_has_no_curve():
 
 
 def test_readers_that_take_over_lose_less_than_those_that_do_not():
-    """Absorbing makes a removal cheaper on average, and either way the graph comes back as it was."""
+    """Absorbing makes a removal cheaper on average, and either way the graph stays as it was."""
     net, inputs = nets.build("chain", dtype=torch.float32)
     x = np.random.default_rng(0).normal(size=(64, *inputs[0].shape[1:])).astype(np.float32)
+    traced, couplings, statistics = measured_on(net, x)
+    before = {n: t.detach().clone() for n, t in state_tensors(traced.graph).items()}
+    lost = []
+    for component in range(couplings.count):
+        removed = np.arange(couplings.count) == component
+        variants = [
+            ablated(traced.graph, couplings, statistics, removed, absorb=absorb) for absorb in (False, True)
+        ]
+        lost.append(losses(traced, variants, [(torch.from_numpy(x),)], task_for(traced)))
+    plain, absorbed = np.mean(lost, axis=0)
+    assert 0 < absorbed < 0.9 * plain
+    assert all(torch.equal(t.detach(), before[n]) for n, t in state_tensors(traced.graph).items())
+
+
+def measured_on(net, x, *, choice=None):
+    """Trace, couplings and statistics of a network on some inputs."""
     traced = trace(net.eval(), (torch.from_numpy(x[:2]),))
-    couplings = analyse(traced)
-    statistics = captured(traced, couplings, open_data((x, None)), np.arange(len(x)))
-    graph, batches = traced.copy(), [(torch.from_numpy(x),)]
-    with torch.no_grad():
-        wanted = [judged(graph, b) for b in batches]
-        lost = []
-        for component in range(couplings.count):
-            removed = np.arange(couplings.count) == component
-            parts = (graph, couplings, statistics, removed, batches, wanted, task_for(traced))
-            lost.append((loss_without(*parts, absorb=False), loss_without(*parts)))
-        plain, absorbed = np.mean(lost, axis=0)
-        assert 0 < absorbed < 0.9 * plain
-        assert torch.equal(judged(graph, batches[0])[0], wanted[0][0])
+    couplings = analyse(traced, choice=choice)
+    return traced, couplings, captured(traced, couplings, open_data((x, None)), np.arange(len(x)))
+
+
+@pytest.mark.parametrize("name", ["chain", "residual", "concat", "depthwise", "reused", "tied"])
+def test_running_only_what_lies_behind_gives_what_a_full_run_gives(name):
+    """Losses of removals, several in one pass, are those of the whole network with the changed tensors."""
+    net, inputs = nets.build(name, dtype=torch.float32)
+    x = np.random.default_rng(0).normal(size=(24, *inputs[0].shape[1:])).astype(np.float32)
+    traced, couplings, statistics = measured_on(net, x)
+    rng = np.random.default_rng(1)
+    variants = [
+        ablated(traced.graph, couplings, statistics, rng.random(couplings.count) < 0.3) for _ in range(4)
+    ]
+    task, batches = task_for(traced), [(torch.from_numpy(x[:16]),), (torch.from_numpy(x[16:]),)]
+    found = losses(traced, [*variants, {}], batches, task)
+    assert found[-1] == pytest.approx(0, abs=1e-6)
+    for variant, loss in zip(variants, found, strict=False):
+        graph = traced.copy()
+        with torch.no_grad():
+            for tensor, value in variant.items():
+                state_tensors(graph)[tensor].copy_(value)
+            parts = [(run(graph, b), run(traced.graph, b), len(b[0])) for b in batches]
+        wanted = sum(task.divergence(out, dense) * n for out, dense, n in parts) / len(x)
+        assert loss == pytest.approx(wanted, rel=1e-3, abs=1e-6)
+
+
+def test_predicted_losses_are_those_of_the_inverse_of_every_block():
+    """½·tr(G_RR·[P_RR]⁻¹) for each number of removed inputs, not from nested factors."""
+    net = torch.nn.Sequential(torch.nn.Linear(5, 7), torch.nn.ReLU(), torch.nn.Linear(7, 4))
+    x = np.random.default_rng(0).normal(size=(200, 5)).astype(np.float32)
+    traced, couplings, statistics = measured_on(net, x)
+    rank = np.random.default_rng(2).permutation(couplings.count)
+    (found,) = predicted_losses(traced, couplings, statistics, rank)
+    layer = next(v for n, v in statistics.layers.items() if len(v.mean) == 7)
+    w = net[2].weight.detach().numpy().astype(np.float64)
+    order = np.argsort(rank)
+    level = RIDGE * np.trace(layer.covariance) / 7 + 1e-12
+    precision = np.linalg.inv(layer.covariance + level * np.eye(7))
+    energy = w.T @ layer.slopes @ w
+    for k in range(1, 8):
+        block = np.ix_(order[:k], order[:k])
+        wanted = 0.5 * np.trace(energy[block] @ np.linalg.inv(precision[block]))
+        assert found[k] == pytest.approx(wanted, rel=1e-6)
+    assert found[0] == 0
+
+
+def test_measuring_costs_no_more_than_capturing(monkeypatch):
+    """Multiply-accumulates of all re-runs stay within the three passes of capture, and some are measured."""
+    net, inputs = nets.build("residual", dtype=torch.float32)
+    x = np.random.default_rng(0).normal(size=(64, *inputs[0].shape[1:])).astype(np.float32)
+    traced, couplings, statistics = measured_on(net, x)
+    rank = score("ib-gauss", Context(traced, couplings, statistics)).rank
+    spent = []
+    plain = sensitivity_module.losses
+
+    def counted(trace, variants, batches, task):
+        images = sum(len(b[0]) for b in batches)
+        spent.append(images * sum(work_behind(trace, couplings, list(v)) for v in variants))
+        spent.append(images * couplings.macs())
+        return plain(trace, variants, batches, task)
+
+    monkeypatch.setattr(sensitivity_module, "losses", counted)
+    sensitivity(traced, couplings, statistics, rank, [(torch.from_numpy(x),)], task_for(traced))
+    assert 0 < sum(spent) <= 3 * 64 * couplings.macs()
+
+
+def test_corrections_of_an_earlier_round_are_not_measured_again(monkeypatch):
+    """With every group known nothing runs, and the curves are the predictions times the corrections."""
+    net, inputs = nets.build("chain", dtype=torch.float32)
+    x = np.random.default_rng(0).normal(size=(48, *inputs[0].shape[1:])).astype(np.float32)
+    traced, couplings, statistics = measured_on(net, x)
+    rank = score("ib-gauss", Context(traced, couplings, statistics)).rank
+    arguments = (traced, couplings, statistics, rank, [(torch.from_numpy(x),)], task_for(traced))
+    first = sensitivity(*arguments)
+    known = {couplings.group_names[g]: curve.correction for g, curve in first.items()}
+    monkeypatch.setattr(sensitivity_module, "losses", None)
+    assert sensitivity(*arguments, known=known) == first
+
+
+def test_the_joint_loss_tells_plans_apart():
+    """Removing dead channels everywhere beats removing live ones; the index and every loss come back."""
+    net, inputs = nets.build("chain", dtype=torch.float32)
+    x = np.random.default_rng(0).normal(size=(32, *inputs[0].shape[1:])).astype(np.float32)
+    traced, couplings, statistics = measured_on(net, x)
+    nothing = np.zeros(couplings.count, bool)
+    some = nothing.copy()
+    some[::2] = True
+    best, found = least_joint_loss(
+        traced, couplings, statistics, [some, nothing], [(torch.from_numpy(x),)], task_for(traced)
+    )
+    assert best == 1
+    assert found[1] == pytest.approx(0, abs=1e-6) and found[0] > 1e-6
