@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -60,6 +60,7 @@ def compress(
     task: Any = None,
     mask: Mask | None = None,
     board: str | Board | None = None,
+    train: Callable[[Any, Any, Any], Any] | None = None,
     progress: Progress | None = None,
     force: bool = False,
     **settings: Any,
@@ -81,6 +82,8 @@ def compress(
         task: what the outputs mean: a name ("detection") or an object with the methods of
             `edgeprune.tasks.base.Task`; None infers it from outputs and targets, and the report says so.
         mask: an unstructured mask; components then go by its evidence.
+        train: your own training loop, called in each round as train(pruned, dense, data) instead of the
+            built-in fine-tuning; see `edgeprune.session.user_training`.
         board: the machine to measure on, as for ssh ("pi@raspberrypi"); None is this machine.
         metrics: names or "module:function"; the first decides.
         settings: further fields of `edgeprune.pipeline.Options` (rounds, epochs, seed, …).
@@ -107,7 +110,7 @@ def compress(
     folder = Path(output or f"{name}-edgeprune")
     with contextlib.ExitStack() as stack:
         at = Board(stack.enter_context(Remote(board))) if isinstance(board, str) else board
-        request = Request(loaded, dataset, with_defaults(options), further, mask or hooks, at)
+        request = Request(loaded, dataset, with_defaults(options), further, mask or hooks, at, train)
         return compress_loaded(request, folder, progress=progress, force=force)
 
 

@@ -30,6 +30,7 @@ COMMANDS = {
     "bench": ("edgeprune.cli.bench", "Time ONNX files on this machine or a device, in paired rounds."),
     "profile": ("edgeprune.cli.profile", "Measure a network's layers at many widths, for planning."),
     "pick": ("edgeprune.cli.pick", "List a finished run's choices, or take another than the budget did."),
+    "finish": ("edgeprune.cli.finish", "Export, prove and bound a pruned network that you trained."),
     "explain": ("edgeprune.cli.explain", "Why a channel was removed or kept in a finished run."),
     "targets": ("edgeprune.cli.targets", "List and explain target devices."),
     "verify": ("edgeprune.cli.device", "Prove that a file computes on ARM what it computes here."),

@@ -26,27 +26,20 @@ def apply(
     output: Path | None,
     as_json: bool,
 ) -> None:
-    """Slice MODEL's own weights by a run's recipe and prove that its class computes what the run's graph does.
+    """Slice MODEL's own weights by a run's recipe and prove that its class computes what the graph does.
 
     Needs the class (--model with a state dict, or --trust-pickle). Prints the attributes that changed:
     build the class with those, and the sliced weights load into it.
     """
     from edgeprune.errors import ModelError, OutputError
+    from edgeprune.records.recipe import read_recipe
     from edgeprune.report.words import kept_inputs_line
     from edgeprune.surgery.apply import apply_recipe
 
     recipe = recipe / "recipe.json" if recipe.is_dir() else recipe
     path = output or Path(f"{model.stem}-sliced.safetensors")
     writable(path)
-    try:
-        plan = json.loads(recipe.read_text())
-        plan["tensors"].items()
-    except OSError as error:
-        raise ModelError(f"{recipe}: {error.strerror or error}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(
-            f"{recipe}: is not a recipe", tip="recipe.json of a run, or beside a pruned .pt2"
-        ) from error
+    plan = read_recipe(recipe)
     loaded = load(model, factory, input_shapes, trust_pickle)
     if loaded.module is None:
         raise ModelError(

@@ -131,6 +131,12 @@ EPILOG = """Examples:
 )
 @in_group(
     "Recovery",
+    click.option(
+        "--train",
+        "train_spec",
+        metavar="MODULE:FUNCTION",
+        help="Your own training, called in each round instead of fine-tuning.",
+    ),
     click.option("--epochs", default=3, show_default=True, help="Fine-tuning epochs in each round."),
     click.option("--lr", "learning_rate", default=2e-3, show_default=True, help="Learning rate."),
     click.option("--batch-size", default=128, show_default=True, help="Batch of fine-tuning."),
@@ -192,6 +198,7 @@ def compress(
     deadline_ms: float | None,
     size_mb: float | None,
     mask_spec: str | None,
+    train_spec: str | None,
     metrics: tuple[str, ...],
     eval_data: tuple[str, ...],
     output: Path | None,
@@ -219,11 +226,13 @@ def compress(
     from edgeprune.cli.progress import Terminal
     from edgeprune.report import render_table
     from edgeprune.run.compress import Request, compress_loaded, with_defaults
+    from edgeprune.session.user_training import import_train
 
     loaded, hooks = load_with_mask(model, factory, input_shapes, trust_pickle)
     dataset = None if data is None else open_for(data, loaded, mean, std)
     further = {name: open_for(spec, loaded, mean, std) for name, spec in sets.items()}
     mask = read_mask_option(mask_spec, hooks, loaded)
+    train = None if train_spec is None else import_train(train_spec)
     progress = Terminal()
     board = None
     with contextlib.ExitStack() as stack:
@@ -231,7 +240,7 @@ def compress(
         if destination is not None:
             board = open_board(destination, board_python, ssh_config, accept_new_host_key)
             stack.enter_context(board.remote)
-        request = Request(loaded, dataset, with_defaults(options), further, mask, board)
+        request = Request(loaded, dataset, with_defaults(options), further, mask, board, train)
         folder = output or Path(f"{model.stem}-edgeprune")
         result = compress_loaded(request, folder, progress=progress, force=force)
     if as_json:

@@ -1,12 +1,16 @@
-"""`edgeprune pick`: look at the choices of a finished run, and take another than the budget did."""
+"""`edgeprune pick`: list the Pareto front of a finished run, or take another point of it to ship."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from edgeprune.records.report import FrontRow
 
 
 @click.command()
@@ -23,44 +27,42 @@ def pick(run: Path, point: str | None, output: Path | None, as_json: bool) -> No
     """
     from edgeprune.pareto.pick import choices
     from edgeprune.pareto.pick import pick as take
+    from edgeprune.records import to_json
 
     if point is None:
-        found = choices(run)
-        click.echo(json.dumps(found, indent=1) if as_json else _table(found))
+        points = choices(run)
+        click.echo(json.dumps(to_json(points), indent=1) if as_json else _table(points))
         return
     folder = output or run.with_name(f"{run.resolve().name}-{point}")
-    taken = take(run, point, folder)
-    done = {"folder": str(folder), "point": taken}
-    click.echo(json.dumps(done, indent=1) if as_json else f"{folder}: {_said(taken)}")
+    chosen = take(run, point, folder)
+    done = {"folder": str(folder), "point": to_json(chosen)}
+    click.echo(json.dumps(done, indent=1) if as_json else f"{folder}: {_summary(chosen)}")
 
 
-def _said(point: dict[str, Any]) -> str:
-    parts = [str(point["name"])]
-    if point.get("ratio"):
-        parts.append(f"{1 / point['ratio']:.2f} times as fast as the dense file")
-    if point.get("drop"):
-        parts.append(f"{point['drop']['value']:+.2f} points lost on validation")
+def _summary(point: FrontRow) -> str:
+    parts = [point.name]
+    if point.ratio:
+        parts.append(f"{1 / point.ratio:.2f} times as fast as the dense file")
+    if point.drop:
+        parts.append(f"{point.drop.value:+.2f} points lost on validation")
     return ", ".join(parts)
 
 
-def _table(points: list[dict[str, Any]]) -> str:
+def _table(points: Sequence[FrontRow]) -> str:
     rows = [("", "point", "faster", "points lost", "MACs", "parameters", "kB", "")]
     for p in points:
-        drop = p.get("drop")
-        kinds = [str(p.get("recovery", ""))]
-        kinds += [
-            word for word, is_so in (("8 bits", p.get("int8")), ("beaten", p.get("dominated"))) if is_so
-        ]
+        kinds = [p.recovery, *["8 bits"] * p.int8, *["beaten"] * p.dominated]
+        lost = "–" if p.drop is None else f"{p.drop.value:+.2f} [{p.drop.low:+.2f}, {p.drop.high:+.2f}]"
         rows.append(
             (
-                "*" if p["chosen"] else "",
-                str(p["name"]),
-                "–" if not p.get("ratio") else f"{1 / p['ratio']:.2f}×",
-                "–" if not drop else f"{drop['value']:+.2f} [{drop['low']:+.2f}, {drop['high']:+.2f}]",
-                f"{p['macs'] / 1e6:.3g} M",
-                f"{p['params'] / 1e3:.4g} k",
-                f"{p['file_bytes'] / 1e3:.0f}",
-                ", ".join(filter(None, kinds)),
+                "*" if p.chosen else "",
+                p.name,
+                f"{1 / p.ratio:.2f}×" if p.ratio else "–",
+                lost,
+                f"{p.macs / 1e6:.3g} M",
+                f"{p.params / 1e3:.4g} k",
+                f"{p.file_bytes / 1e3:.0f}",
+                ", ".join(kinds),
             )
         )
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]

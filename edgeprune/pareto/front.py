@@ -87,7 +87,7 @@ def candidate_of(
     scored = bool(state.record.round)
     return Candidate(
         name, artifact, state.couplings.macs(), parameters(state.trace),
-        _recovery(dense, trained=scored and run.options.epochs > 0, cut=scored),
+        _recovery(dense, trained=scored and (run.options.epochs > 0 or run.train is not None), cut=scored),
         predicted=predicted, network=state,
     )  # fmt: skip
 

@@ -29,6 +29,7 @@ from edgeprune.session.context import RunContext
 from edgeprune.session.measurement_target import open_measurement_target
 from edgeprune.session.options import Options
 from edgeprune.session.progress import Clock, Progress
+from edgeprune.session.user_training import TrainFunction, identity_of
 from edgeprune.store import RunFolder, sha256_file, write_json
 from edgeprune.surgery.recipe import recipe
 
@@ -46,6 +47,7 @@ class Request:
     further: Mapping[str, Dataset]
     mask: Mask | None = None
     board: Board | None = None
+    train: TrainFunction | None = None
 
     def identity(self) -> dict[str, Any]:
         """What decides the result; a run folder belongs to one identity."""
@@ -56,6 +58,7 @@ class Request:
             "evaluation": {name: d.sha256 for name, d in self.further.items()},
             "options": self.options,
             "mask": masked,
+            "train": identity_of(self.train),
             "profile": _profile_identity(self.options),
             "board": None if self.board is None else self.board.remote.destination,
             "versions": versions(),
@@ -92,7 +95,7 @@ def compress_loaded(
     check_theta(options.criterion, options.theta)
     target = open_measurement_target(options, request.board)
     folder = RunFolder(output, request.identity(), force=force)
-    run = RunContext(options, folder, Clock(progress), target)
+    run = RunContext(options, folder, Clock(progress), target, request.train)
     done = folder.load("report")
     if done is not None:
         run.progress.note(f"{output}: finished before; --force starts over")

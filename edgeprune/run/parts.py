@@ -191,8 +191,10 @@ def _coupled(part: Part, choices: Choices) -> CoupledPart:
     Raises:
         Unusable: a plan for one way means something else in another.
     """
-    keep = choices.kept(part)
-    ways = tuple(analyse(traced, keep=keep) for traced in part.traces)
+    ways = tuple(analyse(traced, keep=choices.kept(part)) for traced in part.traces)
+    if choices.kept(part) and not ways[0].count:  # a class that loses nothing: its graph can lose something
+        choices.graphs.add(part.path)
+        ways = tuple(analyse(traced) for traced in part.traces)
     if not all(_same_components(ways[0], other) for other in ways[1:]):
         raise Unusable(part.path, f"its {len(ways)} ways to be called tie different channels together")
     return CoupledPart(part, ways)

@@ -32,6 +32,7 @@ from edgeprune.session.dense import DenseNetwork
 from edgeprune.session.exporting import BATCH
 from edgeprune.session.options import Options
 from edgeprune.session.progress import Clock
+from edgeprune.session.user_training import train_by_user
 from edgeprune.surgery.cut import cut, retrace
 
 
@@ -120,7 +121,10 @@ def run_round(
         return state
     smaller = removal.smaller
     history: tuple[Epoch, ...] = ()
-    if dense.data is not None and options.epochs > 0:
+    if dense.data is not None and run.train is not None:
+        with clock.stage(f"{label}: train"):
+            smaller = train_by_user(run.train, smaller, dense.trace, dense.data)
+    elif dense.data is not None and options.epochs > 0:
         with clock.stage(f"{label}: fine-tune"):
             smaller, history = fine_tune(dense, dense.data, smaller, number, options, clock)
     with clock.stage(f"{label}: re-trace"):

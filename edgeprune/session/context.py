@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from edgeprune.session.measurement_target import MeasurementTarget
 from edgeprune.session.options import Options
@@ -12,12 +14,13 @@ from edgeprune.store import RunFolder
 
 @dataclass(frozen=True)
 class RunContext:
-    """Travels through the stages unchanged."""
+    """Travels through the stages unchanged. train: the user's own training, in place of fine-tuning."""
 
     options: Options
     folder: RunFolder
     clock: Clock
     target: MeasurementTarget
+    train: Callable[[Any, Any, Any], Any] | None = None
 
     @property
     def progress(self) -> Progress:
