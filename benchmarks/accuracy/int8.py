@@ -34,7 +34,7 @@ from edgeprune.session.exporting import file_outputs
 from edgeprune.session.progress import Progress
 from edgeprune.targets import load_target
 from edgeprune.tasks.bounds import paired_drop, share_interval
-from edgeprune.tasks.metrics import accuracy
+from edgeprune.tasks.classification import accuracy
 
 FASHION = "/usr/share/datasets/fashion-mnist"
 NETS = {  # data, input shape, factory

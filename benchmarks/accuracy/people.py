@@ -22,6 +22,7 @@ from benchmarks.recording import known_rows, record, table
 from edgeprune.coupling.analysis import analyse
 from edgeprune.criteria import Context, score
 from edgeprune.data import Dataset, open_data, split
+from edgeprune.data.targets import take
 from edgeprune.frontend.load import load_model
 from edgeprune.graph.execution import batches, outputs
 from edgeprune.graph.trace import Trace, trace
@@ -29,6 +30,7 @@ from edgeprune.recovery import FineTune, finetune, recover_closed_form
 from edgeprune.search.groups import uniform
 from edgeprune.surgery.cut import retrace
 from edgeprune.tasks.bounds import paired_drop
+from edgeprune.tasks.choose import choose_task
 from examples import wearable
 
 SHARE, BATCH, CALIBRATION = 0.3, 128, 1024
@@ -101,18 +103,19 @@ def smaller(
     given = [inputs for inputs, _ in batches(dataset, calibration, BATCH)]
     cut = recover_closed_form(dense, couplings, removed, given)[0]
     teacher = outputs(dense.graph, dataset, train, BATCH)
+    task = choose_task("classification", (), teacher, take(dataset.targets, train)).task
 
     def validate(graph: torch.fx.GraphModule) -> float:
         assert dataset.labels is not None
-        found = outputs(graph, dataset, validation, BATCH).argmax(1)
+        found = outputs(graph, dataset, validation, BATCH)[0].argmax(1)
         return float((found == dataset.labels[validation]).mean())
 
-    return retrace(finetune(cut, dataset, train, teacher, validate, FineTune())[0])
+    return retrace(finetune(cut, dataset, train, teacher, task, validate, FineTune())[0])
 
 
 def right(net: Trace, dataset: Dataset, at: np.ndarray) -> np.ndarray:
     assert dataset.labels is not None
-    correct: np.ndarray = outputs(net.graph, dataset, at, BATCH).argmax(1) == dataset.labels[at]
+    correct: np.ndarray = outputs(net.graph, dataset, at, BATCH)[0].argmax(1) == dataset.labels[at]
     return correct.astype(np.float64)
 
 

@@ -19,7 +19,8 @@ from benchmarks.criteria.tables import packed
 from edgeprune.calibration.capture import Statistics, capture
 from edgeprune.coupling.analysis import analyse
 from edgeprune.criteria import Context, score
-from edgeprune.data import open_data
+from edgeprune.data import Dataset, open_data
+from edgeprune.data.targets import take
 from edgeprune.graph.execution import batches, outputs
 from edgeprune.graph.features import open_features
 from edgeprune.graph.trace import Trace, trace
@@ -29,6 +30,8 @@ from edgeprune.search.allocate import allocate
 from edgeprune.search.groups import Curve, uniform
 from edgeprune.search.sensitivity import sensitivity
 from edgeprune.surgery.cut import cut
+from edgeprune.tasks.base import Outputs, Task
+from edgeprune.tasks.choose import choose_task
 
 OUTSIDE = ("tp-l2", "tp-taylor", "tp-bn-scale")
 SCRATCH = "scratch"
@@ -59,12 +62,13 @@ class Bench:
             self.trace = open_features(self.trace)[0]
         self.couplings = analyse(self.trace)
         self.calibration, self.epochs = calibration, epochs
+        self.task = classifier(self.trace, self.data)
         self.tuning: dict[str, float] = {}  # further settings of the fine-tune (FineTune)
         self.dense = self.correct(self.trace) if dense is None else dense
         self._seed: tuple[int, Statistics, list[Any], float] | None = None
         self._ranks: dict[tuple[str, int], tuple[np.ndarray, float]] = {}
         self._curves: dict[tuple[str, int], dict[int, Curve]] = {}
-        self._teachers: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self._teachers: dict[int, tuple[np.ndarray, Outputs]] = {}
 
     def subject(self) -> Subject:
         """What a library from outside is shown of this network."""
@@ -77,7 +81,7 @@ class Bench:
     def correct(self, traced: Trace) -> np.ndarray:
         """Which test samples are classified rightly, boolean."""
         data = open_data(self.test)
-        return outputs(traced.graph, data, np.arange(len(data)), BATCH).argmax(1) == self.test[1]
+        return outputs(traced.graph, data, np.arange(len(data)), BATCH)[0].argmax(1) == self.test[1]
 
     def budget(self) -> dict[str, Any]:
         """The equal fine-tune, in samples."""
@@ -95,7 +99,7 @@ class Bench:
         if self._seed is None or self._seed[0] != seed:
             chosen = self.samples(seed)
             began = time.process_time()
-            found = capture(self.trace, self.couplings, self.data, chosen, seed=seed)
+            found = capture(self.trace, self.couplings, self.data, chosen, task=self.task, seed=seed)
             seconds = time.process_time() - began
             self._seed = (seed, found, [x for x, _ in batches(self.data, chosen, 128)], seconds)
         return self._seed[1:]
@@ -136,7 +140,9 @@ class Bench:
         if key not in self._curves:
             statistics, calibration, _ = self.seeded(seed)
             rank = self.rank(criterion, seed)[0]
-            self._curves[key] = sensitivity(self.trace, self.couplings, statistics, rank, calibration[:4])
+            self._curves[key] = sensitivity(
+                self.trace, self.couplings, statistics, rank, calibration[:4], self.task
+            )
         return self._curves[key]
 
     def measure(
@@ -200,14 +206,22 @@ class Bench:
 
         def validate(graph: Any) -> float:
             out = outputs(graph, self.validation, np.arange(len(labels)), BATCH)
-            return float((out.argmax(1) == labels).mean())
+            return float((out[0].argmax(1) == labels).mean())
 
         settings = FineTune(epochs=self.epochs, seed=seed, **self.tuning)
         features = penultimate(self.trace.graph, self.data, chosen) if settings.features else None
         found, history = finetune(
-            small, self.data, chosen, teacher, validate, settings, teacher_features=features
+            small, self.data, chosen, teacher, self.task, validate, settings, teacher_features=features
         )
         return found, [round(100 * e.validation, 3) for e in history]
+
+
+def classifier(traced: Trace, data: Dataset) -> Task:
+    """Classification, fitted to the outputs of the network on a few samples."""
+    some = np.arange(min(256, len(data)))
+    return choose_task(
+        "classification", (), outputs(traced.graph, data, some, BATCH), take(data.targets, some)
+    ).task
 
 
 def fresh(small: Trace, seed: int) -> Trace:

@@ -28,14 +28,14 @@ from edgeprune.calibration.capture import Statistics, capture
 from edgeprune.coupling.components import Couplings
 from edgeprune.criteria import Context, score
 from edgeprune.graph.execution import batches
-from edgeprune.graph.trace import run
-from edgeprune.search.sensitivity import loss_without
+from edgeprune.search.ablation import ablated, losses
 
 CRITERIA = ("ib-gauss", "ib-jmi", "ib-edge", "mrmr", "hsic-lasso", "vib", "taylor", "fpgm", "l2", "random")
 STABLE = ("ib-gauss", "ib-jmi", "ib-edge", "mrmr", "taylor")  # what depends on samples and trains nothing
 SIZES = (64, 128, 256, 512, 1024)
 RESAMPLES = 3
 JUDGED = 250
+TOGETHER = 64  # removals whose changed tensors are held at a time
 
 
 def within(couplings: Couplings, a: np.ndarray, b: np.ndarray) -> float:
@@ -68,7 +68,7 @@ def stability(bench: Any, size: int) -> dict[str, dict[str, float]]:
     ranks: dict[str, list[np.ndarray]] = {name: [] for name in STABLE}
     for i in range(RESAMPLES):
         chosen = np.sort(order[i * size : (i + 1) * size])
-        statistics = capture(bench.trace, bench.couplings, bench.data, chosen, seed=i)
+        statistics = capture(bench.trace, bench.couplings, bench.data, chosen, task=bench.task, seed=i)
         for name in STABLE:
             ranks[name].append(score(name, Context(bench.trace, bench.couplings, statistics, 0)).rank)
     found = {}
@@ -83,17 +83,19 @@ def stability(bench: Any, size: int) -> dict[str, dict[str, float]]:
 
 def ablation(bench: Any, statistics: Statistics) -> dict[str, np.ndarray]:
     """What each component's removal alone costs, nats per sample, shapes (count,)."""
-    graph, couplings = bench.trace.copy(), bench.couplings
-    judged = [x for x, _ in batches(bench.validation, np.arange(JUDGED), 250)]
-    with torch.no_grad():
-        wanted = [run(graph, b)[0] for b in judged]
-        found: dict[str, list[float]] = {"alone": [], "absorbed": []}
-        for component in range(couplings.count):
-            removed = np.zeros(couplings.count, bool)
-            removed[component] = True
-            for kind, values in found.items():
-                arguments = (graph, couplings, statistics, removed, judged, wanted)
-                values.append(loss_without(*arguments, absorb=kind == "absorbed"))
+    couplings, judged = bench.couplings, [x for x, _ in batches(bench.validation, np.arange(JUDGED), 250)]
+    found: dict[str, list[float]] = {"alone": [], "absorbed": []}
+    for first in range(0, couplings.count, TOGETHER):
+        single = [
+            np.arange(couplings.count) == c for c in range(first, min(first + TOGETHER, couplings.count))
+        ]
+        for kind, values in found.items():
+            absorb = kind == "absorbed"
+            variants = [
+                ablated(bench.trace.graph, couplings, statistics, removed, absorb=absorb)
+                for removed in single
+            ]
+            values += losses(bench.trace, variants, judged, bench.task)
     return {k: np.array(v) for k, v in found.items()}
 
 

@@ -24,7 +24,7 @@ from edgeprune.calibration.capture import capture
 from edgeprune.criteria import Context, ib_gauss, score
 from edgeprune.recovery import recover_closed_form
 from edgeprune.search.groups import in_order, uniform
-from edgeprune.search.state import SearchState, advance
+from edgeprune.search.state import RoundRecord, advance, dense_state
 from edgeprune.session.options import Options
 from edgeprune.surgery.cut import retrace
 
@@ -45,10 +45,10 @@ def again(criterion: str) -> Choice:
         half = bench.removal(criterion, FIRST, seed, "uniform")
         calibration = bench.seeded(seed)[1]
         small = recover_closed_form(bench.trace, bench.couplings, half, calibration)[0]
-        numbers = np.arange(bench.couplings.count)
-        dense = SearchState(bench.trace, bench.couplings, numbers, np.zeros(len(numbers), bool), {}, numbers)
-        state = advance(dense, retrace(small), half, {}, Options())
-        found = capture(state.trace, state.couplings, bench.data, bench.samples(seed), seed=seed)
+        dense = dense_state(bench.trace, bench.couplings)
+        state = advance(dense, retrace(small), half, RoundRecord(), Options())
+        samples = bench.samples(seed)
+        found = capture(state.trace, state.couplings, bench.data, samples, task=bench.task, seed=seed)
         rank = score(criterion, Context(state.trace, state.couplings, found, seed)).rank
         now = uniform(state.couplings, rank, state.couplings.macs, RATIO * bench.macs())
         removed = state.removed.copy()

@@ -12,7 +12,8 @@ unchanged files, and by ending the process. Memory is the peak of resident pages
 children: an address-space limit would count what torch reserves. Failing inputs are kept below
 build/fuzz-files/failures, three for each place in the code.
 
-Workers start with every unchanged file, which must be accepted: a corpus that is refused tests nothing.
+Workers start with every unchanged file; a kind whose files are not accepted then is named and not counted, since
+changes of what is refused anyway test nothing.
 """
 
 from __future__ import annotations
@@ -76,21 +77,17 @@ class Worker:
             self.answers.put(line)
         self.answers.put("")
 
-    def warm_up(self, kinds: list[str]) -> None:
-        """Read the unchanged files; sets the memory that they need.
-
-        Raises:
-            SystemExit: one is not accepted, or a kind that is refused as it is was accepted.
-        """
+    def warm_up(self, kinds: list[str]) -> dict[str, str]:
+        """Read the unchanged files, which sets the memory that they need; gives what went wrong by kind."""
+        wrong = {}
         for kind in kinds:
             row = self.run(kind, None, 10 * SECONDS, float("inf"))
-            expected = "refused" if KINDS[kind].refused else "accepted"
-            if row["outcome"] != expected:
-                self.close()
-                raise SystemExit(
-                    f"corpus, {kind}: {row['outcome']}, {row.get('what', '')} {row.get('where', '')}"
+            if row["outcome"] != ("refused" if KINDS[kind].refused else "accepted"):
+                wrong[kind] = (
+                    f"unchanged files are {row['outcome']}: {row.get('what', '')} {row.get('where', '')}"
                 )
             self.baseline = max(self.baseline, row["peak_mib"])
+        return wrong
 
     def run(self, kind: str, index: int | None, seconds: float = SECONDS, mib: float = MIB) -> dict[str, Any]:
         """The row of one input; a worker that broke a limit is ended and must be replaced (`alive`)."""
@@ -216,21 +213,29 @@ def read() -> dict[str, Any]:
     return {"by_kind": by_kind, "failures": known["cells"]["failures"], "code": known["code"]}
 
 
-def fuzz(inputs: list[tuple[str, int]], found: dict[str, Any], seeds: Path) -> None:
-    """Read the inputs and count them; the result is written after every lot."""
+def fuzz(inputs: list[tuple[str, int]], found: dict[str, Any], seeds: Path) -> dict[str, str]:
+    """Read the inputs and count them; the result is written after every lot.
+
+    Gives the kinds whose unchanged files are not accepted, with what went wrong: no input of them is counted.
+    """
     worker: Worker | None = None
+    wrong: dict[str, str] = {}
     kinds = list(dict.fromkeys(kind for kind, _ in inputs))
     now = content_hash(sources([ROOT / "edgeprune"]))
     try:
         for number, (kind, index) in enumerate(inputs, 1):
+            if kind in wrong:
+                continue
             if worker is None or not worker.alive():
                 if worker is not None:
                     worker.close()
                 worker = Worker(seeds)
-                worker.warm_up(kinds)
+                wrong |= worker.warm_up([k for k in kinds if k not in wrong])
+                if kind in wrong:
+                    continue
             enter(found, worker.run(kind, index), seeds)
             found["code"][now] = found["code"].get(now, 0) + 1
-            if number % LOT == 0 or number == len(inputs):
+            if number % LOT == 0:
                 write(found)
                 print(
                     f"{number} of {len(inputs)}, {len(found['failures'])} failures",
@@ -240,17 +245,18 @@ def fuzz(inputs: list[tuple[str, int]], found: dict[str, Any], seeds: Path) -> N
     finally:
         if worker is not None:
             worker.close()
+    write(found)
+    return wrong
 
 
-def again(found: dict[str, Any], seeds: Path) -> None:
+def again(found: dict[str, Any], seeds: Path) -> dict[str, str]:
     """Read what failed once more and forget what no longer does."""
     failed, found["failures"] = found["failures"], []
     for entry in failed:
         counts = found["by_kind"][entry["kind"]]
         counts["failures"] -= 1
         counts["inputs"] -= 1
-    fuzz([(entry["kind"], entry["index"]) for entry in failed], found, seeds)
-    write(found)
+    return fuzz([(entry["kind"], entry["index"]) for entry in failed], found, seeds)
 
 
 def one(name: str, seeds: Path) -> int:
@@ -284,21 +290,24 @@ def main(arguments: list[str] | None = None) -> int:
     if unknown := {*options.kinds} - {*KINDS}:
         parser.error(f"no kind {', '.join(sorted(unknown))}")
     seeds, found = WORK / "corpus", read()
+    wrong: dict[str, str] = {}
     if not options.table:
         corpus.build(seeds)
         use_corpus(seeds)
         if options.input:
             return one(options.input, seeds)
         if options.again:
-            again(found, seeds)
+            wrong = again(found, seeds)
         else:
             done = {kind: row["inputs"] for kind, row in found["by_kind"].items()}
-            fuzz(schedule(options.count, options.kinds, done), found, seeds)
+            wrong = fuzz(schedule(options.count, options.kinds, done), found, seeds)
     print(table([{"kind": k, **row} for k, row in found["by_kind"].items()], COLUMNS))
     for (kind, where), count in Counter((f["kind"], f["where"]) for f in found["failures"]).most_common():
         first = next(f for f in found["failures"] if (f["kind"], f["where"]) == (kind, where))
         print(f"{kind} {where}, {count} times, first {kind}/{first['index']}: {first['what']}")
-    return 1 if found["failures"] else 0
+    for kind, text in wrong.items():
+        print(f"{kind} was not fuzzed, {text}")
+    return 1 if found["failures"] or wrong else 0
 
 
 if __name__ == "__main__":

@@ -22,6 +22,8 @@ from typing import Any
 
 Change = Callable[[bytes, random.Random], bytes]
 BOMB = 5 << 28  # bytes of zeros behind a compressed member, 1.25 GiB: more than an input may use
+BOMBED = -1  # the method of a member that is written as one
+ZEROS = bytes(1 << 20)  # written again and again: the fuzzer itself must not need the memory
 NUMBERS = (0, -1, 1, 2, 255, 2**31 - 1, 2**31, 2**32, 2**40, 2**63 - 1, 2**70, -(2**70), 0.5, 1e-30, 1e308)
 ODD = (
     None, True, False, "", "x", "0", "-1", "nan", "1e999", "../../../etc/passwd", "/dev/null", "a\x00b",
@@ -158,14 +160,17 @@ def zip_member(content: bytes, rng: random.Random) -> bytes:
     elif kind < 0.995:
         members.append((rng.choice(("x.npy", "data/9", "byteorder", "code/a.py")), rng.randbytes(40), method))
     else:
-        members[at] = (name, body[:256] + bytes(BOMB), zipfile.ZIP_DEFLATED)
+        members[at] = (name, body[:256], BOMBED)
     packed = io.BytesIO()
     with warnings.catch_warnings(), zipfile.ZipFile(packed, "w") as archive:
         warnings.simplefilter("ignore")  # two members of one name are meant
         for name, body, method in members:
             info = zipfile.ZipInfo(name or "x")
-            info.compress_type = zipfile.ZIP_DEFLATED if len(body) >= BOMB else method
-            archive.writestr(info, body, compresslevel=1)
+            info.compress_type = zipfile.ZIP_DEFLATED if method == BOMBED else method
+            with archive.open(info, "w") as stream:
+                stream.write(body)
+                for _ in range(BOMB >> 20 if method == BOMBED else 0):
+                    stream.write(ZEROS)
     return packed.getvalue()
 
 
@@ -203,8 +208,11 @@ def gzip_body(content: bytes, rng: random.Random) -> bytes:
         return flip(content, rng)
     kind = rng.random()
     if kind < 0.01:
-        body += bytes(BOMB)
-    elif kind < 0.8:
+        press = zlib.compressobj(1, zlib.DEFLATED, 31)
+        return b"".join(
+            [press.compress(body), *(press.compress(ZEROS) for _ in range(BOMB >> 20)), press.flush()]
+        )
+    if kind < 0.8:
         body = idx_header(body, rng) if rng.random() < 0.6 else rng.choice(PLAIN)(body, rng)
     else:
         return content + rng.choice((content, b"\x00" * 9, rng.randbytes(9)))

@@ -29,7 +29,6 @@ from benchmarks.recording import ROOT
 def attempt(kind: str, index: int | None, seeds: Path, scratch: Path) -> dict[str, Any]:
     """Read one input; gives outcome, message, place, seconds and peak of memory in MiB."""
     folder = Path(tempfile.mkdtemp(dir=scratch))
-    _reset_peak()
     began = time.monotonic()
     row: dict[str, Any] = {"kind": kind, "index": index}
     try:
@@ -41,6 +40,7 @@ def attempt(kind: str, index: int | None, seeds: Path, scratch: Path) -> dict[st
                 "what": f"{type(error).__name__}: {error}",
                 "where": place(error),
             }
+        _reset_peak()
         began = time.monotonic()
         os.chdir(folder)
         row |= outcome(kind, folder)
@@ -62,9 +62,9 @@ def outcome(kind: str, folder: Path) -> dict[str, Any]:
     except (EdgepruneError, click.ClickException) as error:
         return {"outcome": "refused", "what": f"{type(error).__name__}: {error}"[:300]}
     except click.Abort as abort:  # click's name for an EOFError, which a user reads as "interrupted"
-        error = abort.__cause__ or abort.__context__ or abort
-        what = f"Abort after {type(error).__name__}: {error}"[:300]
-        return {"outcome": "failed", "what": what, "where": place(error)}
+        cause = abort.__cause__ or abort.__context__ or abort
+        what = f"Abort after {type(cause).__name__}: {cause}"[:300]
+        return {"outcome": "failed", "what": what, "where": place(cause)}
     except (Exception, SystemExit, KeyboardInterrupt) as error:
         return {"outcome": "failed", "what": f"{type(error).__name__}: {error}"[:300], "where": place(error)}
     return {"outcome": "accepted"}
