@@ -86,7 +86,11 @@ class CategoricalTask:
         out = only(outputs, self.name)
         axis = self.axis(out.shape)
         single = axis >= out.ndim or out.shape[axis] == 1
-        return replace(self, probabilities=is_probabilities(out, None if single else axis))
+        shares = is_probabilities(out, None if single else axis)
+        if shares and single and targets is not None:  # small logits lie in 0..1 too: the targets decide
+            numbers = np.asarray(self.numbers(targets, out.shape)).reshape(out.shape)
+            shares = ((out > 0.5) == (numbers == 1)).mean() >= ((out > 0) == (numbers == 1)).mean()
+        return replace(self, probabilities=bool(shares))
 
     def rows(self, out: torch.Tensor) -> torch.Tensor:
         """Logits of shape (samples, positions, classes), in float32 at least."""

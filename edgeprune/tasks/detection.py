@@ -8,8 +8,8 @@ Without targets that F1 is taken against the dense model's detections.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
@@ -27,17 +27,18 @@ from edgeprune.tasks.boxes import (
     suppress,
 )  # fmt: skip
 from edgeprune.tasks.categorical import gradients
-from edgeprune.tasks.detection_layout import NORMALISED, Layout, corners, find_layout
+from edgeprune.tasks.detection_layout import Layout, corners, find_layout
 from edgeprune.tasks.detection_loss import dense_loss, set_loss
+from edgeprune.tasks.detection_targets import check_boxes, in_pixels, objects_of
 from edgeprune.tasks.generic import ContinuousTask
-from edgeprune.tasks.numbers import distinct_class, finite_rows, mean_score, set_score, show
+from edgeprune.tasks.numbers import distinct_class, finite_rows, mean_score, set_score
 
 if TYPE_CHECKING:
     import torch
 
 LEAST_SCORE, CANDIDATES = 0.001, 1000  # of what average precision is counted over, per image
 FLOOR = 0.05  # weight of a prediction without confidence in distillation
-OUTSIDE = 1.0  # pixels that a true box may reach beyond the image
+READ_ON, DOUBTFUL, ENOUGH = 64, 0.1, 10  # images and mAP50 that other readings are tried on, true boxes
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,15 +69,65 @@ class Detection(ContinuousTask):
     pixels: bool = False
 
     def fitted(self, outputs: Outputs, targets: Targets | None) -> Self:
-        """The same task, knowing where outputs hold what, in which unit targets are, and all spreads."""
+        """The same task, knowing where outputs hold what, in which unit targets are, and all spreads.
+
+        What values alone do not say is decided by the true boxes: of the readings that the user's options
+        leave open, the one that finds them is taken.
+
+        Raises:
+            DataError: no output holds boxes and scores, or no reading finds a single true box.
+        """
         truth = [] if targets is None else objects_of(targets, "targets")
         labels = np.concatenate([np.zeros(0, np.int64), *(t.labels for t in truth)])
-        layout = find_layout(
-            outputs, most=int(labels.max()) if labels.size else None,
-            zero_used=not labels.size or bool((labels == 0).any()),
-            form=self.boxes, activation=self.scores, background=self.background, classes=self.columns,
-        )  # fmt: skip
-        return replace(self, layout=layout, pixels=_in_pixels(truth))._scaled(outputs)
+        said: dict[str, Any] = {"form": self.boxes, "activation": self.scores, "background": self.background}
+        known: dict[str, Any] = {
+            "most": int(labels.max()) if labels.size else None,
+            "zero_used": not labels.size or bool((labels == 0).any()),
+            "classes": self.columns,
+        }
+        task = replace(self, layout=find_layout(outputs, **said, **known), pixels=in_pixels(truth))
+        if labels.size and not (task.needs_size and self.extent() is None):
+            task = task._read_by_truth(outputs, truth, said, known)
+        return task._scaled(outputs)
+
+    @property
+    def needs_size(self) -> bool:
+        """Whether outputs are shares of the image and targets are pixels."""
+        return self.known.normalised and self.pixels
+
+    def _read_by_truth(
+        self, outputs: Outputs, truth: list[Objects], said: dict[str, Any], known: dict[str, Any]
+    ) -> Self:
+        """The reading with the best average precision at IoU 0.5, the default where it is near the best."""
+        some = tuple(out[:READ_ON] for out in outputs)
+        every = np.arange(len(some[0]))
+
+        def precision(task: Self) -> float:
+            return average_precision(task.detect(some, LEAST_SCORE), truth[:READ_ON], THRESHOLDS[:1])(every)
+
+        best, best_value = self, precision(self)
+        if best_value < DOUBTFUL:
+            first = known["classes"] or (known["most"] or 0) + 1
+            for form, background, objectness, classes in product(
+                ("xywh", "xyxy"), ("none", "first", "last"), (False, True), {known["classes"], first}
+            ):
+                options = {
+                    **said,
+                    "form": said["form"] or form,
+                    "background": said["background"] or background,
+                }
+                layout = find_layout(
+                    some, **options, **{**known, "classes": classes}, objectness=objectness
+                )  # fmt: skip
+                other = replace(self, layout=layout)
+                if known["most"] < layout.classes and (value := precision(other)) > 2 * best_value:
+                    best, best_value = other, value
+        if best_value == 0 and sum(len(t.labels) for t in truth[:READ_ON]) >= ENOUGH:
+            raise DataError(
+                f"the dense model finds none of the true boxes; outputs were read as {self.known.describe()}",
+                tip="say how: --task detection:boxes=xyxy,scores=sigmoid,background=last,columns=80",
+            )
+        return best
 
     def _scaled(self, outputs: Outputs) -> Self:
         return super().fitted(outputs, None)
@@ -98,8 +149,8 @@ class Detection(ContinuousTask):
                 self._refuse_nothing(source, len(outputs[0]))
             return
         truth = objects_of(targets, source)
-        size, pixels = self.extent(), _in_pixels(truth)
-        if layout.normalised and pixels and size is None:
+        size, pixels = self.extent(), in_pixels(truth)
+        if layout.normalised and pixels and size is None:  # targets of another set may be in another unit
             raise DataError(
                 f"{source}: the model gives boxes as shares of the image, targets are pixels",
                 tip="say the size of the images: --task detection:size=640 (or size=480x640)",
@@ -107,7 +158,7 @@ class Detection(ContinuousTask):
         limit = (size[1], size[0]) if size is not None and pixels else None
         classes = layout.classes
         for index, objects in enumerate(truth):
-            _check_boxes(objects, index, limit, pixels, source)
+            check_boxes(objects, index, limit, pixels, source)
             off = objects.labels[(objects.labels < 0) | (objects.labels >= classes)]
             if off.size:
                 raise DataError(
@@ -263,72 +314,6 @@ class Detection(ContinuousTask):
             tip=f"lower it with --task detection:threshold=0.05; outputs were read as"
             f" {self.layout.describe() if self.layout else 'boxes and scores'}",
         )
-
-
-def objects_of(targets: Targets, source: str) -> list[Objects]:
-    """One entry per image from a list of mappings or a mapping of padded arrays or lists.
-
-    Raises:
-        DataError: another form, boxes that are not (n, 4), or unequal numbers of boxes and labels.
-    """
-    padded = isinstance(targets, Mapping)
-    if isinstance(targets, Mapping) and {"boxes", "labels"} <= set(targets):
-        targets = [
-            {"boxes": b, "labels": t} for b, t in zip(targets["boxes"], targets["labels"], strict=True)
-        ]
-    if not isinstance(targets, list | tuple):
-        raise DataError(
-            f"{source}: detection takes boxes and labels per sample, targets are {show(targets)}",
-            tip="give a list of {'boxes': (n, 4), 'labels': (n,)}; an npz holds y_boxes, y_labels, y_offsets",
-        )
-    found = []
-    for index, entry in enumerate(targets):
-        if not isinstance(entry, Mapping) or not {"boxes", "labels"} <= set(entry):
-            raise DataError(f"{source}: the target of sample {index} is no mapping with boxes and labels")
-        boxes, labels = np.asarray(entry["boxes"], np.float64), np.asarray(entry["labels"]).reshape(-1)
-        if not boxes.size:
-            boxes = np.zeros((0, 4))
-        if boxes.ndim != 2 or boxes.shape[1] != 4 or len(boxes) != len(labels):
-            raise DataError(
-                f"{source}: sample {index} has boxes {show(boxes)} and {len(labels)} labels; (n, 4) and n are"
-                " expected"
-            )
-        real = labels >= 0 if padded else np.ones(len(labels), dtype=bool)
-        found.append(as_objects(boxes[real], labels[real]))
-    return found
-
-
-def _in_pixels(truth: list[Objects]) -> bool:
-    return max((float(t.boxes.max(initial=0.0)) for t in truth), default=0.0) > NORMALISED
-
-
-def _check_boxes(
-    objects: Objects, index: int, limit: tuple[float, float] | None, pixels: bool, source: str
-) -> None:
-    boxes = objects.boxes
-    if not np.isfinite(boxes).all():
-        raise DataError(f"{source}: sample {index} has a box with NaN or infinity")
-    flat = np.flatnonzero((boxes[:, 2] <= boxes[:, 0]) | (boxes[:, 3] <= boxes[:, 1]))
-    if flat.size:
-        raise DataError(
-            f"{source}: sample {index} has a box of no area: {_show_box(boxes[flat[0]])}",
-            tip="boxes are corners x1, y1, x2, y2; leave empty ones out",
-        )
-    slack = OUTSIDE if pixels else 1e-3
-    width, height = limit or ((np.inf, np.inf) if pixels else (1.0, 1.0))
-    outside = (
-        (boxes[:, :2] < -slack).any(axis=1) | (boxes[:, 2] > width + slack) | (boxes[:, 3] > height + slack)
-    )
-    if outside.any():
-        where = f" of {height:g}×{width:g}" if limit else ""
-        raise DataError(
-            f"{source}: sample {index} has a box outside the image{where}:"
-            f" {_show_box(boxes[int(np.argmax(outside))])}"
-        )
-
-
-def _show_box(box: npt.NDArray[np.float64]) -> str:
-    return ", ".join(f"{value:g}" for value in box)
 
 
 def _activated(columns: npt.NDArray[Any], layout: Layout) -> FloatArray:

@@ -1,10 +1,10 @@
 """Where a detector's outputs hold boxes and scores, and how to read them.
 
-    joined      one output (N, 4 + C, A) or (N, A, 4 + C): boxes, then a score per class (YOLO's export);
-                with objectness (N, A, 5 + C) (YOLOv5)
+    joined      one output (N, 4 + C, A) or (N, A, 4 + C): boxes, then a score per class (YOLO's export), then
+                what is not in 0..1 everywhere (masks, key points); with objectness (N, A, 5 + C) (YOLOv5)
     final       one output (N, A, 6): x1, y1, x2, y2, score, class, nothing left to suppress (YOLOv10)
     separate    boxes (N, A, 4) and scores (N, A, C); nothing is suppressed yet (SSD, RetinaNet)
-    set         the same, at most 1000 predictions and nothing to suppress (DETR)
+    set         either, at most 1000 boxes as shares of the image and nothing to suppress (DETR)
 
 What shapes do not say is read off values: corners where x2 ≥ x1 and y2 ≥ y1 nearly everywhere, else centre
 and size; scores within 0..1 need no activation. `describe` says it, options of the task change it.
@@ -57,6 +57,7 @@ class Layout:
             f"outputs {self.boxes_at} (boxes) and {self.scores_at} (scores)"
         )  # fmt: skip
         empty = "" if self.background is None else f", column {self.background} is no object"
+        empty += ", column 4 is objectness" if self.objectness else ""
         scores = "scores as they are" if self.activation == "none" else f"scores through {self.activation}"
         return f"{place}, {self.kind}: boxes as {form} in {unit}, {self.classes} classes, {scores}{empty}"
 
@@ -92,14 +93,15 @@ def find_layout(
     activation: str = "",
     background: str = "",
     classes: int = 0,
+    objectness: bool = False,
 ) -> Layout:
     """Read the layout off outputs of a few samples.
 
     Args:
         most: the largest class number of the targets, where there are any.
         zero_used: whether a target has class 0.
-        form, activation, background ("first", "last", "none"), classes: what the user said; empty or 0
-            where nothing was.
+        form, activation, background ("first", "last", "none"), classes, objectness: what the user said;
+            empty or 0 where nothing was.
 
     Raises:
         DataError: no output, or no pair of outputs, holds boxes and scores.
@@ -114,7 +116,7 @@ def find_layout(
             tip="it takes one output (N, 4+C, A) or (N, A, 4+C), (N, A, 6), or boxes (N, A, 4) and scores"
             " (N, A, C)",
         )
-    return _joined(outputs, flat[0], most, form, activation, classes)
+    return _joined(outputs, flat[0], most, form, activation, classes, objectness)
 
 
 def _pair(outputs: Outputs, flat: list[int]) -> tuple[int, int, int] | None:
@@ -137,7 +139,9 @@ def _pair(outputs: Outputs, flat: list[int]) -> tuple[int, int, int] | None:
     return None
 
 
-def _joined(outputs: Outputs, at: int, most: int | None, form: str, activation: str, classes: int) -> Layout:
+def _joined(
+    outputs: Outputs, at: int, most: int | None, form: str, activation: str, classes: int, objectness: bool
+) -> Layout:
     out = outputs[at]
     axis = 2 if out.shape[2] <= out.shape[1] else 1
     width = out.shape[axis]
@@ -148,13 +152,13 @@ def _joined(outputs: Outputs, at: int, most: int | None, form: str, activation: 
     if width == 6 and axis == 2 and not classes and _is_final(values):
         number = max(int(values[..., 5].max()), most if most is not None else 0) + 1
         return Layout("final", at, at, 2, "xyxy", "none", None, number, False, normalised)
-    # Four columns of a box, one per class; YOLOv5 adds the probability that there is an object at all.
-    objectness = classes == width - 5 if classes else most is not None and most + 1 == width - 5
-    number = classes or (width - 5 if objectness else width - 4)
+    number = classes or _score_columns(values)
     first = 5 if objectness else 4
+    number = min(number, width - first)
     chosen: Any = form or _form(values[..., :4])
     scores: Any = activation or _activation(values[..., first : first + number])
-    return Layout("joined", at, at, axis, chosen, scores, None, number, objectness, normalised)
+    kind: Kind = "set" if values.shape[1] <= SET_SIZE and normalised and chosen == "xywh" else "joined"
+    return Layout(kind, at, at, axis, chosen, scores, None, number, objectness, normalised)
 
 
 def _separate(
@@ -193,6 +197,15 @@ def _form(boxes: Any) -> str:
 
 def _activation(scores: Any) -> str:
     return "none" if scores.min() >= 0 and scores.max() <= 1 else "sigmoid"
+
+
+def _score_columns(values: Any) -> int:
+    """Columns behind the box that hold probabilities; what follows them (coefficients of masks, key points,
+    angles) is no score. All, where the first one holds logits.
+    """
+    columns = values[..., 4:].reshape(-1, values.shape[2] - 4)
+    inside = (columns.min(axis=0) >= 0) & (columns.max(axis=0) <= 1)
+    return len(inside) if inside.all() or not inside[0] else int(np.argmin(inside))
 
 
 def _is_normalised(boxes: Any) -> bool:

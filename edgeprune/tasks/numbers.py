@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 FloatArray = npt.NDArray[np.float64]
 TINY = 1e-12
 SHOWN = 6  # shapes in one message
+AT_ONCE = 1 << 22  # numbers compared at a time, in float64
 
 
 def show(value: Any) -> str:
@@ -167,20 +168,52 @@ def explained(outputs: npt.NDArray[Any], reference: npt.NDArray[Any], axis: int 
     if reference.dtype.kind != "f":
         same = np.asarray(outputs == reference).reshape(len(outputs), -1)
         return same.mean(axis=1) if same.size else np.ones(len(outputs))
-    ours, theirs = as_channels(outputs, axis), as_channels(reference, axis)
-    flat = theirs.reshape(-1, theirs.shape[-1])
-    known = np.isfinite(flat).all(axis=0)
-    variance = np.where(known, np.where(known, flat, 0.0).var(axis=0), 0.0)
-    varies = variance > (1e-6 * np.abs(np.where(known, flat, 0.0)).max(axis=0)) ** 2 + TINY**2
+    step = max(1, AT_ONCE // max(1, reference[0].size)) if len(reference) else 1
+    parts = [slice(start, start + step) for start in range(0, len(reference), step)]
+    variance, varies = _variance(reference, axis, parts)
+    if len(reference) > 1:
+        varies_by_sample = _moves(reference, axis, parts)
+        collapsed = varies & varies_by_sample & ~_moves(outputs, axis, parts)
+    else:
+        collapsed = np.zeros_like(varies)
+    rows = []
+    for part in parts:
+        ours, theirs = as_channels(outputs[part], axis), as_channels(reference[part], axis)
+        with np.errstate(invalid="ignore", over="ignore"):
+            error = ((ours - theirs) ** 2).mean(axis=1) / np.where(varies, variance, 1.0)
+            equal = (np.isclose(ours, theirs, rtol=1e-3, atol=1e-6) | (ours == theirs)).all(axis=1)
+        error = np.where(varies, error, np.where(equal, 0.0, 1.0))
+        error = np.where(np.isfinite(error) & ~collapsed, error, 1.0)
+        rows.append(1.0 - np.minimum(1.0, error.mean(axis=1)))
+    return np.concatenate([np.zeros(0), *rows]).astype(np.float64)
+
+
+def _variance(
+    values: npt.NDArray[Any], axis: int, parts: list[slice]
+) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
+    """The variance of every channel over samples and positions, and whether it varies and is finite."""
     with np.errstate(invalid="ignore", over="ignore"):
-        error = ((ours - theirs) ** 2).mean(axis=1) / np.where(varies, variance, 1.0)
-        equal = (np.isclose(ours, theirs, rtol=1e-3, atol=1e-6) | (ours == theirs)).all(axis=1)
-    error = np.where(varies, error, np.where(equal, 0.0, 1.0))
-    error = np.where(np.isfinite(error), error, 1.0)
-    if len(ours) > 1:  # NaN counts as moving
-        moves = [np.ptp(x, axis=0).max(axis=0) != 0 for x in (ours, theirs)]
-        error = np.where(varies & moves[1] & ~moves[0], 1.0, error)
-    return np.asarray(1.0 - np.minimum(1.0, error.mean(axis=1)), dtype=np.float64)
+        blocks = [as_channels(values[part], axis) for part in parts[:1]]
+        count = max(1, len(values) * blocks[0].shape[1]) if blocks else 1
+        mean = sum(as_channels(values[part], axis).sum(axis=(0, 1)) for part in parts) / count
+        squares, largest = np.zeros_like(mean), np.zeros_like(mean)
+        for part in parts:
+            block = as_channels(values[part], axis)
+            squares += ((block - mean) ** 2).sum(axis=(0, 1))
+            largest = np.maximum(largest, np.abs(block).max(axis=(0, 1)))
+        variance = squares / count
+        known = np.isfinite(variance)
+        varies = known & (variance > (1e-6 * largest) ** 2 + TINY**2)
+    return np.where(known, variance, 0.0), varies
+
+
+def _moves(values: npt.NDArray[Any], axis: int, parts: list[slice]) -> npt.NDArray[np.bool_]:
+    """Whether a channel differs between samples at any position; NaN differs from everything."""
+    first = as_channels(values[:1], axis)
+    found = np.zeros(first.shape[2], dtype=bool)
+    for part in parts:
+        found |= (as_channels(values[part], axis) != first).any(axis=(0, 1))
+    return found
 
 
 def spread_of(values: npt.NDArray[Any], axis: int) -> FloatArray:

@@ -266,3 +266,32 @@ def test_outputs_without_boxes_are_named(shapes: list[tuple[int, ...]]):
     outputs = tuple(np.zeros(s, np.float32) for s in shapes)
     with pytest.raises(DataError, match="no boxes and scores among outputs"):
         fit_task(resolve_task("detection"), outputs, TRUTH)
+
+
+def test_the_true_boxes_decide_what_values_do_not_say():
+    """Corners, some out of order; data that lack the last class, as objectness would have it."""
+    boxes, scores = raw("separate")[1], raw("yolo")[0][:, 4:].swapaxes(1, 2)
+    joined = (np.concatenate([boxes, scores], 2),)
+    joined[0][:, ::7, 2:4] -= 60  # a share of the corners is out of order, as raw heads have it
+    task = fit_task(resolve_task("detection"), joined, TRUTH)
+    assert task.layout.form == "xyxy" and task.score(joined, TRUTH).value > 0.3
+    fewer = [{**t, "labels": np.minimum(t["labels"], CLASSES - 2)} for t in TRUTH]
+    task = fit_task(resolve_task("detection"), raw("yolo"), fewer)
+    assert not task.layout.objectness and task.layout.classes == CLASSES
+
+
+def test_columns_behind_the_scores_are_not_scores():
+    """Coefficients of masks and key points: not in 0..1 everywhere."""
+    extra = np.random.default_rng(0).normal(size=(IMAGES, 6, 60)).astype(np.float32)
+    out = (np.concatenate([raw("yolo")[0], extra], 1), np.zeros((IMAGES, 6, 8, 8), np.float32))
+    for targets in (TRUTH, None):
+        task = fit_task(resolve_task("detection"), out, targets)
+        assert task.layout.classes == CLASSES and task.agreement(out, out).value == 1
+    assert fit_task(resolve_task("detection"), out, TRUTH).score(out, TRUTH).value == pytest.approx(1)
+
+
+def test_a_model_that_finds_no_true_box_is_refused():
+    """A reading under which the dense model is worth nothing certifies nothing."""
+    away = [{**t, "boxes": t["boxes"] + 500} for t in TRUTH]
+    with pytest.raises(DataError, match="finds none of the true boxes; outputs were read as"):
+        fit_task(resolve_task("detection"), raw("yolo"), away)

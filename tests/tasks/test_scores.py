@@ -236,3 +236,25 @@ def test_scores_follow_the_samples(spec: str, shape: tuple[int, ...], targets: A
     broken[3] = np.nan
     worst = task.score((broken,), targets).per_sample[3]
     assert worst == (np.inf if task.measure.kind == "error" else 0)
+
+
+def test_agreement_is_the_same_however_it_is_cut(monkeypatch: pytest.MonkeyPatch):
+    """Outputs are compared some samples at a time; the variance is that of all."""
+    dense, out = normal(50, 3, 4, 4), normal(50, 3, 4, 4)
+    dense[:, 1] = 2.0
+    whole = resolve_task("generic").agreement((0.7 * dense + 0.1 * out,), (dense,)).per_sample
+    monkeypatch.setattr("edgeprune.tasks.numbers.AT_ONCE", 3 * 48)
+    cut = resolve_task("generic").agreement((0.7 * dense + 0.1 * out,), (dense,)).per_sample
+    np.testing.assert_allclose(cut, whole, rtol=1e-12)
+    assert 0 < whole.mean() < 1
+
+
+def test_small_logits_are_not_probabilities_where_the_targets_say_so():
+    """One-logit outputs within 0..1 are read by which threshold the targets fit."""
+    labels = np.arange(20) % 2
+    small = np.where(labels == 1, 0.4, 0.0)[:, None].astype(np.float32)
+    task = fit_task(resolve_task("binary"), (small,), labels)
+    assert not task.probabilities and task.score((small,), labels).value == 1
+    shares = np.where(labels == 1, 0.8, 0.3)[:, None].astype(np.float32)
+    task = fit_task(resolve_task("binary"), (shares,), labels)
+    assert task.probabilities and task.score((shares,), labels).value == 1
