@@ -18,7 +18,7 @@ from edgeprune.tasks.bounds_sequence import LadderTest
 
 SAMPLES = (30, 100, 229, 1000, 3000, 10_000)
 RUNGS, RETREATS = (0.5, 0.36, 0.26, 0.19, 0.14, 0.1, 0.07, 0.05), (0.7, 0.85)
-ERROR, GAIN, REPETITIONS = 0.1, 0.005, 3000
+ERROR, GAIN, REPETITIONS = 0.1, 0.005, 2000
 BAD = 1.0001  # of the budget: where a bound errs most
 
 Loss = Callable[[float], float]  # share kept -> true loss as a multiple of the budget

@@ -16,7 +16,7 @@ from scipy.special import ndtri
 from scipy.stats import binom
 
 from benchmarks.bounds.earlier import normal_upper
-from edgeprune.tasks.bounds_exact import paired_upper
+from edgeprune.tasks.bounds_exact import PairedTest, paired_upper
 
 SAMPLES = (30, 100, 229, 1000, 3000, 10_000)
 DISCORDANCE = (0.0, 0.001, 0.003, 0.01, 0.03, 0.1, 0.2)
@@ -25,7 +25,7 @@ ERROR = 0.1
 REACH = 4.5  # standard deviations of m; what lies beyond counts as not covered
 EVERY = 60  # up to so many values of m each is searched; of more, 12 are, and T gives the rest
 
-Least = Callable[[int, int], float]  # (lost, gained) -> bound
+Below = Callable[[int, int], bool]  # (lost, gained) -> whether the bound lies below the true loss
 
 
 def rows() -> Iterator[dict[str, Any]]:
@@ -45,8 +45,8 @@ def row(n: int, psi: float, theta: float) -> dict[str, Any]:
     before = float(normal_upper(mean, (lost + gained) / n - mean**2, n, ERROR))
     return {
         "kind": "0/1", "samples": n, "discordance": psi, "loss": theta, "nominal": 1 - ERROR,
-        "coverage": coverage(n, psi, theta, lambda a, b: paired_upper(n, a, b, ERROR)),
-        "coverage_before": coverage(n, psi, theta, lambda a, b: _normal(n, a, b), ordered=False),
+        "coverage": coverage(n, psi, theta, lambda a, b: PairedTest(n, a, b, ERROR).may_exclude(theta)),
+        "coverage_before": coverage(n, psi, theta, lambda a, b: _normal(n, a, b) < theta, ordered=False),
         "monte_carlo_error": 0.0,
         "margin": 100 * (now - mean), "margin_before": 100 * (before - mean),
     }  # fmt: skip
@@ -57,24 +57,24 @@ def _normal(n: int, lost: int, gained: int) -> float:
     return float(normal_upper(mean, (lost + gained) / n - mean**2, n, ERROR))
 
 
-def coverage(n: int, psi: float, theta: float, bound: Least, *, ordered: bool = True) -> float:
+def coverage(n: int, psi: float, theta: float, below: Below, *, ordered: bool = True) -> float:
     """P(bound >= theta), not higher than it is.
 
     ordered: the bound grows with T = 2 lost - m + z sqrt(m + z^2), as the exact one does; then the outcomes
     below theta are those below one value of T, which a few m pin down.
     """
     if psi == 0:
-        return float(bound(0, 0) >= theta)
+        return float(not below(0, 0))
     spread = math.sqrt(n * psi * (1 - psi))
     low = max(math.floor(n * psi - REACH * spread - 5), 0)
     m = np.arange(low, min(math.ceil(n * psi + REACH * spread + 5), n) + 1)
-    most = np.array([-1] * len(m))
+    most = np.full(len(m), -1)
     if len(m) <= EVERY or not ordered:
         last = -1
         for i, disagreements in enumerate(m):
-            last = most[i] = largest_below(int(disagreements), theta, bound, last, n, psi)
+            last = most[i] = largest_below(int(disagreements), theta, below, last, n, psi)
     else:
-        most = np.minimum(np.floor((_threshold(m, n, psi, theta, bound) + m - _root(m)) / 2 - 1e-9), m)
+        most = np.minimum(np.floor((_threshold(m, n, psi, theta, below) + m - _root(m)) / 2 - 1e-9), m)
     missed = (binom.pmf(m, n, psi) * binom.cdf(most, m, (psi + theta) / 2 / psi)).sum()
     beyond = binom.cdf(m[0] - 1, n, psi) + binom.sf(m[-1], n, psi)
     return float(1 - missed - beyond)
@@ -85,7 +85,7 @@ def _root(m: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
     return np.asarray(z * np.sqrt(m + z * z))
 
 
-def _threshold(m: npt.NDArray[np.int64], n: int, psi: float, theta: float, bound: Least) -> float:
+def _threshold(m: npt.NDArray[np.int64], n: int, psi: float, theta: float, below: Below) -> float:
     """The smallest T known not to lie below theta; outcomes short of it count as missed.
 
     Raises:
@@ -93,7 +93,7 @@ def _threshold(m: npt.NDArray[np.int64], n: int, psi: float, theta: float, bound
     """
     low, high, last = -math.inf, math.inf, -1
     for disagreements in m[np.unique(np.linspace(0, len(m) - 1, 12).astype(int))]:
-        last = largest_below(int(disagreements), theta, bound, last, n, psi)
+        last = largest_below(int(disagreements), theta, below, last, n, psi)
         ends = 2 * np.array([last, last + 1]) - disagreements + float(_root(disagreements))
         low = max(low, ends[0]) if last >= 0 else low
         high = min(high, ends[1]) if last < disagreements else high
@@ -101,21 +101,21 @@ def _threshold(m: npt.NDArray[np.int64], n: int, psi: float, theta: float, bound
     return max(low + 1e-6, high)
 
 
-def largest_below(m: int, theta: float, bound: Least, guess: float, n: int, psi: float) -> int:
+def largest_below(m: int, theta: float, below: Below, guess: float, n: int, psi: float) -> int:
     """The largest number lost of m disagreements whose bound is below theta; -1 where there is none."""
     a = int(np.clip(guess if guess >= 0 else m * (psi + theta) / 2 / psi, -1, m))
-    while a < m and bound(a + 1, m - a - 1) < theta - 1e-12:
+    while a < m and below(a + 1, m - a - 1):
         a += 1
-    while a >= 0 and bound(a, m - a) >= theta - 1e-12:
+    while a >= 0 and not below(a, m - a):
         a -= 1
     return a
 
 
 def thresholds(n: int, limit: float, error: float, gained: npt.NDArray[np.int64]) -> dict[int, int]:
-    """For each number gained the largest number lost whose bound is at most `limit`; -1 where none is."""
+    """For each number gained the largest number lost whose bound is below `limit`; -1 where none is."""
     found, a = {}, -1
     for b in np.sort(gained):
-        while a + 1 + b <= n and paired_upper(n, a + 1, int(b), error) <= limit:
+        while a + 1 + b <= n and PairedTest(n, a + 1, int(b), error).may_exclude(limit):
             a += 1
         found[int(b)] = a
     return found

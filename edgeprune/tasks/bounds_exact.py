@@ -58,12 +58,11 @@ def share_bounds(samples: int, hits: int, error: float) -> tuple[float, float]:
 
 @lru_cache(maxsize=65536)
 def _paired_upper(samples: int, lost: int, gained: int, error: float) -> float:
-    test = _Test(samples, lost, gained, error)
+    test = PairedTest(samples, lost, gained, error)
     low, high = max((lost - gained) / samples, -test.psi_high), test.psi_high
     if high >= 1.0 and test.largest(1.0) > test.allowed:
         return 1.0
-    slack = FINE[1] if lost + gained <= FINE[0] else SLACK
-    goal = math.log(test.allowed * (1 - slack))
+    goal = math.log(test.goal)
 
     def excess(theta: float) -> float:
         return math.log(max(test.largest(theta), 1e-300)) - goal
@@ -79,7 +78,7 @@ def _paired_upper(samples: int, lost: int, gained: int, error: float) -> float:
     return min(theta, 1.0)
 
 
-class _Test:
+class PairedTest:
     """P(T <= t_observed) at (theta, psi), as sums over the number of disagreements m.
 
     Given m, n10 is binomial: f = sum over m of Bin(m; n, psi) * BinCDF(b(m); m, p10/psi), where b(m) is
@@ -93,6 +92,7 @@ class _Test:
         self.t = lost - gained + self.z * math.sqrt(lost + gained + self.c)
         gamma = NUISANCE * error
         self.allowed = error - gamma
+        self.goal = self.allowed * (1 - (FINE[1] if lost + gained <= FINE[0] else SLACK))
         self.psi_low, self.psi_high = share_bounds(samples, lost + gained, gamma / 2)
 
     def probability(self, p10: FloatArray, p01: FloatArray) -> FloatArray:
@@ -122,6 +122,13 @@ class _Test:
 
     def at(self, theta: float, smaller: FloatArray) -> FloatArray:
         return self.probability(smaller + max(theta, 0.0), smaller + max(-theta, 0.0))
+
+    def may_exclude(self, theta: float) -> bool:
+        """Whether the bound lies below `theta`, give or take the last step of its certificate; fast.
+
+        Never False where the bound lies below.
+        """
+        return self.largest(theta) <= self.goal
 
     def largest(self, theta: float) -> float:
         """The largest probability on a grid that is even in the square root of the smaller share."""
