@@ -1,4 +1,11 @@
-"""A small trained network that the tests of whole runs share."""
+"""What all tests share: a small trained network, and one operator table for every ONNX export."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -6,8 +13,40 @@ import torch
 from torch import nn
 
 
+@pytest.fixture(scope="session", autouse=True)
+def operator_table() -> Iterator[None]:
+    """Let torch.onnx.export parse its operator translations once per process.
+
+    It parses the source of all (about 500) anew for every file, which takes half of the time of exporting a
+    small network. Each export gets a copy of its own. Processes that tests start have torch as it is.
+    """
+    export = torch.onnx.export
+
+    def with_kept_table(*arguments: Any, **settings: Any) -> Any:
+        keep_operator_table()  # here and not before: its import costs a test file without exports a second
+        return export(*arguments, **settings)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.onnx, "export", with_kept_table)
+        yield
+
+
+@functools.cache
+def keep_operator_table() -> None:
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+    build = functools.cache(ONNXRegistry.from_torchlib)
+
+    def from_torchlib(opset_version: int) -> Any:
+        table = copy.copy(build(opset_version))
+        table.functions = {operator: list(known) for operator, known in table.functions.items()}
+        return table
+
+    ONNXRegistry.from_torchlib = staticmethod(from_torchlib)
+
+
 @pytest.fixture(scope="session")
-def stripes():
+def stripes() -> tuple[nn.Module, tuple[np.ndarray, np.ndarray]]:
     """A convolutional network on stripes of two directions, and its data."""
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
