@@ -32,12 +32,16 @@ class Objects:
 
 def overlap(ours: FloatArray, theirs: FloatArray) -> FloatArray:
     """Intersection over union of every pair, shape (ours, theirs)."""
-    top_left = np.maximum(ours[:, None, :2], theirs[None, :, :2])
-    bottom_right = np.minimum(ours[:, None, 2:], theirs[None, :, 2:])
-    common = np.clip(bottom_right - top_left, 0.0, None).prod(axis=2)
-    areas = [np.clip(b[:, 2:] - b[:, :2], 0.0, None).prod(axis=1) for b in (ours, theirs)]
+    width = np.minimum(ours[:, None, 2], theirs[None, :, 2]) - np.maximum(
+        ours[:, None, 0], theirs[None, :, 0]
+    )
+    height = np.minimum(ours[:, None, 3], theirs[None, :, 3]) - np.maximum(
+        ours[:, None, 1], theirs[None, :, 1]
+    )
+    common = np.maximum(width, 0.0) * np.maximum(height, 0.0)
+    areas = [np.maximum(b[:, 2] - b[:, 0], 0.0) * np.maximum(b[:, 3] - b[:, 1], 0.0) for b in (ours, theirs)]
     union = areas[0][:, None] + areas[1][None] - common
-    return np.asarray(np.where(union > 0, common / np.where(union > 0, union, 1.0), 0.0))
+    return np.asarray(np.divide(common, union, out=np.zeros_like(common), where=union > 0))
 
 
 def suppress(boxes: FloatArray, scores: FloatArray, labels: Indices, limit: float) -> Indices:
@@ -46,12 +50,15 @@ def suppress(boxes: FloatArray, scores: FloatArray, labels: Indices, limit: floa
     A box goes where a better one of its class overlaps it by more than `limit`.
     """
     order = np.argsort(-scores, kind="stable")
-    overlaps = overlap(boxes[order], boxes[order]) > limit
-    overlaps &= labels[order][:, None] == labels[order][None]
     kept = np.ones(len(order), dtype=bool)
-    for row in range(len(order)):
-        if kept[row]:
-            kept[row + 1 :] &= ~overlaps[row, row + 1 :]
+    for label in np.unique(labels):
+        rows = np.flatnonzero(labels[order] == label)
+        overlaps = overlap(boxes[order[rows]], boxes[order[rows]]) > limit
+        stays = np.ones(len(rows), dtype=bool)
+        for row in range(len(rows)):
+            if stays[row]:
+                stays[row + 1 :] &= ~overlaps[row, row + 1 :]
+        kept[rows] = stays
     return order[kept]
 
 

@@ -217,6 +217,9 @@ class Detection(ContinuousTask):
             scores[:, layout.background] = -1.0
         rows, labels = np.nonzero(scores >= max(least, 1e-12))
         values = scores[rows, labels]
+        if len(values) > CANDIDATES:  # sorting all of them takes longer than everything else
+            best = np.flatnonzero(values >= np.partition(values, -CANDIDATES)[-CANDIDATES])
+            rows, labels, values = rows[best], labels[best], values[best]
         order = np.argsort(-values, kind="stable")[:CANDIDATES]
         rows, labels, values = rows[order], labels[order], values[order]
         if layout.kind != "set":
