@@ -7,8 +7,8 @@ Gives one manylinux wheel per architecture in --out:
     aarch64  cross-compiled with cpp/aarch64.cmake for the Python of the arm64 sandbox (`make arm64`)
 Guarantees: a wheel reaches --out only after auditwheel gave it a manylinux tag and tools/use_wheel.py passed
 with it, installed into an empty environment with NumPy, SciPy and click alone; the aarch64 wheel is installed
-by an aarch64 pip and used by an aarch64 Python under QEMU. Both are compiled for the baseline instruction set of
-their architecture; wider loops are chosen at run time (cpp/src/dispatch.cpp).
+by an aarch64 pip and used by an aarch64 Python under QEMU. Both are compiled for the baseline instruction set
+of their architecture; wider loops are chosen at run time (cpp/src/dispatch.cpp).
 Leaves to others: publishing. The tag follows from this machine's C library: Debian 12 gives manylinux_2_34.
 Needs pip, network, and the Debian packages that a SetupError names. All scratch files are in build/wheels.
 """
