@@ -10,6 +10,7 @@ Elsewhere: which modules make a part (parts), tracing (trace).
 
 from __future__ import annotations
 
+import copy as copying
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from edgeprune.errors import TraceError
 pytree = torch.utils._pytree
 ModuleCall = tuple[tuple[Any, ...], dict[str, Any]]
 CONSTANTS = (bool, int, float, str, torch.dtype, torch.device, type(None))
+NOT_READABLE = object()
+NOT_CARRIED = frozenset(dir(nn.Module()))
 
 
 @dataclass(frozen=True)
@@ -44,9 +47,11 @@ class Way:
         """The module as something that takes `given`."""
         return module if self.fixed is None else Bound(module, self.spec, self.fixed)
 
-    def instead(self, graph: nn.Module) -> nn.Module:
-        """A graph of `around(module)` as something that is called as the module was."""
-        return graph if self.fixed is None else Standing(graph, self.fixed)
+    def instead(self, graph: nn.Module, module: nn.Module) -> nn.Module:
+        """A graph of `around(module)` as something that is called, and read, as the module was."""
+        stand_in = graph if self.fixed is None else Standing(graph, self.fixed)
+        carry_attributes(module, stand_in)
+        return stand_in
 
 
 class Bound(nn.Module):  # type: ignore[misc]
@@ -80,6 +85,38 @@ class Standing(nn.Module):  # type: ignore[misc]
             if i >= len(leaves) or isinstance(leaves[i], torch.Tensor) or leaves[i] != wanted:
                 raise TraceError(f"a pruned part was traced with {wanted!r} as its argument {i + 1}")
         return self.graph(*(x for i, x in enumerate(leaves) if i not in self._fixed))
+
+
+def carry_attributes(module: nn.Module, stand_in: nn.Module) -> None:
+    """Give a stand-in the plain values that the module kept on itself or on its class for others to read.
+
+    A detector's forward asks each of its layers where its input comes from (`layer.f`). Parameters,
+    submodules and methods are not carried: the graph has its own. Numbers keep the values that they had.
+    """
+    for name in dir(module):
+        if name.startswith("_") or name in NOT_CARRIED or hasattr(stand_in, name):
+            continue
+        value = _read(module, name)
+        if value is not NOT_READABLE and _is_plain(value):
+            setattr(stand_in, name, copying.deepcopy(value))
+
+
+def _read(module: nn.Module, name: str) -> Any:
+    try:
+        return getattr(module, name)
+    except Exception:  # a property of the user's class that fails: nobody could read it before either
+        return NOT_READABLE
+
+
+def _is_plain(value: Any) -> bool:
+    """Constants, tensors that are no parameters, and containers of these."""
+    if isinstance(value, dict):
+        return all(_is_plain(k) and _is_plain(v) for k, v in value.items())
+    if isinstance(value, list | tuple | set | frozenset):
+        return all(map(_is_plain, value))
+    if isinstance(value, torch.Tensor):
+        return not isinstance(value, nn.Parameter) and value.is_leaf
+    return isinstance(value, CONSTANTS)
 
 
 def recorded(model: nn.Module, run: Callable[[nn.Module], Any]) -> dict[str, list[ModuleCall]]:

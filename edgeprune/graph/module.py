@@ -72,6 +72,11 @@ def source_line(node: fx.Node) -> str:
 
 def layer_of(node: fx.Node) -> str:
     """` 'blocks.2.norm'`, with a leading blank: the submodule that made the node; empty if unknown."""
-    stack = list((node.meta.get("nn_module_stack") or {}).values())
-    path = str(stack[-1][0]) if stack else ""
+    path = layer_path(node)
     return f" {path!r}" if path else ""
+
+
+def layer_path(node: fx.Node) -> str:
+    """`blocks.2.norm`: the innermost submodule that made the node; empty for the model itself or unknown."""
+    stack = list((node.meta.get("nn_module_stack") or {}).values())
+    return str(stack[-1][0]).removeprefix("L['self']").removeprefix(".") if stack else ""

@@ -102,7 +102,7 @@ def apply_recipe(
             found = {f"{path}.{name}" if path else name: values for (path, name), values in trial.items()}
             return Applied(sliced, changed | found, worst)
     assert failed is not None
-    lines = _written_sizes(traced, sizes)
+    lines = written_sizes(traced, sizes)
     more = (
         f"; sizes or scales that would have to change are read at or below {', '.join(lines[:5])}"
         if lines
@@ -249,7 +249,7 @@ def _restore(module: nn.Module, changes: Mapping[tuple[str, str], tuple[Any, Any
         setattr(owner, name, kind(value) if isinstance(value, tuple) else value)
 
 
-def _written_sizes(traced: Trace, sizes: Sizes) -> list[str]:
+def written_sizes(traced: Trace, sizes: Sizes) -> list[str]:
     """The user's lines whose operators hold a size (or attention's scale) that has to change, once each."""
     lines = {}
     for node in traced.graph.graph.nodes:

@@ -214,13 +214,37 @@ def test_samples_of_a_head_on_several_levels_refit_it():
     assert all(p.refitted for p in found.parts if p.components[0])
 
 
-def test_a_class_that_no_graph_can_replace_gives_its_children():
-    """Two levels and a width in the forward: no graph takes both, so the tower inside is the part."""
+def test_a_width_in_the_forward_stays_and_the_rest_of_the_class_is_pruned():
+    """The layer that the literal width comes from is kept whole; the one before it is not."""
     net, x = levels(literal=True)
     found = edgeprune.prune_parts(net, x, macs=0.7)
-    assert [p.path for p in found.parts] == ["stem", "down", "neck", "head.tower", "head.out"]
+    assert [p.path for p in found.parts] == ["stem", "down", "neck", "head"]
+    assert found.parts[3].whole == ("tower.2",)
     assert found.module.head.tower[0].out_channels < 16 and found.module.head.literal
     assert found.macs[1] <= 0.7 * found.macs[0]
+    assert len(found.module(x)) == 4
+
+
+def test_a_class_that_no_graph_can_replace_gives_its_children():
+    """Two levels and all widths in the forward: the class loses nothing and no graph takes both sizes."""
+
+    class Literal(Tower):
+        def forward(self, x):
+            y = self.tower[0](x)
+            y = self.tower[2](torch.relu(y.view(-1, 16, *y.shape[2:])))
+            return self.out(y.view(-1, 12, *y.shape[2:]))
+
+    net, x = levels()
+    net.head = Literal().eval()
+    found = edgeprune.prune_parts(net, x, macs=0.95)
+    assert [p.path for p in found.parts] == [
+        "stem",
+        "down",
+        "neck",
+        "head.tower.0",
+        "head.tower.2",
+        "head.out",
+    ]
     assert len(found.module(x)) == 4
 
 
@@ -319,3 +343,132 @@ def test_a_detector_of_torchvision_keeps_its_class_and_loses_half():
     with torch.no_grad():
         boxes = found.module([torch.rand(3, 80, 100)])
     assert np.isfinite(boxes[0]["scores"].numpy()).all()
+
+
+class Unit(nn.Module):
+    """Convolution and norm, as detectors repeat them; knows where its input comes from."""
+
+    def __init__(self, inputs, outputs, size=1, groups=1):
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, size, padding=size // 2, groups=groups, bias=False)
+        self.norm = nn.BatchNorm2d(outputs)
+
+    def forward(self, x):
+        return F.silu(self.norm(self.conv(x)))
+
+
+class Mixing(nn.Module):
+    """Attention over positions: heads are an attribute, the width is read from the input."""
+
+    def __init__(self, width, heads):
+        super().__init__()
+        self.heads, self.value, self.key = heads, width // heads, width // heads // 2
+        self.all, self.place = Unit(width, width + 2 * heads * self.key), Unit(width, width, 3, width)
+
+    def forward(self, x):
+        n, width, h, w = x.shape
+        parts = self.all(x).view(n, self.heads, 2 * self.key + self.value, h * w)
+        q, k, v = parts.split([self.key, self.key, self.value], 2)
+        weights = (q.transpose(-2, -1) @ k * self.key**-0.5).softmax(-1)
+        return (v @ weights.transpose(-2, -1)).view(n, width, h, w) + self.place(v.reshape(n, width, h, w))
+
+
+class Halves(nn.Module):
+    """One half of the channels goes through attention; the width of a half is written as a number."""
+
+    def __init__(self, width, heads):
+        super().__init__()
+        self.half = width // 2
+        self.first, self.last = Unit(width, width), Unit(width, width)
+        self.mixing = Mixing(self.half, heads)
+        self.feed = nn.Sequential(Unit(self.half, 64), Unit(64, self.half))
+
+    def forward(self, x):
+        a, b = self.first(x).split((self.half, self.half), 1)
+        b = b + self.mixing(b)
+        return self.last(torch.cat([a, b + self.feed(b)], 1))
+
+
+class Chain(nn.Module):
+    """Layers in a list, each of which says which earlier ones it reads; ends in what passes a threshold."""
+
+    def __init__(self, *, literal):
+        super().__init__()
+        layers = [
+            nn.Sequential(Unit(3, 16, 3), Unit(16, 48, 3), Unit(48, 16, 3)),
+            Halves(16, 2),
+            LiteralWidth() if literal else nn.Sequential(Unit(16, 48, 3), Unit(48, 16, 3)),
+            nn.Sequential(Unit(32, 24, 3), nn.Conv2d(24, 4, 1)),
+        ]
+        for i, (layer, source) in enumerate(zip(layers, (-1, -1, -1, [-1, 1]), strict=True)):
+            layer.f, layer.i, layer.kind = source, i, type(layer).__name__
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, x):
+        outputs = []
+        for layer in self.layers:
+            if layer.f != -1:
+                x = torch.cat([x if j == -1 else outputs[j] for j in layer.f], 1)
+            x = layer(x)
+            outputs.append(x)
+        return x[x > x.mean()]
+
+
+class LiteralWidth(nn.Module):
+    """Its forward holds the inner width as a number: the class cannot be sliced."""
+
+    stride = 2
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = Unit(16, 48, 3), Unit(48, 16, 3)
+        self.anchors = [torch.zeros(2), (1, 2)]
+
+    def forward(self, x):
+        y = self.a(x)
+        return self.b(y.view(-1, 48, *y.shape[2:]))
+
+
+def test_a_graph_in_the_place_of_a_layer_answers_what_the_forward_asks_of_it():
+    """`layer.f` of a list of layers, constants of the class, tensors beside them; no methods, no weights."""
+    torch.manual_seed(0)
+    model = Chain(literal=True).eval()
+    found = edgeprune.prune_parts(model, torch.randn(2, 3, 12, 12), macs=0.4)
+    part = next(p for p in found.parts if p.path == "layers.2")
+    assert part.fixed is not None
+    stand_in = found.module.layers[2]
+    assert not isinstance(stand_in, LiteralWidth)
+    assert (stand_in.f, stand_in.i, stand_in.kind, stand_in.stride) == (-1, 2, "LiteralWidth", 2)
+    assert stand_in.anchors[1] == (1, 2) and stand_in.anchors[0] is not model.layers[2].anchors[0]
+    assert found.module(torch.randn(3, 3, 12, 12)).dim() == 1
+
+
+def test_attention_that_reads_its_width_from_its_input_keeps_its_class():
+    """What the class cannot express stays whole and is named; the rest of the part is pruned."""
+    torch.manual_seed(0)
+    found = edgeprune.prune_parts(Chain(literal=False).eval(), torch.randn(2, 3, 12, 12), macs=0.6)
+    part = next(p for p in found.parts if p.path == "layers.1")
+    assert part.fixed is None and isinstance(found.module.layers[1], Halves)
+    assert part.whole
+    assert part.components[1] < part.components[0]
+    assert found.macs[1] <= 0.6 * found.macs[0]
+    assert found.module(torch.randn(2, 3, 16, 20)).dim() == 1
+
+
+def test_a_budget_that_whole_submodules_do_not_allow_is_met_with_graphs():
+    """The budget comes first: where the class leaves too little to remove, the graph loses more."""
+
+    class Alone(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.halves = Halves(16, 2)
+
+        def forward(self, x):
+            y = self.halves(x)
+            return y[y > y.mean()]
+
+    torch.manual_seed(0)
+    found = edgeprune.prune_parts(Alone().eval(), torch.randn(2, 16, 12, 12), macs=0.45)
+    (part,) = found.parts
+    assert part.fixed is not None and part.whole == ()
+    assert found.macs[1] <= 0.45 * found.macs[0]
