@@ -12,8 +12,8 @@ unchanged files, and by ending the process. Memory is the peak of resident pages
 children: an address-space limit would count what torch reserves. Failing inputs are kept below
 build/fuzz-files/failures, three for each place in the code.
 
-Workers start with every unchanged file; a kind whose files are not accepted then is named and not counted, since
-changes of what is refused anyway test nothing.
+Workers start with every unchanged file; a kind whose files are not accepted then is named and not counted,
+since changes of what is refused anyway test nothing.
 """
 
 from __future__ import annotations
@@ -59,17 +59,18 @@ COLUMNS = ["kind", *BLANK]
 class Worker:
     """A child process that reads inputs within limits; it is replaced when it breaks one."""
 
-    def __init__(self, seeds: Path) -> None:
+    def __init__(self, seeds: Path, program: tuple[str, ...] = ("-m", "benchmarks.fuzz.worker")) -> None:
         self.seeds, self.done, self.baseline = seeds, 0, 0.0
         self.scratch = Path(tempfile.mkdtemp(prefix="fuzz-files-"))
-        command = [sys.executable, "-m", "benchmarks.fuzz.worker", str(seeds), str(self.scratch)]
+        command = [sys.executable, *program, str(seeds), str(self.scratch)]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment,
             start_new_session=True,
         )  # fmt: skip
         self.answers: queue.SimpleQueue[str] = queue.SimpleQueue()
-        threading.Thread(target=self._read, daemon=True).start()
+        self.reader = threading.Thread(target=self._read, daemon=True)
+        self.reader.start()
 
     def _read(self) -> None:
         assert self.process.stdout is not None
@@ -137,6 +138,10 @@ class Worker:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, 9)
         self.process.wait()
+        self.reader.join()
+        for pipe in (self.process.stdin, self.process.stdout):
+            with contextlib.suppress(OSError):  # what was not delivered is lost with the worker
+                pipe.close()  # type: ignore[union-attr]
         shutil.rmtree(self.scratch, ignore_errors=True)
 
 
@@ -256,7 +261,14 @@ def again(found: dict[str, Any], seeds: Path) -> dict[str, str]:
         counts = found["by_kind"][entry["kind"]]
         counts["failures"] -= 1
         counts["inputs"] -= 1
-    return fuzz([(entry["kind"], entry["index"]) for entry in failed], found, seeds)
+    wrong = fuzz([(entry["kind"], entry["index"]) for entry in failed], found, seeds)
+    for entry in (e for e in failed if e["kind"] in wrong):  # not tried: stays a failure
+        found["failures"].append(entry)
+        counts = found["by_kind"][entry["kind"]]
+        counts["failures"] += 1
+        counts["inputs"] += 1
+    write(found)
+    return wrong
 
 
 def one(name: str, seeds: Path) -> int:
