@@ -20,11 +20,22 @@ from typing import Any
 
 from edgeprune.deploy.agent import MANIFEST
 from edgeprune.deploy.bundle_building import build
-from edgeprune.deploy.bundle_parts import KIND, SCHEMA, SEAL, Bundle, entry_of, read_arrays, read_json, safe
+from edgeprune.deploy.bundle_parts import (
+    KIND,
+    SCHEMA,
+    SEAL,
+    Bundle,
+    Manifest,
+    entry_of,
+    read_arrays,
+    read_object,
+    safe,
+)
 from edgeprune.deploy.verify import reference_session
 from edgeprune.errors import ShipError
 from edgeprune.measure import runner
 from edgeprune.measure.files import model_files
+from edgeprune.records.schema import read_as
 from edgeprune.store import whole_folder
 
 
@@ -63,7 +74,7 @@ def write_bundle(bundle: Bundle, folder: Path) -> None:
 
 def _read(folder: Path) -> Bundle:
     """Open a written bundle; an odd name in its manifest is refused before anything is opened."""
-    manifest, text = read_json(folder / MANIFEST, needed=True), (folder / MANIFEST).read_bytes()
+    manifest, text = read_object(folder / MANIFEST, needed=True), (folder / MANIFEST).read_bytes()
     identity = hashlib.sha256(text).hexdigest()
     tip = "build the bundle again from the run folder"
     try:
@@ -74,13 +85,9 @@ def _read(folder: Path) -> Bundle:
         raise ShipError(f"{folder}: the manifest was changed after it was made", tip=tip)
     if manifest.get("kind") != KIND or manifest.get("schema") != SCHEMA:
         raise ShipError(f"{folder}: not a bundle of schema {SCHEMA}", tip="use the edgeprune that made it")
-    try:
-        listed = {safe(key): (entry["sha256"], entry["bytes"]) for key, entry in manifest["files"].items()}
-        smoke = manifest["smoke"]
-        needed = {smoke["runner"], smoke["model"], *smoke["golden"]}
-        float(smoke["tolerance"])
-    except (KeyError, TypeError, AttributeError, ValueError):
-        raise ShipError(f"{folder}: the manifest lacks a field", tip=tip) from None
+    typed = read_as(Manifest, manifest, str(folder / MANIFEST), error=ShipError, tip=tip)
+    listed = {safe(key): entry.sha256 for key, entry in typed.files.items()}
+    needed = {typed.smoke.runner, typed.smoke.model, *typed.smoke.golden}
     if not needed <= set(listed):
         raise ShipError(f"{folder}: the manifest does not list {', '.join(needed - set(listed))}", tip=tip)
     there = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_symlink() or not p.is_dir()}
@@ -90,15 +97,15 @@ def _read(folder: Path) -> Bundle:
     links = [p for p in folder.rglob("*") if p.is_symlink() or not (p.is_dir() or p.is_file())]
     if links:
         raise ShipError(f"{links[0]}: is a link or a special file", tip=tip)
-    for key, (digest, _) in listed.items():
+    for key, digest in listed.items():
         if entry_of(folder / key)["sha256"] != digest:
             raise ShipError(f"{folder / key}: does not have the checksum of the manifest", tip=tip)
-    external = model_files(folder / smoke["model"], error=ShipError)[1:]
+    external = model_files(folder / typed.smoke.model, error=ShipError)[1:]
     strays = [file for file in external if file.relative_to(folder).as_posix() not in listed]
     if strays:
         raise ShipError(f"{strays[0]}: external data that the manifest does not list", tip=tip)
     files: dict[str, Path | bytes] = {key: folder / key for key in listed}
-    return Bundle(str(manifest.get("name", folder.name)), identity, manifest, {**files, MANIFEST: text})
+    return Bundle(typed.name, identity, manifest, {**files, MANIFEST: text})
 
 
 def _prove(bundle: Bundle) -> None:

@@ -16,13 +16,24 @@ import numpy as np
 
 import edgeprune
 from edgeprune.deploy.agent import MANIFEST
-from edgeprune.deploy.bundle_parts import KIND, SCHEMA, Bundle, entry_of, read_arrays, read_json, safe
+from edgeprune.deploy.bundle_parts import (
+    KIND,
+    SCHEMA,
+    TIP,
+    Bundle,
+    Preprocess,
+    entry_of,
+    read_arrays,
+    read_object,
+    safe,
+)
 from edgeprune.deploy.usage import usage_cpp, usage_python
 from edgeprune.deploy.verify import FLOAT_TOLERANCE, INTEGER_TOLERANCE, is_quantised
 from edgeprune.errors import ShipError, TargetError
 from edgeprune.measure import runner
 from edgeprune.measure.files import model_files
 from edgeprune.measure.host import RUNNER
+from edgeprune.records.schema import read_as
 from edgeprune.targets import load_target
 
 GOLDEN = "golden/call0.npz"
@@ -40,7 +51,8 @@ def build(folder: Path, name: str | None, architecture: str | None) -> Bundle:
             what = "is a link" if file.is_symlink() else "is missing"
             raise ShipError(f"{folder}: {needed} {what}", tip="give the folder that compress wrote")
     model, *external = model_files(folder / "model.onnx", error=ShipError)
-    report, facts = read_json(folder / "report.json"), read_json(folder / "preprocess.json")
+    report, path = read_object(folder / "report.json"), folder / "preprocess.json"
+    facts = read_as(Preprocess, read_object(path), str(path), error=ShipError, tip=TIP)
     golden = read_arrays(folder / "golden.npz")
     try:
         session = runner.open_session(model, 1)
@@ -49,7 +61,7 @@ def build(folder: Path, name: str | None, architecture: str | None) -> Bundle:
     inputs = [_tensor(item.name, golden, f"input_{n}") for n, item in enumerate(session.get_inputs())]
     outputs = [_tensor(item.name, golden, f"output_{n}") for n, item in enumerate(session.get_outputs())]
     tolerance = INTEGER_TOLERANCE if is_quantised(model) else FLOAT_TOLERANCE
-    classes = [str(label) for label in facts.get("class_names") or []]
+    classes = [str(label) for label in facts.class_names or ()]
     files: dict[str, Path | bytes] = {"model.onnx": model, "runner.py": RUNNER.read_bytes()}
     files |= {file.relative_to(folder).as_posix(): file for file in external}
     files[GOLDEN] = _npz(golden)
@@ -65,8 +77,8 @@ def build(folder: Path, name: str | None, architecture: str | None) -> Bundle:
         "model": "model.onnx",
         "inputs": inputs,
         "outputs": outputs,
-        "preprocessing": facts.get("preprocessing") or {},
-        "kept_inputs": facts.get("kept_inputs") or [],  # what need not be in it was never read
+        "preprocessing": facts.preprocessing or {},
+        "kept_inputs": facts.kept_inputs or [],  # what need not be in it was never read
         "class_names": classes,
         "architecture": _architecture(report, architecture),
         "versions": {"edgeprune": edgeprune.__version__, "onnxruntime": _runtime(), "opset": _opset(model)},

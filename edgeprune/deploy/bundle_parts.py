@@ -7,18 +7,79 @@ ShipError rather than believed.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, TypeAlias
 
 import numpy as np
 
 from edgeprune.deploy.agent import Refused, safe_name
 from edgeprune.errors import ShipError
+from edgeprune.records.schema import Length, Range, read_json
 
 SCHEMA, KIND, SEAL = 1, "edgeprune-bundle", "manifest.sha256"
+TIP = "compress again"
+LARGEST_TOLERANCE = 0.25  # of an output's largest value; more would accept another model's outputs
+Count: TypeAlias = Annotated[int, Range(0, 2**50)]
+Digest: TypeAlias = Annotated[str, Length(64, 64)]
+
+
+@dataclass(frozen=True)
+class TensorEntry:
+    """An input or an output of the model."""
+
+    name: str
+    shape: tuple[Count, ...]
+    dtype: str
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """A file of the bundle."""
+
+    sha256: Digest
+    bytes: Count
+
+
+@dataclass(frozen=True)
+class Smoke:
+    """The check that the board makes: recorded inputs and outputs, and how far outputs may differ."""
+
+    runner: str
+    model: str
+    golden: Annotated[tuple[str, ...], Length(1, 1000)]
+    tolerance: Annotated[float, Range(0, LARGEST_TOLERANCE)]
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """preprocess.json: how inputs are made, which of their features are read, names of classes."""
+
+    preprocessing: dict[str, Any] | None = None
+    kept_inputs: list[dict[str, Any]] | None = None
+    class_names: tuple[str | int | float, ...] | None = None
+    inputs: tuple[dict[str, Any], ...] = ()
+    outputs: tuple[dict[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """manifest.json of a bundle."""
+
+    schema: Literal[1]
+    kind: Literal["edgeprune-bundle"]
+    name: str
+    model: str
+    inputs: tuple[TensorEntry, ...]
+    outputs: tuple[TensorEntry, ...]
+    preprocessing: dict[str, Any]
+    class_names: tuple[str, ...]
+    architecture: str | None
+    versions: dict[str, str | int]
+    smoke: Smoke
+    files: dict[str, FileEntry]
+    kept_inputs: tuple[dict[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -43,19 +104,14 @@ def safe(name: str) -> str:
         raise ShipError(str(refused), tip=refused.tip) from None
 
 
-def read_json(path: Path, *, needed: bool = False) -> dict[str, Any]:
+def read_object(path: Path, *, needed: bool = False) -> dict[str, Any]:
     """Read a JSON object; an absent file is an empty one unless it is needed."""
     if path.is_symlink():
         raise ShipError(f"{path}: is a link", tip="put the file itself there")
     if not path.exists() and not needed:
         return {}
-    try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise ShipError(f"{path}: not readable JSON: {error}", tip="compress again") from None
-    if not isinstance(found, dict):
-        raise ShipError(f"{path}: not a JSON object", tip="compress again")
-    return found
+    plain: dict[str, Any] = read_json(dict[str, Any], path, error=ShipError, tip=TIP)
+    return plain
 
 
 def read_arrays(source: Any) -> dict[str, np.ndarray]:

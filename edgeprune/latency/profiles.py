@@ -9,28 +9,31 @@ from it (costs).
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
 from edgeprune.errors import BenchError
 from edgeprune.records import Interval
+from edgeprune.records.schema import Length, Range, parse_json, read_as
 from edgeprune.store import write_json
 
 SCHEMA = 2
 KIND = "edgeprune latency profile"
+Count: TypeAlias = Annotated[int, Range(0, 2**40)]
+Ms: TypeAlias = Annotated[float, Range(0, 1e9)]
+AboveZero: TypeAlias = Annotated[float, Range(1e-9, 1e9)]
 
 
 @dataclass(frozen=True)
 class Width:
     """A count of channels: `times` what stays of dimension `dim` of a state tensor; constant without one."""
 
-    dense: int
+    dense: Count
     tensor: str | None = None
-    dim: int = 0
-    times: int = 1
+    dim: Count = 0
+    times: Count = 1
 
 
 @dataclass(frozen=True)
@@ -134,27 +137,51 @@ def read_profile(path: Path) -> Profile:
     Raises:
         BenchError: the file is missing, damaged, of another schema, or not a profile.
     """
-    try:
-        raw = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise BenchError(
-            f"{path}: {error.strerror or error}", tip="write one with: edgeprune profile"
-        ) from None
-    except ValueError:
-        raise BenchError(f"{path}: damaged, not JSON", tip="measure again: edgeprune profile") from None
+    path, tip = Path(path), "write one with: edgeprune profile"
+    raw = parse_json(path, error=BenchError, tip=tip)
     if not isinstance(raw, dict) or raw.get("kind") != KIND:
-        raise BenchError(f"{path}: not a latency profile", tip="write one with: edgeprune profile")
-    if raw.get("schema") != SCHEMA:
+        raise BenchError(f"{path}: not a latency profile", tip=tip)
+    if raw.get("schema") != SCHEMA or isinstance(raw["schema"], bool):
         raise BenchError(
-            f"{path}: a profile of schema {raw.get('schema')!r}, this edgeprune reads {SCHEMA}",
+            f"{path}: a profile of schema {str(raw.get('schema'))[:40]}, this edgeprune reads {SCHEMA}",
             tip="measure again, or upgrade the older edgeprune",
         )
+    stored = read_as(_Stored, raw, str(path), error=BenchError, tip="measure again: edgeprune profile")
     try:
-        return _restore(raw)
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-        raise BenchError(
-            f"{path}: damaged: {type(error).__name__} {error}", tip="measure again: edgeprune profile"
-        ) from None
+        return _restore(stored)
+    except ValueError as error:
+        raise BenchError(f"{path}: damaged: {error}", tip="measure again: edgeprune profile") from None
+
+
+@dataclass(frozen=True)
+class _StoredWhole:
+    widths: tuple[tuple[Count, Count], ...]
+    p50_ms: tuple[Ms, Ms, Ms]
+    operators_ms: Ms
+    head_ms: Ms
+    operators: Count
+    lot: Count
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """A profile as its file has it: points and networks are rows of numbers."""
+
+    target: str
+    board: str | None
+    machine: dict[str, Any]
+    threads: Annotated[int, Range(1, 4096)]
+    date: str
+    model: str
+    layers: Annotated[tuple[Layer, ...], Length(1)]
+    shapes: tuple[str, ...]
+    points: tuple[tuple[Count, Count, Count, Count, Ms, Ms, Ms], ...]
+    wholes: Annotated[tuple[_StoredWhole, ...], Length(1)]
+    lots: Annotated[tuple[tuple[AboveZero, AboveZero], ...], Length(1)]
+    planned: Count
+    request: str
+    network: str | None = None
+    warnings: tuple[str, ...] = ()
 
 
 def _compact(profile: Profile) -> dict[str, Any]:
@@ -181,59 +208,38 @@ def _row(found: Interval) -> list[float]:
     return [round(found.value, 6), round(found.low, 6), round(found.high, 6)]
 
 
-def _restore(raw: Mapping[str, Any]) -> Profile:
-    layers = tuple(
-        Layer(x["node"], x["operator"], x["shape"], Width(**x["inputs"]), Width(**x["outputs"]))
-        for x in raw["layers"]
-    )
-    points = tuple(
-        ProfilePoint(int(s), int(i), int(o), int(n), _interval(ms)) for s, i, o, n, *ms in raw["points"]
-    )
-    wholes = tuple(
-        Whole(
-            tuple((int(i), int(o)) for i, o in w["widths"]),
-            _interval(w["p50_ms"]),
-            float(w["operators_ms"]),
-            float(w["head_ms"]),
-            int(w["operators"]),
-            int(w["lot"]),
-        )
-        for w in raw["wholes"]
-    )
-    shapes = tuple(str(s) for s in raw["shapes"])
-    if not wholes or not layers or any(not 0 <= p.shape < len(shapes) for p in points):
-        raise ValueError("no network, no layer, or a point of no layer")
-    if any(layer.shape not in shapes for layer in layers) or any(
-        len(w.widths) != len(layers) for w in wholes
-    ):
-        raise ValueError("layers and shapes do not belong together")
-    lots = tuple((float(wall), float(operators)) for wall, operators in raw["lots"])
-    if any(not 0 <= w.lot < len(lots) for w in wholes) or any(min(lot) <= 0 for lot in lots):
-        raise ValueError("networks and lots do not belong together")
-    machine = raw["machine"]
-    if not isinstance(machine, dict):
-        raise TypeError("machine is not a table")
+def _restore(stored: _Stored) -> Profile:
+    """The profile of a file's rows.
+
+    Raises:
+        ValueError: they do not belong together.
+    """
+    layers, shapes, lots = stored.layers, stored.shapes, stored.lots
+    if any(point[0] >= len(shapes) for point in stored.points):
+        raise ValueError("a point of no layer")
+    if any(layer.shape not in shapes for layer in layers):
+        raise ValueError("a layer of no shape")
+    if any(len(whole.widths) != len(layers) for whole in stored.wholes):
+        raise ValueError("a network of other layers")
+    if any(whole.lot >= len(lots) for whole in stored.wholes):
+        raise ValueError("a network of no lot")
+    names = ("target", "board", "machine", "threads", "date", "model", "planned", "request", "network")
     return Profile(
-        target=str(raw["target"]),
-        board=raw["board"],
-        machine=machine,
-        threads=int(raw["threads"]),
-        date=str(raw["date"]),
-        model=str(raw["model"]),
         layers=layers,
         shapes=shapes,
-        points=points,
-        wholes=wholes,
+        points=tuple(ProfilePoint(*point[:4], _interval(point[4:])) for point in stored.points),
+        wholes=tuple(
+            Whole(w.widths, _interval(w.p50_ms), w.operators_ms, w.head_ms, w.operators, w.lot)
+            for w in stored.wholes
+        ),
         lots=lots,
-        planned=int(raw["planned"]),
-        request=str(raw["request"]),
-        network=None if raw.get("network") is None else str(raw["network"]),
-        warnings=tuple(str(w) for w in raw["warnings"]),
+        warnings=stored.warnings,
+        **{name: getattr(stored, name) for name in names},
     )
 
 
-def _interval(row: Any) -> Interval:
-    value, low, high = (float(x) for x in row)
-    if not 0 <= low <= value <= high:
-        raise ValueError(f"not an interval: {row}")
+def _interval(row: Sequence[float]) -> Interval:
+    value, low, high = row
+    if not low <= value <= high:
+        raise ValueError(f"not an interval: {list(row)}")
     return Interval(value, low, high)

@@ -8,24 +8,26 @@ multiple is assumed; the answer is kept per processor, onnxruntime version and t
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Literal, TypeAlias
 
 import numpy as np
 
-from edgeprune.errors import OutputError
+from edgeprune.errors import OutputError, RunError
 from edgeprune.measure.host import run_bench
 from edgeprune.measure.request import BenchRequest
 from edgeprune.measure.timings import disturbances
 from edgeprune.records import to_json
+from edgeprune.records.schema import Range, read_json
 from edgeprune.store import write_json
 
 SCHEMA = 2
 WIDTHS = (32, 33, 34, 36, 37, 38, 40, 42, 44, 45, 46, 48, 52, 56, 64)
 BLOCKS = (2, 4, 8, 16)
+Times: TypeAlias = Annotated[float, Range(1e-6, 1e6)]
 TOLERANCE = 1.04  # rounding up may cost this much and still count as free
 
 
@@ -131,12 +133,25 @@ def _slug(text: str) -> str:
 
 
 def _read(file: Path) -> Staircase | None:
+    """What was measured before; None where the cache holds nothing usable."""
     try:
-        raw = json.loads(file.read_text(encoding="utf-8"))
-        if raw["schema"] != SCHEMA:
-            return None
-        relative = {int(w): tuple(v) for w, v in raw["relative"].items()}
-        found, said = (raw[name] for name in ("alignment", "warnings"))
-        return Staircase(raw["processor"], raw["onnxruntime"], raw["threads"], relative, found, tuple(said))
-    except (OSError, ValueError, KeyError, TypeError):
+        stored = read_json(_Stored, file)
+    except RunError:
         return None
+    relative = {int(width): row for width, row in stored.relative.items() if width.isdecimal()}
+    if set(relative) != set(WIDTHS):
+        return None
+    return Staircase(
+        stored.processor, stored.onnxruntime, stored.threads, relative, stored.alignment, stored.warnings
+    )
+
+
+@dataclass(frozen=True)
+class _Stored:
+    schema: Literal[2]
+    processor: str
+    onnxruntime: str
+    threads: Annotated[int, Range(1, 4096)]
+    relative: dict[str, tuple[Times, Times, Times]]
+    alignment: Literal[1, 2, 4, 8, 16]
+    warnings: tuple[str, ...]

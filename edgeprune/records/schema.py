@@ -174,6 +174,8 @@ class _Reader:
         if kind is bool or kind is str:
             if not isinstance(value, kind):
                 raise self.wrong(where, value, "true or false" if kind is bool else "text")
+            if kind is str and not _writable(value):
+                raise self.wrong(where, value, "text without lone surrogates, which no file can hold")
             return value
         raise TypeError(f"{where}: no reader for {kind}")
 
@@ -230,6 +232,14 @@ class _Reader:
             raise self.wrong(where, value, f"a number from {bound.low:g}{top}")
         if isinstance(bound, Length) and not bound.low <= len(value) <= bound.high:
             raise self.wrong(where, value, f"{bound.low} to {bound.high} entries")
+
+
+def _writable(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _brief(value: Any) -> str:

@@ -108,6 +108,8 @@ def _random(entry: Mapping[str, Any]) -> str:
     if not random:
         return UNKNOWN
     score, unit = _value(entry)
+    if random.get("value") is None:
+        return UNKNOWN
     text = f"would have lost {_amount(random['value'], unit)}"
     if random.get("low") is not None and random.get("high") is not None:
         text += f" ({random['low']:.4g} to {random['high']:.4g})"

@@ -14,109 +14,89 @@ what was found and what was expected.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, TypeAlias
 
 from edgeprune.errors import TargetError
 from edgeprune.records import Target, TargetField
+from edgeprune.records.schema import Length, Range, read_as, read_bytes
 
 SCHEMA = 1
 NAME = re.compile(r"[a-z0-9][a-z0-9._+-]*")
-BASES = ("measured", "datasheet", "assumed")
-TOP = {"schema", "title", "sources", "base", "detect"}
 ISA = {
     "x86_64": {"sse4.2", "avx", "f16c", "fma", "avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8"},
     "aarch64": {"neon", "crypto", "lse", "fp16", "dotprod", "bf16", "i8mm", "sve", "sve2"},
 }
+TIP = "mend the descriptor; `edgeprune targets rpi4` shows a complete one"
+
+Text: TypeAlias = Annotated[str, Length(1, 10_000)]
+Count: TypeAlias = Annotated[int, Range(0, 2**40)]
+Positive: TypeAlias = Annotated[int, Range(1, 2**40)]
+Rate: TypeAlias = Annotated[float, Range(1e-6, 1e6)]
+Basis: TypeAlias = Literal["measured", "datasheet", "assumed"]
+
+
+@dataclass(frozen=True)
+class Head:
+    """The keys of a descriptor beside its tables of facts."""
+
+    schema: Literal[1]
+    title: Text = "as its base"
+    base: Text = "none"
+    detect: bool = False
+    sources: dict[str, Text] = dataclasses.field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Fact:
+    """The table of one field."""
+
+    value: Any
+    basis: Basis
+    source: str | None = None
+    note: Text | None = None
 
 
 @dataclass(frozen=True)
 class Field:
-    """One field of the schema: `read` returns the value or raises ValueError(what was expected)."""
+    """One field of the schema; `kind` is what `records.schema` reads its value as."""
 
     name: str  # section.key
     record: str  # attribute of Target; empty where `Target.fields` alone holds it
     unit: str
-    read: Callable[[Any], Any]
+    kind: Any
     optional: bool = False
 
 
-def _whole(low: int) -> Callable[[Any], int]:
-    def read(value: Any) -> int:
-        if isinstance(value, bool) or not isinstance(value, int) or value < low:
-            raise ValueError(f"a whole number of at least {low}")
-        return value
-
-    return read
-
-
-def _positive(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
-        raise ValueError("a number above 0")
-    return float(value)
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise ValueError("a non-empty string")
-    return value
-
-
-def _flag(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError("true or false")
-    return value
-
-
-def _one_of(*allowed: str) -> Callable[[Any], str]:
-    def read(value: Any) -> str:
-        if value not in allowed:
-            raise ValueError(f"one of {', '.join(allowed)}")
-        return str(value)
-
-    return read
-
-
-def _words(value: Any) -> tuple[str, ...]:
-    known = sorted(set().union(*ISA.values()))
-    if not isinstance(value, list) or not all(isinstance(v, str) and v in known for v in value):
-        raise ValueError(f"a list of names out of {', '.join(known)}")
-    return tuple(value)
-
-
-def _texts(value: Any) -> tuple[str, ...]:
-    if not isinstance(value, list) or not value or not all(isinstance(v, str) and v.strip() for v in value):
-        raise ValueError("a list of non-empty strings")
-    return tuple(value)
-
-
 FIELDS = (
-    Field("cpu.arch", "arch", "", _one_of(*ISA)),
-    Field("cpu.core", "core", "", _text),
-    Field("cpu.cores", "cores", "", _whole(1)),
-    Field("cpu.little_cores", "little_cores", "", _whole(0)),
-    Field("cpu.clock_ghz", "clock_ghz", "GHz", _positive),
-    Field("cpu.isa", "isa", "", _words),
-    Field("cpu.fp32_flops_per_cycle", "fp32_flops_per_cycle", "flop/cycle/core", _whole(1)),
-    Field("cache.l1d_kb", "l1d_kb", "KiB", _whole(1)),
-    Field("cache.l2_kb", "l2_kb", "KiB", _whole(0)),
-    Field("cache.l2_sharing", "l2_sharing", "cores", _whole(1)),
-    Field("cache.l3_kb", "l3_kb", "KiB", _whole(0)),
-    Field("memory.total_mb", "memory_mb", "MiB", _whole(1)),
-    Field("memory.bandwidth_gb_s", "bandwidth_gb_s", "GB/s", _positive),
-    Field("runtime.threads", "threads", "", _whole(1)),
-    Field("int8.policy", "int8_policy", "", _one_of("offer", "on-request")),
-    Field("int8.activations", "int8_activations", "", _one_of("uint8", "int8")),
-    Field("int8.reduce_range", "int8_reduce_range", "", _flag),
+    Field("cpu.arch", "arch", "", Literal["x86_64", "aarch64"]),
+    Field("cpu.core", "core", "", Text),
+    Field("cpu.cores", "cores", "", Positive),
+    Field("cpu.little_cores", "little_cores", "", Count),
+    Field("cpu.clock_ghz", "clock_ghz", "GHz", Rate),
+    Field("cpu.isa", "isa", "", tuple[str, ...]),
+    Field("cpu.fp32_flops_per_cycle", "fp32_flops_per_cycle", "flop/cycle/core", Positive),
+    Field("cache.l1d_kb", "l1d_kb", "KiB", Positive),
+    Field("cache.l2_kb", "l2_kb", "KiB", Count),
+    Field("cache.l2_sharing", "l2_sharing", "cores", Positive),
+    Field("cache.l3_kb", "l3_kb", "KiB", Count),
+    Field("memory.total_mb", "memory_mb", "MiB", Positive),
+    Field("memory.bandwidth_gb_s", "bandwidth_gb_s", "GB/s", Rate),
+    Field("runtime.threads", "threads", "", Positive),
+    Field("int8.policy", "int8_policy", "", Literal["offer", "on-request"]),
+    Field("int8.activations", "int8_activations", "", Literal["uint8", "int8"]),
+    Field("int8.reduce_range", "int8_reduce_range", "", bool),
     Field(
-        "emulation.cpu", "emulated_cpu", "", _one_of("cortex-a53", "cortex-a72", "cortex-a76"), optional=True
+        "emulation.cpu", "emulated_cpu", "", Literal["cortex-a53", "cortex-a72", "cortex-a76"], optional=True
     ),
-    Field("board.models", "", "", _texts, optional=True),
+    Field("board.models", "", "", Annotated[tuple[Text, ...], Length(1, 100)], optional=True),
 )
+TOP = set(Head.__dataclass_fields__)
 SECTIONS = {f.name.split(".")[0] for f in FIELDS}
 
 
@@ -127,20 +107,16 @@ def read_descriptor(path: Path) -> dict[str, Any]:
         TargetError: unreadable, not TOML, another schema, or a name that the schema does not have.
     """
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as e:
-        raise TargetError(f"{path}: cannot be read: {e.strerror}", tip="check its permissions") from e
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+        text = read_bytes(path, error=TargetError, tip="check its permissions").decode("utf-8")
+        values = tomllib.loads(text)
+    except ValueError as e:  # not UTF-8, not TOML, or a number that is too long
         raise TargetError(f"{path}: not valid TOML: {e}", tip="mend the line named") from e
-    found = values.get("schema")
-    if found != SCHEMA or isinstance(found, bool):
-        raise _wrong(path, "schema", found, f"{SCHEMA}, the version that this edgeprune reads")
-    _check(path, "title", values.get("title", "" if "base" not in values else "as its base"), _text)
-    _check(path, "base", values.get("base", "none"), _text)
-    _check(path, "detect", values.get("detect", False), _flag)
-    sources = values.get("sources", {})
-    if not isinstance(sources, dict) or not all(isinstance(v, str) for v in sources.values()):
-        raise _wrong(path, "sources", sources, "a table of strings")
+    except RecursionError:
+        raise TargetError(f"{path}: not valid TOML: nested too deeply", tip=TIP) from None
+    head = {key: value for key, value in values.items() if key in TOP}
+    if "base" not in values:
+        head.setdefault("title", "")
+    read_as(Head, head, str(path), error=TargetError, tip=TIP)
     known = {f.name for f in FIELDS}
     for section, entries in values.items():
         if section in TOP:
@@ -207,21 +183,23 @@ def _fact(path: Path, field: Field, entry: Any, sources: Mapping[str, str]) -> T
         raise _wrong(
             path, field.name, entry, 'a table such as { value = 4, basis = "datasheet", source = "docs" }'
         )
-    extra = sorted(set(entry) - {"value", "basis", "source", "note"})
-    if extra:
-        raise _wrong(path, field.name, extra, "only value, basis, source and note")
-    value = _check(path, field.name, entry["value"], field.read)
-    basis = _check(path, f"{field.name}.basis", entry.get("basis"), _one_of(*BASES))
-    source = entry.get("source")
-    if source is not None and source not in sources:
-        raise _wrong(
-            path, f"{field.name}.source", source, f"a key of [sources]: {', '.join(sources) or 'it is empty'}"
-        )
-    texts = [t for t in (sources.get(str(source)), entry.get("note")) if t]
-    note = "; ".join(_check(path, f"{field.name}.note", text, _text) for text in texts)
-    if basis != "assumed" and not note:
-        raise _wrong(path, field.name, "no source", f"a source or a note, since it claims to be {basis}")
-    return TargetField(field.name, value, field.unit, basis, note)
+    fact = _read(Fact, entry, path, field.name)
+    value = _read(field.kind, fact.value, path, field.name)
+    known = sorted(set().union(*ISA.values()))
+    if field.name == "cpu.isa" and not set(value) <= set(known):
+        raise _wrong(path, field.name, list(value), f"a list of names out of {', '.join(known)}")
+    if fact.source is not None and fact.source not in sources:
+        keys = ", ".join(sources) or "it is empty"
+        raise _wrong(path, f"{field.name}.source", fact.source, f"a key of [sources]: {keys}")
+    note = "; ".join(text for text in (sources.get(str(fact.source)), fact.note) if text)
+    if fact.basis != "assumed" and not note:
+        claim = f"a source or a note, since it claims to be {fact.basis}"
+        raise _wrong(path, field.name, "no source", claim)
+    return TargetField(field.name, value, field.unit, fact.basis, note)
+
+
+def _read(kind: Any, value: Any, path: Path, name: str) -> Any:
+    return read_as(kind, value, str(path), where=name, error=TargetError, tip=TIP, strict=True)
 
 
 def _check_together(path: Path, facts: Mapping[str, TargetField], *, strict_isa: bool) -> None:
@@ -245,16 +223,9 @@ def _check_together(path: Path, facts: Mapping[str, TargetField], *, strict_isa:
         raise _wrong(path, "emulation.cpu", facts["emulation.cpu"].value, "no such field on x86_64")
 
 
-def _check(path: Path, name: str, value: Any, read: Callable[[Any], Any]) -> Any:
-    try:
-        return read(value)
-    except ValueError as e:
-        raise _wrong(path, name, value, str(e)) from e
-
-
 def _wrong(path: Path, field: str, found: Any, expected: str) -> TargetError:
     shown = "nothing" if found is None else repr(found)
     return TargetError(
         f"{path}: {field}: found {shown[:80]}; expected {expected}",
-        tip="mend the descriptor; `edgeprune targets rpi4` shows a complete one",
+        tip=TIP,
     )

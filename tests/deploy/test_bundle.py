@@ -90,7 +90,7 @@ def test_a_run_that_lacks_something_is_refused(run_folder, tmp_path):
     with pytest.raises(ShipError, match="no such folder"):
         open_bundle(tmp_path / "nowhere")
     (run_folder / "preprocess.json").write_text("{")
-    with pytest.raises(ShipError, match="not readable JSON"):
+    with pytest.raises(ShipError, match="not JSON"):
         open_bundle(run_folder)
     (run_folder / "preprocess.json").unlink()
     model = run_folder / "model.onnx"
@@ -188,7 +188,7 @@ def other_kind(folder, manifest):
         (missing, "not those of the manifest: usage.py"),
         (unlisted_runner, "does not list ../runner.py"),
         (external_outside, "lies outside the model's folder"),
-        (no_files, "lacks a field"),
+        (no_files, "files: missing"),
         (other_kind, "not a bundle of schema"),
     ],
 )

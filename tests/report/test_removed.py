@@ -72,5 +72,5 @@ def test_a_layer_lists_each_channel_and_a_pinned_one_has_its_reason(run):
 def test_a_record_of_another_form_is_refused(run):
     """A file that compress did not write is one error, not a KeyError."""
     (run / "removed.json").write_text('{"channels": {"stem": [0]}}')
-    with pytest.raises(RunError, match="is not what compress writes"):
+    with pytest.raises(RunError, match=r"removed\.json: schema: missing"):
         explanation(run, "stem:0")
