@@ -37,11 +37,9 @@ def import_object(spec: str, *, option: str, error: type[EdgepruneError]) -> Any
             f"{option} {spec}: {module_name} is a file name, not a module name",
             tip="use the dotted name from the current directory, as in folder.file:name",
         )
-    here = os.getcwd()
-    if here not in sys.path and "" not in sys.path:
-        sys.path.insert(0, here)
+    here = make_current_folder_importable()
     try:
-        found: Any = importlib.import_module(module_name)
+        value: Any = importlib.import_module(module_name)
     except ModuleNotFoundError as exc:
         missing = exc.name or module_name
         if module_name == missing or module_name.startswith(missing + "."):
@@ -55,12 +53,20 @@ def import_object(spec: str, *, option: str, error: type[EdgepruneError]) -> Any
     except Exception as exc:
         raise error(f"{option} {spec}: importing {module_name} raised {type(exc).__name__}: {exc}") from exc
     for part in attribute.split("."):
-        if not hasattr(found, part):
-            own = vars(found) if hasattr(found, "__dict__") else {}
-            near = [n for n, v in own.items() if getattr(v, "__module__", None) == module_name][:8]
+        if not hasattr(value, part):
+            members = vars(value) if hasattr(value, "__dict__") else {}
+            near = [n for n, v in members.items() if getattr(v, "__module__", None) == module_name][:8]
             raise error(
                 f"{option} {spec}: {module_name} has no {attribute}",
                 tip=f"it has {', '.join(near)}" if near else "",
             )
-        found = getattr(found, part)
-    return found
+        value = getattr(value, part)
+    return value
+
+
+def make_current_folder_importable() -> str:
+    """Put the current folder first on the path, as `python -m` does; its name."""
+    here = os.getcwd()
+    if here not in sys.path and "" not in sys.path:
+        sys.path.insert(0, here)
+    return here

@@ -17,11 +17,18 @@ if TYPE_CHECKING:
 Command = Callable[..., Any]
 SHAPE_HELP = "Of one input, without batch; once per input."
 FACTORY_HELP = "Builds the module that a state dict belongs to."
+STATE = "edgeprune.state"
 
 
 def model_options(command: Command) -> Command:
     """MODEL and how to read it."""
     for decorate in (
+        click.option(
+            "--state",
+            expose_value=False,
+            callback=_remember_state,
+            help="Which state dict of a checkpoint to take: model, ema, …",
+        ),
         click.option("--trust-pickle", is_flag=True, help="Unpickle the file, which runs the code in it."),
         click.option(
             "--input-shape", "input_shapes", multiple=True, metavar="[DTYPE:]C,H,W", help=SHAPE_HELP
@@ -134,6 +141,11 @@ def data_options(command: Command) -> Command:
     return command
 
 
+def _remember_state(context: click.Context, _: click.Parameter, value: str | None) -> None:
+    """Kept with the command: `load` alone asks for it."""
+    context.meta[STATE] = value
+
+
 def load(model: Path, factory: str | None, input_shapes: tuple[str, ...], trust_pickle: bool) -> LoadedModel:
     """Load a model as the options say."""
     return load_with_mask(model, factory, input_shapes, trust_pickle)[0]
@@ -154,6 +166,7 @@ def load_with_mask(
         input_shapes=shapes or None,
         input_dtypes=dtypes or None,
         trust_pickle=trust_pickle,
+        state=click.get_current_context().meta.get(STATE),
     )
 
 

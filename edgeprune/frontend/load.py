@@ -35,6 +35,7 @@ from edgeprune.frontend.loaded import LoadedModel, from_module, total_bytes
 from edgeprune.frontend.pickles import describe, load_pickle, read_weights
 from edgeprune.frontend.sniff import Kind, sniff
 from edgeprune.frontend.vet import vet
+from edgeprune.importing import make_current_folder_importable
 from edgeprune.paths import read_file, shown
 
 __all__ = ["LoadedModel", "from_module", "load_model"]
@@ -50,6 +51,7 @@ def load_model(
     input_shapes: Shapes = None,
     input_dtypes: Dtypes = None,
     trust_pickle: bool = False,
+    state: str | None = None,
 ) -> LoadedModel:
     """Load a model file of any kind.
 
@@ -59,6 +61,7 @@ def load_model(
         input_shapes: one shape per input, without batch.
         input_dtypes: one name per input ("float32", "int64", …); None means float32.
         trust_pickle: unpickle whole modules and unvetted archives, which runs the code in them.
+        state: which of a checkpoint's state dicts to take; None takes the only one, or the averaged one.
 
     Raises:
         ModelError: missing, damaged, not a PyTorch model, or not fitting its factory or input shapes.
@@ -66,7 +69,7 @@ def load_model(
     """
     source = shown(path)
     content = _read(Path(path).expanduser(), source)
-    digest = hashlib.sha256(content).hexdigest()
+    digest = digest_of(content, state)
     kind = sniff(content, source)
     if kind in ("exported", "exported-legacy"):
         if factory is not None:
@@ -83,8 +86,18 @@ def load_model(
             " with --model",
         )
     if kind == "safetensors":
-        return _from_state(_safetensors(content, source), source, digest, factory, input_shapes, input_dtypes)
-    return _pickled(content, source, digest, factory, input_shapes, input_dtypes, trust_pickle)
+        return _from_state(
+            _safetensors(content, source), source, digest, factory, input_shapes, input_dtypes, state
+        )
+    return _pickled(content, source, digest, factory, input_shapes, input_dtypes, trust_pickle, state)
+
+
+def digest_of(content: bytes, state: str | None) -> str:
+    """sha256 of a file, and of the state dict's key where one was asked for: another choice, another model."""
+    digest = hashlib.sha256(content)
+    if state is not None:
+        digest.update(f" --state {state}".encode())
+    return digest.hexdigest()
 
 
 def _read(path: Path, source: str) -> bytes:
@@ -155,6 +168,7 @@ def _pickled(
     shapes: Shapes,
     dtypes: Dtypes,
     trust: bool,
+    key: str | None,
 ) -> LoadedModel:
     """A torch.save file: a state dict, a checkpoint around one, or a whole module."""
     try:
@@ -170,7 +184,7 @@ def _pickled(
                 tip="copy or download it again",
             ) from exc
         if trust:
-            return _trusted(content, source, digest, factory, shapes, dtypes)
+            return _trusted(content, source, digest, factory, shapes, dtypes, key)
         if factory is None:
             raise UnsafeModelError(
                 f"{source}: holds a pickled {named[0]}; loading it would run the code in it",
@@ -178,17 +192,29 @@ def _pickled(
             ) from exc
         saved = read_weights(content, source)
         note = f"read the weights past a pickled {named[0]}; none of its code was run"
-        loaded = _from_state(saved, source, digest, factory, shapes, dtypes)
+        loaded = _from_state(saved, source, digest, factory, shapes, dtypes, key)
         return replace(loaded, notes=(note, *loaded.notes))
-    return _from_state(saved, source, digest, factory, shapes, dtypes)
+    return _from_state(saved, source, digest, factory, shapes, dtypes, key)
 
 
 def _trusted(
-    content: bytes, source: str, digest: str, factory: str | None, shapes: Shapes, dtypes: Dtypes
+    content: bytes,
+    source: str,
+    digest: str,
+    factory: str | None,
+    shapes: Shapes,
+    dtypes: Dtypes,
+    key: str | None,
 ) -> LoadedModel:
+    """A pickle that may run its code; its classes may lie in the current folder."""
+    make_current_folder_importable()
     try:
         saved = load_pickle(content)
-    except ModuleNotFoundError as exc:
+    except (ModuleNotFoundError, AttributeError) as exc:
+        if factory is not None:  # the class is not needed: the factory builds the network
+            return _from_state(read_weights(content, source), source, digest, factory, shapes, dtypes, key)
+        if isinstance(exc, AttributeError):
+            raise ModelError(f"{source}: unpickling raised {type(exc).__name__}: {exc}") from exc
         raise ModelError(
             f"{source}: unpickling needs the module {exc.name}, which is not importable",
             tip="run from the folder of the code that saved it",
@@ -196,27 +222,37 @@ def _trusted(
     except Exception as exc:
         raise ModelError(f"{source}: unpickling raised {type(exc).__name__}: {exc}") from exc
     if isinstance(saved, dict):
-        inner = [v for v in saved.values() if isinstance(v, torch.nn.Module)]
-        saved = inner[0] if len(inner) == 1 else saved
+        modules = {str(k): v for k, v in saved.items() if isinstance(v, torch.nn.Module)}
+        chosen = key if key in modules else "ema" if "ema" in modules and key is None else None
+        if chosen is None and len(modules) == 1 and key is None:
+            chosen = next(iter(modules))
+        saved = modules[chosen] if chosen is not None else saved
+        key = None if chosen is not None else key
     if not isinstance(saved, torch.nn.Module):
-        return _from_state(saved, source, digest, factory, shapes, dtypes)
+        return _from_state(saved, source, digest, factory, shapes, dtypes, key)
     if factory is not None:
-        return _from_state(saved.state_dict(), source, digest, factory, shapes, dtypes)
+        return _from_state(saved.state_dict(), source, digest, factory, shapes, dtypes, key)
     return _with_examples(saved, source, digest, shapes, dtypes, ())
 
 
 def _from_state(
-    saved: Any, source: str, digest: str, factory: str | None, shapes: Shapes, dtypes: Dtypes
+    saved: Any,
+    source: str,
+    digest: str,
+    factory: str | None,
+    shapes: Shapes,
+    dtypes: Dtypes,
+    key: str | None,
 ) -> LoadedModel:
-    state, notes = tensors_in(saved, source)
+    state, notes = tensors_in(saved, source, key)
     if factory is None:
         raise ModelError(
             f"{source}: holds weights only ({len(state)} tensors), not the network they belong to",
             tip="add --model package.module:factory and --input-shape, for example --input-shape 3,224,224",
         )
     module = build(factory)
-    fill(module, state, source, factory)
-    return _with_examples(module, source, digest, shapes, dtypes, notes)
+    undone = fill(module, state, source, factory)
+    return _with_examples(module, source, digest, shapes, dtypes, (*notes, *undone))
 
 
 def _with_examples(

@@ -196,7 +196,8 @@ def _tensor_meta(name: str, meta: dict[str, Any], stored: int) -> dict[str, Any]
 
 def _claimed(meta: dict[str, Any]) -> int:
     """The bytes that a tensor takes once it is copied."""
-    return math.prod(n["as_int"] for n in meta["sizes"]) * SIZES_PER_ELEMENT[meta["dtype"]]
+    elements = math.prod(int(n["as_int"]) for n in meta["sizes"])
+    return elements * SIZES_PER_ELEMENT[meta["dtype"]]
 
 
 def _sample_inputs(members: dict[str, bytes], model: str, source: str) -> bytes:

@@ -7,7 +7,6 @@ Guarantee: a file without such hooks loads exactly as `load_model` loads it.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import warnings
 from collections.abc import Sequence
@@ -18,9 +17,9 @@ from typing import Any
 import torch
 
 from edgeprune.errors import ModelError
-from edgeprune.frontend.checkpoints import build, fill, tensors_in
+from edgeprune.frontend.checkpoints import build, fill, matched, tensors_in
 from edgeprune.frontend.examples import example_tensors
-from edgeprune.frontend.load import LoadedModel, load_model
+from edgeprune.frontend.load import LoadedModel, digest_of, load_model
 from edgeprune.frontend.loaded import from_module
 from edgeprune.frontend.sniff import sniff
 from edgeprune.masks import Mask, fuse_pruned, split_prune_state
@@ -37,6 +36,7 @@ def load_with_prune_masks(
     input_shapes: Sequence[Sequence[int]] | None = None,
     input_dtypes: Sequence[str | None] | None = None,
     trust_pickle: bool = False,
+    state: str | None = None,
 ) -> tuple[LoadedModel, Mask | None]:
     """As `load_model`; gives the mask that prune hooks held beside it, None where there were none.
 
@@ -45,25 +45,28 @@ def load_with_prune_masks(
         MaskError: hooks that do not fit together.
     """
     content = _content(Path(path).expanduser())
-    state = None if content is None or factory is None else _state(content, str(path))
-    if state is not None and factory is not None and has_prune_masks(state):
-        dense, mask = split_prune_state(state)
+    weights = None if content is None or factory is None else _state(content, str(path), state)
+    if weights is not None and factory is not None and has_prune_masks(weights):
+        dense, mask = split_prune_state(weights)
         module = build(factory)
-        fill(module, dense, str(path), factory)
+        names, _ = matched(dense, module.state_dict())
+        undone = fill(module, dense, str(path), factory)
+        mask = Mask({names.get(name, name): keep for name, keep in mask.keep.items()})
         if not input_shapes:
             raise ModelError(
                 f"{path}: the shape of the model's input is not known",
                 tip="add --input-shape without batch, for example --input-shape 1,28,28",
             )
         loaded = from_module(module, example_tensors(input_shapes, input_dtypes))
-        digest = hashlib.sha256(content or b"").hexdigest()
-        return replace(loaded, source=str(path), sha256=digest, notes=(NOTE, *loaded.notes)), mask
+        digest = digest_of(content or b"", state)
+        return replace(loaded, source=str(path), sha256=digest, notes=(NOTE, *undone, *loaded.notes)), mask
     loaded = load_model(
         path,
         factory=factory,
         input_shapes=input_shapes,
         input_dtypes=input_dtypes,
         trust_pickle=trust_pickle,
+        state=state,
     )
     if loaded.module is None or not has_prune_masks(loaded.module.state_dict()):
         return loaded, None
@@ -83,19 +86,19 @@ def _content(path: Path) -> bytes | None:
         return None
 
 
-def _state(content: bytes, source: str) -> dict[str, torch.Tensor] | None:
+def _state(content: bytes, source: str, key: str | None) -> dict[str, torch.Tensor] | None:
     """The tensors of a plain weights file; None for anything else, which load_model judges."""
     try:
         kind = sniff(content, source)
         if kind == "safetensors":
             import safetensors.torch
 
-            return tensors_in(dict(safetensors.torch.load(content)), source)[0]
+            return tensors_in(dict(safetensors.torch.load(content)), source, key)[0]
         if kind not in ("torch-zip", "pickle"):
             return None
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             saved = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-        return tensors_in(saved, source)[0]
+        return tensors_in(saved, source, key)[0]
     except Exception:
         return None

@@ -32,12 +32,12 @@ def test_pickled_module_names_its_class_and_the_ways_on(form: str, net: nn.Modul
 
 
 def test_several_state_dicts_are_a_choice_for_the_user(net: nn.Module, folder: Path):
-    """A checkpoint with the plain and the averaged weights names both."""
-    torch.save(
-        {"net": net.state_dict(), "ema": net.state_dict(), "weights": net.state_dict()}, folder / "m.pt"
-    )
-    with pytest.raises(ModelError, match="several state dicts: net, weights"):
+    """A checkpoint with two networks, neither of them averaged, names both and the option."""
+    torch.save({"net": net.state_dict(), "weights": net.state_dict()}, folder / "m.pt")
+    with pytest.raises(ModelError, match="several state dicts: net, weights; choose one, as in --state net"):
         load_model("m.pt", **BUILD)
+    with pytest.raises(ModelError, match="no state dict under 'teacher'; --state takes one of: net, weights"):
+        load_model("m.pt", **BUILD, state="teacher")
 
 
 @pytest.mark.parametrize("factory", [None, "loadnets:build"])
