@@ -53,28 +53,28 @@ def page(rows: dict[str, dict[str, Any]], names: list[str], code: str) -> str:
         "Every model is cut to half of its MACs, each group by the same share, channels at random. A row"
         " passes when at most 0.55 of the MACs remain, ONNX Runtime agrees with the cut graph, and every"
         " output's standard deviation over eight inputs is at least 1,000 times its parity error. Weights are"
-        " random: nothing here is about accuracy.",
+        " random, so this page makes no statement about accuracy.",
         "",
         f"{len(passed)} of {len(names)} rows pass: {len(passed.intersection(vision))} of {len(vision)} from"
         f" torchvision, among them {len(passed.intersection(listed))} of the {len(listed)} on Torch-Pruning's"
         f" list, and {len(passed.intersection(others))} of {len(others)} from transformers.",
         "",
-        "**Which code measured them.** A full run takes hours, so rows are of different ages."
+        "**Which code measured the rows.** A full run takes hours, so rows are of different ages."
         f" {len(fresh)} of {len(measured)} were measured by the code that this page was written with (hash"
         f" `{code}`); the others are marked ○. There are {len(codes)} versions in all. The last column is the"
         f" commit, which {len(dated)} rows have, with a plus where files that decide a row were changed after"
         " it. Rows from before commits were kept have a hash of model, coupling and surgery alone; a pass"
-        " among them says what that version did. `make bench-coverage STALE=--stale` measures them again.",
+        " among them is a statement about that version. `make coverage-stale` lists the rows that other code"
+        " measured, without measuring; `make bench-coverage STALE=--stale` measures them again.",
         "",
-        "**Seconds** are of one thread on a machine whose two cores others used at the same time: they tell"
-        " the order of size, not the speed. Trace includes torch.export; it is not known for the parts of"
-        " detectors, which are traced while they are looked for. [Coupling](coupling.md) has times that were"
-        " taken in turns.",
+        "**Seconds** are of one thread on a shared machine with two cores: they give the order of magnitude,"
+        " not the speed. Trace includes torch.export; it is not recorded for the parts of detectors, which are"
+        " traced while they are searched for. [Coupling](coupling.md) has times from interleaved rounds.",
         "",
         "**Free**: free channels over all channels of layer outputs; of a detector, over those of all of its"
-        " parts (a dash where only the least share of a part was kept). **Recentred**: the batch norms of the"
-        " cut network were set to its own means, since its output had faded. Whether they were is recorded"
-        f" for {len(recorded)} rows; for {sum(rows[n]['recentred'] for n in recorded)} of them they were.",
+        " parts (a dash where only the least share of a part was recorded). **Recentred**: the batch norms of"
+        " the cut network were set to its own means, since its output had nearly no variance. This is recorded"
+        f" for {len(recorded)} rows and applies to {sum(rows[n]['recentred'] for n in recorded)} of them.",
     ]
     if fixed:
         text += ["", f"A batch that did not come out free: {', '.join(fixed)}."]
