@@ -195,14 +195,19 @@ def say(text: str) -> None:
 
 
 def split_destination(text: str) -> tuple[str, str]:
-    """user@host:/path as scp takes it, or ssh://user@host:port/path."""
+    """user@host:/path as scp takes it, user@[::1]:/path, or ssh://user@host:port/path."""
     from edgeprune.errors import ShipError
 
     if text.startswith("ssh://"):
         host, slash, path = text[len("ssh://") :].partition("/")
         host, path = f"ssh://{host}", slash + path
     else:
-        host, _, path = text.partition(":")
+        user, at, place = text.partition("@") if "@" in text.partition(":")[0] else ("", "", text)
+        if place.startswith("["):  # an IPv6 address, which ssh itself takes without brackets
+            address, _, path = place[1:].partition("]:")
+            host = f"{user}{at}{address}" if address else ""
+        else:
+            host, _, path = text.partition(":")
     if not host or not path.strip("/"):
         raise ShipError(f"not a folder on a board: {text!r}", tip="write it as user@host:/path")
     return host, path

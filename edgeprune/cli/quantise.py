@@ -11,6 +11,7 @@ import click
 from edgeprune.cli.common import data_options, numbers, task_option, writable
 
 if TYPE_CHECKING:
+    from edgeprune.data import Dataset
     from edgeprune.run.quantise import QuantisedFile
 
 
@@ -57,7 +58,8 @@ def quantise(
 
     Layers that 8 bits make slower, or that cost more accuracy than --max-drop, stay in float.
     """
-    from edgeprune.errors import DataError
+    from edgeprune.errors import DataError, ExportError
+    from edgeprune.export.model_files import model_files
     from edgeprune.export.quantisation_policy import require_gain
     from edgeprune.targets import load_target
 
@@ -68,17 +70,20 @@ def quantise(
     writable(path)
     if data is None:
         raise DataError("8 bits need data to take ranges from", tip="give the calibration data with --data")
+    model_files(model, error=ExportError)
 
     from edgeprune.cli.progress import Terminal
     from edgeprune.data import open_data
-    from edgeprune.export.files import load
+    from edgeprune.export.files import input_shapes
     from edgeprune.records import to_json
     from edgeprune.run.quantise import QuantiseSettings, quantise_file
     from edgeprune.session.progress import Clock
 
-    graph = load(model, external_data=False).graph
-    shapes = [tuple(d.dim_value for d in v.type.tensor_type.shape.dim[1:]) for v in graph.input]
-    dataset = open_data(data, input_shapes=shapes, mean=numbers(mean, "--mean"), std=numbers(std, "--std"))
+    shapes = input_shapes(model)
+    dataset = open_data(
+        data, input_shapes=[s[1:] for s in shapes], mean=numbers(mean, "--mean"), std=numbers(std, "--std")
+    )
+    _require_runnable(model, dataset, shapes[0][0] or 1)
     progress = Terminal()
     settings = QuantiseSettings(
         target=board, task=task, metric=metric, max_drop=max_drop, calibration=calibration,
@@ -94,6 +99,27 @@ def quantise(
         click.echo(json.dumps({**to_json(done.result), **plain}, indent=1))
         return
     click.echo("\n".join(lines_of(done)))
+
+
+def _require_runnable(model: Path, dataset: Dataset, samples: int) -> None:
+    """Run the float file once on real samples, in a process of its own: it may crash or never end.
+
+    Raises:
+        ExportError: onnxruntime cannot load or run it, or it takes too long.
+    """
+    import tempfile
+
+    import numpy as np
+
+    from edgeprune.errors import ExportError
+    from edgeprune.measure.host import require_runnable
+    from edgeprune.measure.request import BenchRequest
+
+    with tempfile.TemporaryDirectory(prefix="edgeprune-") as folder:
+        inputs, call = Path(folder) / "inputs.npz", dataset.batch(np.arange(min(samples, len(dataset))))
+        arrays = {f"input_{n}": np.asarray(values) for n, values in enumerate(call)}
+        np.savez(inputs, allow_pickle=False, **arrays)
+        require_runnable(BenchRequest((model,), inputs=inputs), error=ExportError)
 
 
 def lines_of(done: QuantisedFile) -> list[str]:

@@ -33,6 +33,7 @@ from typing import Any, BinaryIO
 
 SCHEMA, CHUNK, SILENCE_SECONDS, SPARE_BYTES = 1, 2**20, 60, 8 * 2**20
 MANIFEST = "manifest.json"
+LARGEST_TOLERANCE = 0.25  # of an output's largest value; more would accept another model's outputs
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+@ -]*(/[A-Za-z0-9_][A-Za-z0-9_.+@ -]*)*")
 
 
@@ -210,6 +211,8 @@ def prove(folder: Path, identity: str) -> dict[str, Any]:
         if (folder / name).is_symlink() or sha256(folder / name) != digest:
             raise Refused(f"checksum mismatch in {name}", "ship the release again")
     smoke = manifest["smoke"]
+    if not 0 <= float(smoke["tolerance"]) <= LARGEST_TOLERANCE:
+        raise Refused(f"the tolerance {smoke['tolerance']} accepts any output", "build the bundle again")
     names = [safe_name(name) for name in [smoke["runner"], smoke["model"], *smoke["golden"]]]
     command = [sys.executable, names[0], f"--tolerance={float(smoke['tolerance'])}"]
     command += [f"--check={name}" for name in names[2:]] + ["--", names[1]]
@@ -285,18 +288,21 @@ def has(request: dict[str, Any], stream: BinaryIO) -> dict[str, Any]:
 
 
 def rollback(request: dict[str, Any], stream: BinaryIO) -> dict[str, Any]:
-    """Make the release before the current one current again, after proving it anew."""
+    """Make the release before the current one current again, after proving it anew.
+
+    The release that is rolled back leaves the history at every place: of A, B, A, B one rollback leaves A,
+    and the next finds no earlier release instead of B.
+    """
     base = base_of(request)
     with locked(base):
-        now, lines = current_of(base), history_of(base)
-        until = len(lines) - 1 - lines[::-1].index(now) if now in lines else len(lines)
-        earlier = [n for n in range(until) if lines[n] != now]
+        now = current_of(base)
+        earlier = [line for line in history_of(base) if line != now]
         if not earlier:
             raise Refused(f"no earlier release in {base}", "ship one, or list them with --list")
-        target = lines[earlier[-1]]
+        target = earlier[-1]
         verdict = prove(base / "releases" / target, target)
         switch(base, target)
-        write_history(base, lines[: earlier[-1] + 1])  # what was rolled back is not come back to
+        write_history(base, [line for n, line in enumerate(earlier) if n == 0 or line != earlier[n - 1]])
         name = json.loads((base / "releases" / target / MANIFEST).read_text())["name"]
         return {"current": target, "previous": now, "smoke": verdict, "path": str(base), "name": name}
 

@@ -33,8 +33,8 @@ from edgeprune.deploy.bundle_parts import (
 )
 from edgeprune.deploy.verify import reference_session
 from edgeprune.errors import ShipError
+from edgeprune.export.model_files import model_files
 from edgeprune.measure import runner
-from edgeprune.measure.files import model_files
 from edgeprune.records.schema import read_as
 from edgeprune.store import whole_folder
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-import edgeprune
 from edgeprune.deploy.agent import MANIFEST
 from edgeprune.deploy.bundle_parts import (
     KIND,
@@ -30,8 +30,8 @@ from edgeprune.deploy.bundle_parts import (
 from edgeprune.deploy.usage import usage_cpp, usage_python
 from edgeprune.deploy.verify import FLOAT_TOLERANCE, INTEGER_TOLERANCE, is_quantised
 from edgeprune.errors import ShipError, TargetError
+from edgeprune.export.model_files import model_files
 from edgeprune.measure import runner
-from edgeprune.measure.files import model_files
 from edgeprune.measure.host import RUNNER
 from edgeprune.records.schema import read_as
 from edgeprune.targets import load_target
@@ -81,7 +81,11 @@ def build(folder: Path, name: str | None, architecture: str | None) -> Bundle:
         "kept_inputs": facts.kept_inputs or [],  # what need not be in it was never read
         "class_names": classes,
         "architecture": _architecture(report, architecture),
-        "versions": {"edgeprune": edgeprune.__version__, "onnxruntime": _runtime(), "opset": _opset(model)},
+        "versions": {
+            "edgeprune": metadata.version("edgeprune"),
+            "onnxruntime": _runtime(),
+            "opset": _opset(model),
+        },
         "smoke": {"runner": "runner.py", "model": "model.onnx", "golden": [GOLDEN], "tolerance": tolerance},
         "files": {key: entry_of(files[key]) for key in sorted(files)},
     }

@@ -14,13 +14,12 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 import numpy as np
 
-from edgeprune.deploy.agent import Refused, safe_name
+from edgeprune.deploy.agent import LARGEST_TOLERANCE, Refused, safe_name
 from edgeprune.errors import ShipError
 from edgeprune.records.schema import Length, Range, read_json
 
 SCHEMA, KIND, SEAL = 1, "edgeprune-bundle", "manifest.sha256"
 TIP = "compress again"
-LARGEST_TOLERANCE = 0.25  # of an output's largest value; more would accept another model's outputs
 Count: TypeAlias = Annotated[int, Range(0, 2**50)]
 Digest: TypeAlias = Annotated[str, Length(64, 64)]
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from edgeprune.deploy.ssh import Remote
 from edgeprune.errors import DeviceError, EdgepruneError
-from edgeprune.measure.files import model_files
+from edgeprune.export.model_files import model_files
 from edgeprune.measure.host import RUNNER, read_answer, result_of
 from edgeprune.measure.request import BenchRequest
 from edgeprune.records import BenchResult

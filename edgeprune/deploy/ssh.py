@@ -79,8 +79,7 @@ class Remote:
     """
 
     def __init__(self, destination: str, *, config: Path | None = None, accept_new: bool = False) -> None:
-        if not re.fullmatch(r"(ssh://)?[^\s\x00-\x1f'\"`$;&|<>\\-][^\s\x00-\x1f'\"`$;&|<>\\]*", destination):
-            raise DeviceError(f"not a board: {destination!r}", tip="write it as for ssh: pi@raspberrypi")
+        require_destination(destination)
         named = os.environ.get("EDGEPRUNE_SSH_CONFIG")
         self.destination = destination
         self._config = config or (Path(named) if named else None)
@@ -166,6 +165,23 @@ class Remote:
             return self._trouble(said)
         last = said.strip().splitlines()[-1]
         return DeviceError(f"{self.destination}: {last}", tip=f"try by hand: ssh {self.destination}")
+
+
+def require_destination(destination: str) -> None:
+    """Refuse a name that ssh could take for an option, or a shell for something else.
+
+    OpenSSH reads a user or host that begins with "-" as an option (CVE-2017-1000117 and its kin), behind
+    ssh:// and user@ too.
+
+    Raises:
+        DeviceError: a user or host is empty, begins with "-", or holds a space, quote or shell character.
+    """
+    scheme, place = ("ssh://", destination[6:]) if destination.startswith("ssh://") else ("", destination)
+    user, at, host = place.rpartition("@")
+    plain = re.fullmatch(r"[^\s\x00-\x1f\x7f'\"`$;&|<>\\]+", destination) is not None
+    parts = [*([user] if at else []), host.lstrip("[")]
+    if not plain or any(not part or part.startswith("-") or "/" in part * bool(scheme) for part in parts):
+        raise DeviceError(f"not a board: {destination!r}", tip="write it as for ssh: pi@raspberrypi")
 
 
 def _feed(process: subprocess.Popen[bytes], send: Iterable[bytes]) -> None:

@@ -20,9 +20,9 @@ import numpy as np
 from edgeprune.deploy.emulation import core_name, count_instructions, find_sandbox, need_sandbox
 from edgeprune.deploy.remote import Board, packed
 from edgeprune.errors import DeviceError, ParityError
+from edgeprune.export.model_files import model_files
 from edgeprune.export.parity import check_parity
 from edgeprune.measure import runner
-from edgeprune.measure.files import model_files
 from edgeprune.measure.host import RUNNER, read_answer
 from edgeprune.records import OutputParity, ParityResult, Target, VerifyResult
 

@@ -16,6 +16,7 @@ from tempfile import TemporaryDirectory
 import onnx
 
 from edgeprune.errors import ExportError, OutputError
+from edgeprune.export.model_files import model_files
 from edgeprune.paths import require_replaceable
 from edgeprune.records import OnnxArtifact
 
@@ -29,7 +30,7 @@ def describe(path: Path, *, note: str = "", nodes_exported: int | None = None) -
         ExportError: the file is missing, unreadable or not an ONNX model.
     """
     model = load(path, external_data=False)
-    files = tuple((p.name, sha256(p), p.stat().st_size) for p in file_set(path, model))
+    files = tuple((p.name, sha256(p), p.stat().st_size) for p in model_files(path, error=ExportError))
     nodes = count_nodes(model)
     return OnnxArtifact(
         path=path,
@@ -50,17 +51,30 @@ def describe(path: Path, *, note: str = "", nodes_exported: int | None = None) -
 
 def load(path: Path, *, external_data: bool = True) -> onnx.ModelProto:
     """`onnx.load` with this project's errors."""
+    model_files(path, error=ExportError)
     try:
-        model = onnx.load(str(path), load_external_data=external_data)
-    except FileNotFoundError as e:
-        raise ExportError(f"{path}: no such ONNX file", tip="check the path") from e
-    except Exception as e:  # protobuf raises its own DecodeError, outside any common base class
-        raise ExportError(
-            f"{path}: not a readable ONNX file: {e}", tip="export it again, or check that it was copied whole"
-        ) from e
-    if not model.graph.node and not model.graph.output:
-        raise ExportError(f"{path}: not an ONNX model: it holds no graph", tip="export it again")
-    return model
+        return onnx.load(str(path), load_external_data=external_data)
+    except Exception as e:  # external data that is too short, say
+        raise ExportError(f"{path}: its external data cannot be read: {e}", tip="export it again") from e
+
+
+def input_shapes(path: Path) -> list[tuple[int, ...]]:
+    """The shape of each input, batch first; a free dimension is 0.
+
+    Raises:
+        ExportError: the file cannot be read, takes no input, or an input is no tensor with a batch.
+    """
+    graph = load(path, external_data=False).graph
+    stored = {tensor.name for tensor in graph.initializer}  # old files list weights as inputs too
+    values = [value for value in graph.input if value.name not in stored]
+    if not values:
+        raise ExportError(f"{path}: takes no input", tip="give the file of a network")
+    for value in values:
+        if not value.type.HasField("tensor_type") or not value.type.tensor_type.shape.dim:
+            raise ExportError(
+                f"{path}: input {value.name!r} is no tensor with a batch", tip="export it with a batch"
+            )
+    return [tuple(int(d.dim_value) for d in v.type.tensor_type.shape.dim) for v in values]
 
 
 def check(path: Path) -> None:
@@ -83,27 +97,6 @@ def opset_of(model: onnx.ModelProto) -> int:
 def count_nodes(model: onnx.ModelProto) -> int:
     """Nodes of the main graph, constants included."""
     return len(model.graph.node)
-
-
-def file_set(path: Path, model: onnx.ModelProto) -> tuple[Path, ...]:
-    """The model file followed by the external data files that it names."""
-    names = {
-        entry.value
-        for tensor in model.graph.initializer
-        if tensor.data_location == onnx.TensorProto.EXTERNAL
-        for entry in tensor.external_data
-        if entry.key == "location"
-    }
-    for name in names:
-        if Path(name).is_absolute() or ".." in Path(name).parts:
-            raise ExportError(
-                f"{path}: names external data outside its folder: {name!r}", tip="export it again"
-            )
-        if not (path.parent / name).is_file():
-            raise ExportError(
-                f"{path}: its external data {name!r} is missing", tip="copy both files together"
-            )
-    return (path, *(path.parent / name for name in sorted(names)))
 
 
 def sha256(path: Path) -> str:
@@ -136,7 +129,7 @@ def move_into_place(source: Path, path: Path) -> None:
     """
     stale = path.with_name(path.name + DATA_SUFFIX)
     try:
-        model, *data = file_set(source, load(source, external_data=False))
+        model, *data = model_files(source, error=ExportError)
         for extra in (*data, path):
             require_replaceable(path.parent / extra.name)
         for extra in data:

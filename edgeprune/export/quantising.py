@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 
 from edgeprune.errors import DataError, ExportError
-from edgeprune.export.files import file_set, load
+from edgeprune.export.files import load
+from edgeprune.export.model_files import model_files
 from edgeprune.export.onnx_nodes import QUANTISABLE
 from edgeprune.export.parity import Arrays, open_session, run_session
 
@@ -64,7 +65,7 @@ class Quantiser:
                 f"{source}: is in 8 bits already, it has {', '.join(eight)}",
                 tip="give the float file that it was made of",
             )
-        if len(file_set(source, model)) > 1:
+        if len(model_files(source, error=ExportError)) > 1:
             raise ExportError(
                 f"{source}: its weights lie outside the file", tip="models above 2 GB stay in float"
             )

@@ -19,7 +19,8 @@ import time
 from pathlib import Path
 
 from edgeprune.errors import ExportError
-from edgeprune.export.files import check, count_nodes, file_set, load, opset_of
+from edgeprune.export.files import check, count_nodes, load, opset_of
+from edgeprune.export.model_files import model_files
 from edgeprune.records import SimplifyResult
 
 CHILD = Path(__file__).with_name("_onnxsim_child.py")
@@ -51,7 +52,7 @@ def simplify(
     try:
         model = load(path, external_data=False)
         before = count_nodes(model)
-        files = file_set(path, model)
+        files = model_files(path, error=ExportError)
     except ExportError as e:
         return kept(e.message)
     if importlib.util.find_spec("onnxsim") is None:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from edgeprune.errors import BenchError, EdgepruneError
+from edgeprune.export.model_files import model_files
 from edgeprune.measure import timings
 from edgeprune.measure.request import BenchRequest
 from edgeprune.records import BenchResult, ModelTiming, TimingRatio
@@ -36,6 +37,19 @@ def run_bench(request: BenchRequest) -> BenchResult:
     flags = request.runner_flags([str(path.absolute()) for path in request.models], inputs)
     answer = read_answer(*run_child([str(RUNNER), *flags], request.most_seconds), "bench")
     return result_of(answer, request, sizes)
+
+
+def require_runnable(request: BenchRequest, *, error: type[EdgepruneError] = BenchError) -> None:
+    """Load each file and run it once, in a process of its own under the request's time limit.
+
+    Raises:
+        error: a file is missing, no ONNX, cannot be loaded or run, kills its process, or does not end.
+    """
+    for path in request.models:
+        model_files(path, error=error)
+        inputs = None if request.inputs is None else str(request.inputs)
+        flags = ["--probe", *request.runner_flags([str(path.absolute())], inputs)]
+        read_answer(*run_child([str(RUNNER), *flags], 2 * request.limit_s + 60), "probe", error=error)
 
 
 def run_child(arguments: Sequence[str], seconds: float) -> tuple[str, int, str]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeprune.errors import BenchError
-from edgeprune.measure.files import total_bytes
+from edgeprune.export.model_files import total_bytes
 
 SLOWEST_S = 120.0  # default limit for loading a file and running it once
 

@@ -21,7 +21,7 @@ import numpy as np
 from edgeprune.deploy.bundle_parts import Preprocess, read_arrays
 from edgeprune.deploy.verify import reference_session
 from edgeprune.errors import RunError
-from edgeprune.measure.files import model_files
+from edgeprune.export.model_files import model_files
 from edgeprune.measure.runner import RunnerError, run_once
 from edgeprune.records import to_json
 from edgeprune.records.report import FrontRow, NamedModel, NamedTarget

@@ -18,7 +18,6 @@ import difflib
 import os
 from pathlib import Path
 
-import edgeprune
 from edgeprune.errors import TargetError
 from edgeprune.records import Target
 from edgeprune.targets.descriptor import NAME, read_descriptor, to_target
@@ -52,7 +51,7 @@ def misnamed() -> tuple[Path, ...]:
 
 def shipped_folder() -> Path:
     """Where the descriptors that come with edgeprune lie: in a wheel, else in the checkout."""
-    package = Path(edgeprune.__file__).parent
+    package = Path(__file__).parents[1]
     for folder in (package / "_targets", package.parent / "targets"):
         if (folder / "host.toml").is_file():
             return folder

@@ -11,12 +11,12 @@ from click.testing import CliRunner
 from device_samples import write_run
 
 from edgeprune.cli.bench import bench
-from edgeprune.cli.device import doctor
+from edgeprune.cli.device import doctor, split_destination
 from edgeprune.deploy import preflight
 from edgeprune.deploy.doctor import diagnose_board
 from edgeprune.deploy.remote import Board, board_bench
-from edgeprune.deploy.ssh import Remote
-from edgeprune.errors import DeviceError
+from edgeprune.deploy.ssh import Remote, require_destination
+from edgeprune.errors import DeviceError, ShipError
 from edgeprune.measure.request import BenchRequest
 
 
@@ -203,3 +203,38 @@ def test_preflight_runs_alone(tmp_path):
     assert names <= set(sys.stdlib_module_names)
     done = subprocess.run([sys.executable, "-S", preflight.__file__], capture_output=True, text=True)
     assert json.loads(done.stdout)["problems"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["ssh://-oProxyCommand=x", "pi@-oProxyCommand=x", "ssh://pi@-ox", "ssh://-ox@pi", "-ox@pi", "ssh://",
+     "pi@", "ssh://[-ox]", "a@b@-ox"],
+)  # fmt: skip
+def test_a_user_or_host_that_ssh_would_take_for_an_option_is_refused(name):
+    """OpenSSH stops these too; here they do not reach it."""
+    with pytest.raises(DeviceError, match="not a board"):
+        require_destination(name)
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "path"),
+    [
+        ("pi@host:/srv/m", "pi@host", "/srv/m"),
+        ("host:m", "host", "m"),
+        ("pi@[::1]:/srv/m", "pi@::1", "/srv/m"),
+        ("[fe80::1%eth0]:m", "fe80::1%eth0", "m"),
+        ("ssh://pi@[::1]:2222/srv/m", "ssh://pi@[::1]:2222", "/srv/m"),
+        ("pi@host:/srv/a@[b]:c", "pi@host", "/srv/a@[b]:c"),
+    ],
+)
+def test_where_to_ship_is_read_as_scp_reads_it(text, host, path):
+    """Names, IPv6 addresses in brackets, and URIs."""
+    assert split_destination(text) == (host, path)
+    require_destination(host)
+
+
+@pytest.mark.parametrize("text", ["pi@[::1]", "pi@[]:/x", "pi@[::1]:", ":/x", "host:", "host", "ssh://h"])
+def test_what_is_no_folder_on_a_board_is_refused(text):
+    """An address without a path, or a path without an address."""
+    with pytest.raises(ShipError, match="not a folder on a board"):
+        split_destination(text)

@@ -147,7 +147,9 @@ def test_describing_what_is_no_model_says_so(tmp_path, content):
     """Empty, foreign and headless files are refused in one line that names the file."""
     path = tmp_path / "bad.onnx"
     path.write_bytes(content)
-    with pytest.raises(ExportError, match=r"bad\.onnx: not") as caught:
+    with pytest.raises(
+        ExportError, match=r"bad\.onnx: (not an ONNX|the file is empty|holds no graph)"
+    ) as caught:
         describe(path)
     assert "\n" not in str(caught.value)
 
@@ -161,7 +163,7 @@ def test_external_data_outside_the_folder_is_refused(tmp_path):
             if entry.key == "location":
                 entry.value = "../m.onnx.data"
     artifact.path.write_bytes(model.SerializeToString())
-    with pytest.raises(ExportError, match="outside its folder"):
+    with pytest.raises(ExportError, match="outside the model's folder"):
         describe(artifact.path)
 
 

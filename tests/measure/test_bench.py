@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgeprune.cli.bench import bench
 from edgeprune.errors import BenchError
-from edgeprune.measure.files import model_files
+from edgeprune.export.model_files import model_files
 from edgeprune.measure.host import RUNNER, read_answer, result_of, run_bench
 from edgeprune.measure.request import BenchRequest
 from edgeprune.measure.timings import block_bootstrap, missed_share, percentile_ms, time_ratio, trust_warnings
@@ -48,6 +48,7 @@ def measured(folder) -> BenchResult:
     return run_bench(BenchRequest(files, seconds=0.5))
 
 
+@pytest.mark.timing
 def test_a_twelfth_of_the_work_is_measured_as_faster(measured):
     """The paired ratio of a much smaller model lies below 1 with its whole interval."""
     (row,) = measured.ratios
@@ -162,6 +163,7 @@ def test_more_threads_than_cores_are_said(folder):
     assert any(text.startswith("64 threads on ") for text in result.warnings)
 
 
+@pytest.mark.timing
 def test_the_runner_tells_its_own_work_from_that_of_others(folder):
     """Beside a process that spins on the timed core, others have a share of it; of what ran before, none."""
     import os

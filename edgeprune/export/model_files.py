@@ -35,11 +35,8 @@ def model_files(path: Path, *, error: type[EdgepruneError] = BenchError) -> tupl
             )
     try:
         model = onnx.load(path, load_external_data=False)
-    except Exception as problem:  # protobuf's DecodeError is not public API
-        first = (str(problem).strip().splitlines() or [""])[0]
-        raise error(
-            f"{path}: not an ONNX model, or cut short: {first}", tip="export the model again"
-        ) from None
+    except Exception:  # protobuf's DecodeError is not public API
+        raise error(f"{path}: not an ONNX model, or cut short", tip="export the model again") from None
     if not model.graph.node and not model.graph.output:
         raise error(f"{path}: holds no graph", tip="export the model again")
     found: dict[Path, None] = {path: None}
