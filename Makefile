@@ -2,6 +2,10 @@
 # make test: everything that must hold. Both make .venv if it is missing.
 PY := .venv/bin/python
 PYTEST := $(PY) -m pytest
+# Processes that run tests side by side. A file of tests stays in one, so that its fixtures are made once; the files
+# go out in their order, because "most tests first" would leave the few long ones to the end.
+JOBS ?= 2
+SIDE_BY_SIDE := -n $(JOBS) --dist loadfile --no-loadscope-reorder
 READY := .venv/.ready
 # Idle OpenMP threads must not spin: tests and training share the cores with others.
 export OMP_WAIT_POLICY := PASSIVE
@@ -14,11 +18,15 @@ demo: $(READY)
 	  --profile-seconds 8 --bench-seconds 3 --front 0 --int8 off \
 	  --output demo-edgeprune --force
 
-# pytest comes last: its closing line is the verdict that .ci/run shows.
+# pytest comes last: its closing line is what .ci/run shows. Tests that compare measured times run when the others
+# are over; both calls are made, and either one's failure is the result.
 test: lint
 	@if command -v cmake >/dev/null && command -v ctest >/dev/null; then $(MAKE) --no-print-directory ctest; \
 	else echo "SKIPPED the C++ tests: cmake is missing (Debian: apt-get install cmake g++)"; fi
-	$(PYTEST) tests -m "not device"
+	@failed=0; \
+	OMP_NUM_THREADS=1 $(PYTEST) tests $(SIDE_BY_SIDE) -m "not device and not timing" || failed=$$?; \
+	$(PYTEST) tests -m "timing and not device" || failed=$$?; \
+	exit $$failed
 
 lint: $(READY)
 	.venv/bin/ruff check .

@@ -1,4 +1,4 @@
-"""What all tests share: a small trained network, and one operator table for every ONNX export."""
+"""What all tests share: a small trained network, one operator table for ONNX exports, who runs which file."""
 
 from __future__ import annotations
 
@@ -29,6 +29,22 @@ def operator_table() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.onnx, "export", with_kept_table)
         yield
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give each file of tests to one process, as --dist loadfile does, and tests/cli to one as a whole.
+
+    A file's fixtures are then made once; so is the finished run that the files of tests/cli share.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class LoadRoomScheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.split("::", 1)[0]
+            return "tests/cli" if file.startswith("tests/cli/") else file
+
+    return LoadRoomScheduling(config, log)
 
 
 @functools.cache

@@ -30,6 +30,7 @@ def test_help_does_not_import_torch():
         assert re.search(rf"^  {name} ", done.stdout, re.MULTILINE), name
 
 
+@pytest.mark.timing
 def test_help_answers_well_under_a_second():
     """The best of three starts, so that a busy machine does not decide."""
     best = 9.0

@@ -1,7 +1,8 @@
 """The property, on random networks: removing components is silencing them.
 
-344 networks run here (17 exports of 20, four alone); `make fuzz N=10000` runs more. A failure names
-the seed; `check([seed])` in tests/generate.py runs that network alone.
+204 networks run here: 10 exports of 20, and four alone. Those of the first eight exports are cut twice, since an
+export takes as long as six cuts; `make fuzz N=10000` runs more. A failure names the seed; `check([seed])` in
+tests/support/generate.py runs that network alone.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ def _one_thread():
     torch.set_num_threads(threads)
 
 
-@pytest.mark.parametrize("first", range(0, 15 * EACH, EACH))
+@pytest.mark.parametrize("first", range(0, 8 * EACH, EACH))
 def test_removed_equals_masked(first):
-    """Twenty networks: three oracles agree within 1e-9, the cut graph is certified, outputs do move."""
-    outcome = check(range(first, first + EACH))
+    """Twenty networks cut twice: three oracles agree within 1e-9, cuts are certified, outputs do move."""
+    outcome = check(range(first, first + EACH), draws=2)
     assert not outcome.failures, "\n".join(outcome.failures)
     assert outcome.moved > EACH // 2
 

@@ -80,6 +80,7 @@ def test_every_layer_is_found_in_the_optimised_graph(measured):
         assert all(us > 0 for us in layer_times(file).values())
 
 
+@pytest.mark.timing
 def test_operators_add_up_to_an_inference(measured):
     """With the profiler's cost taken off, the operators take the time of an inference, more or less."""
     for file in measured.files:
@@ -198,6 +199,7 @@ def test_a_bad_file_is_one_line(tmp_path):
         profile_operators(BenchRequest((tmp_path / "bad.onnx",)))
 
 
+@pytest.mark.timing
 def test_the_timer_gives_layers_and_ratios(tmp_path):
     """Layer names are those of the graph; the first file's ratio to itself is 1."""
     a, b = convs(tmp_path / "a.onnx", 32), convs(tmp_path / "b.onnx", 8)
