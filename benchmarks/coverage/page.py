@@ -68,13 +68,14 @@ def page(rows: dict[str, dict[str, Any]], names: list[str], code: str) -> str:
         " measured, without measuring; `make bench-coverage STALE=--stale` measures them again.",
         "",
         "**Seconds** are of one thread on a shared machine with two cores: they give the order of magnitude,"
-        " not the speed. Trace includes torch.export; it is not recorded for the parts of detectors, which are"
-        " traced while they are searched for. [Coupling](coupling.md) has times from interleaved rounds.",
+        " not the speed. Trace includes torch.export; it is not recorded for the parts of detectors, which"
+        " are traced while they are searched for. [Coupling](coupling.md) has times from interleaved rounds.",
         "",
         "**Free**: free channels over all channels of layer outputs; of a detector, over those of all of its"
         " parts (a dash where only the least share of a part was recorded). **Recentred**: the batch norms of"
-        " the cut network were set to its own means, since its output had nearly no variance. This is recorded"
-        f" for {len(recorded)} rows and applies to {sum(rows[n]['recentred'] for n in recorded)} of them.",
+        " the cut network were set to its own means, since its output had nearly no variance. This is"
+        f" recorded for {len(recorded)} rows and applies to"
+        f" {sum(rows[n]['recentred'] for n in recorded)} of them.",
     ]
     if fixed:
         text += ["", f"A batch that did not come out free: {', '.join(fixed)}."]
