@@ -125,7 +125,7 @@ def _prune(
     sample: Any,
     rng: np.random.Generator,
 ) -> None:
-    """Bring the pruned connections to this epoch's part of the total; those that are gone stay gone."""
+    """Prune up to this epoch's part of the total; pruned connections stay pruned."""
     epochs = EPOCHS if total == 10 * EPOCHS else EPOCHS - 1
     wanted = min(total, round(total * (epoch + 1) / epochs)) - int((alive == 0).sum())
     if wanted <= 0:

@@ -72,7 +72,7 @@ def shapes(bench: Bench, seed: int = 0) -> dict[str, list[int]]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Measure what is missing, or print what is there."""
+    """Measure what is missing, or print the results."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.criteria.lenet", description=__doc__.splitlines()[0]
     )

@@ -117,7 +117,7 @@ def truth(bench: Any) -> dict[str, Any]:
 
 
 def measure(options: argparse.Namespace) -> None:
-    """Measure what is missing; each part is written as soon as it is there."""
+    """Measure what is missing; each part is written as soon as it is measured."""
     settings = {"net": options.net, "resamples": RESAMPLES, "judged_samples": JUDGED}
     found: dict[str, Any] = settings | {"stability": {name: {} for name in STABLE}}
     if options.out.exists():

@@ -59,7 +59,7 @@ def again(criterion: str) -> Choice:
 
 
 def first_step(bench: Bench, seed: int) -> np.ndarray:
-    """By what a channel says alone, before any has gone."""
+    """By the information of a channel before any removal."""
     context = Context(bench.trace, bench.couplings, bench.seeded(seed)[0], seed)
     rank = np.argsort(np.argsort(score("ib-gauss", context).details["initial_nats"], kind="stable"))
     return uniform(bench.couplings, rank, bench.macs, RATIO * bench.macs())

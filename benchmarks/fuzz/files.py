@@ -1,6 +1,6 @@
 """Mutate every kind of file that the tool reads; anything but success or an EdgepruneError is a failure.
 
-    python -m benchmarks.fuzz.files 20000                 # goes on where results/fuzz_files.json ends
+    python -m benchmarks.fuzz.files 20000                 # resumes where results/fuzz_files.json ends
     python -m benchmarks.fuzz.files 500 --kinds pt2,npz   # of these kinds alone
     python -m benchmarks.fuzz.files --input pt2/17        # one input again, with its traceback
     python -m benchmarks.fuzz.files --again               # only the inputs that failed

@@ -248,7 +248,7 @@ def image_size(content: bytes, rng: random.Random) -> bytes:
 
 
 def onnx_field(content: bytes, rng: random.Random) -> bytes:
-    """A field in the message tree of an ONNX file: another value, gone, doubled, or a hostile path."""
+    """A field in the message tree of an ONNX file: another value, removed, doubled, or a hostile path."""
     import onnx
     from google.protobuf.message import DecodeError, Message
 

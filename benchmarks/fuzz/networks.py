@@ -132,7 +132,7 @@ def again(failures: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def covered(operators: dict[str, int]) -> tuple[dict[str, int], list[str]]:
-    """Nodes by operator that coupling has a rule for, and those that no network has had."""
+    """Nodes by operator with a rule in coupling, and the operators that occurred in no network."""
     known = {str(t) for t in TABLE}
     seen = {name: operators[name] for name in sorted(known & set(operators))}
     return seen, sorted(known - set(operators))
@@ -206,7 +206,7 @@ def join(paths: list[Path], path: Path | None) -> dict[str, Any]:
     return first
 
 
-CODE = code()  # as it was imported, whatever happens to the files meanwhile
+CODE = code()  # at import: files may change during the run
 
 
 def main() -> int:

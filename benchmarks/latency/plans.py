@@ -86,7 +86,7 @@ def prepare(name: str, work: Path, seconds: float, *, only_profile: bool = False
 
 
 def export(network: Trace, path: Path) -> None:
-    """The ONNX file of a shape, unless it is there."""
+    """Export the ONNX file of a shape, unless it exists."""
     if not path.exists():
         export_onnx(reexport(network.graph, network.inputs, network.dynamic), path)
 

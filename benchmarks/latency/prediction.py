@@ -83,7 +83,7 @@ def profiled(
 
 
 def exported(traced: Trace, couplings: Couplings, plans: list[BoolArray], work: Path) -> list[Path]:
-    """The dense file, then one of each plan; what is there is kept."""
+    """The dense file, then one of each plan; existing files are kept."""
     paths = [work / "dense.onnx", *(work / f"plan{n}.onnx" for n in range(len(plans)))]
     for path, removed in zip(paths, [None, *plans], strict=True):
         if not path.exists():
