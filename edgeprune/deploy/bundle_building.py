@@ -30,6 +30,7 @@ from edgeprune.deploy.bundle_parts import (
 from edgeprune.deploy.usage import usage_cpp, usage_python
 from edgeprune.deploy.verify import FLOAT_TOLERANCE, INTEGER_TOLERANCE, is_quantised
 from edgeprune.errors import ShipError, TargetError
+from edgeprune.export.channels import allowed_gap
 from edgeprune.export.model_files import model_files
 from edgeprune.measure import runner
 from edgeprune.measure.host import RUNNER
@@ -64,7 +65,7 @@ def build(folder: Path, name: str | None, architecture: str | None) -> Bundle:
     classes = [str(label) for label in facts.class_names or ()]
     files: dict[str, Path | bytes] = {"model.onnx": model, "runner.py": RUNNER.read_bytes()}
     files |= {file.relative_to(folder).as_posix(): file for file in external}
-    files[GOLDEN] = _npz(golden)
+    files[GOLDEN] = _npz(golden | _allowed(golden, tolerance))
     files |= {f"golden/{key}.bin": _raw(value) for key, value in golden.items()}
     files["usage.py"] = usage_python()
     files["usage.cpp"] = usage_cpp("model.onnx", inputs, outputs, classes, tolerance)
@@ -93,6 +94,15 @@ def build(folder: Path, name: str | None, architecture: str | None) -> Bundle:
         safe(key)
     text = json.dumps(manifest, indent=1, sort_keys=True).encode() + b"\n"
     return Bundle(manifest["name"], hashlib.sha256(text).hexdigest(), manifest, {**files, MANIFEST: text})
+
+
+def _allowed(golden: dict[str, np.ndarray], tolerance: float) -> dict[str, np.ndarray]:
+    """`allowed_0` ...: how far each channel of an output may be off on the board, for the runner."""
+    return {
+        f"allowed_{key.removeprefix('output_')}": allowed_gap(value, tolerance)
+        for key, value in golden.items()
+        if key.startswith("output_") and value.dtype.kind == "f"
+    }
 
 
 def _tensor(name: str, golden: dict[str, np.ndarray], key: str) -> dict[str, Any]:

@@ -1,9 +1,9 @@
 """Prove that an ONNX file computes what its reference computes.
 
-Guarantee: a result is returned only when every output agrees within rtol·max|y| on every input given,
-and when the outputs move with the input by more than that tolerance: a network whose output hardly
-changes passes any comparison, so it is refused and the error says so.
-Elsewhere: accuracy (the pipeline measures that on data), and quantised files, which differ by design.
+Guarantee: a result is returned only when every value is finite, when every channel of every output agrees
+within the tolerance of its own range on every input given, and when the outputs move with the input by more
+than that: a network whose output hardly changes passes any comparison, so it is refused.
+Elsewhere: accuracy (measured on data by the task), and quantised files, which differ by design.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from edgeprune.errors import DataError, ParityError
+from edgeprune.export.channels import allowed_gap
 from edgeprune.records import OutputParity, ParityResult
 
 Arrays = tuple[np.ndarray, ...]
@@ -29,11 +30,11 @@ def check_parity(
         reference: takes the arrays of one call, returns the outputs in the file's order.
         inputs: calls to compare; each a tuple of arrays in the order of the file's inputs. Together
             they must hold at least two different samples.
-        rtol: allowed difference as a share of the largest absolute reference value of that output.
+        rtol: allowed difference as a share of a channel's largest absolute reference value (see channels).
             Integer and boolean outputs must be equal.
 
     Raises:
-        ParityError: an output differs beyond the tolerance, is not finite on one side only, has another
+        ParityError: an output differs beyond the tolerance, is not finite on either side, has another
             shape, or no output moves with the input; or ONNX Runtime cannot run the file.
         DataError: fewer than two different samples.
     """
@@ -42,16 +43,34 @@ def check_parity(
     session, version = open_session(path)
     names = [o.name for o in session.get_outputs()]
     expected: list[Arrays] = []
-    found: list[Arrays] = []
+    outputs: list[Arrays] = []
     for call in calls:
-        found.append(run_session(session, path, call))
+        outputs.append(run_session(session, path, call))
         expected.append(tuple(np.asarray(a) for a in reference(call)))
         if len(expected[-1]) != len(names):
             raise ParityError(f"{path.name} has {len(names)} outputs; the reference gave {len(expected[-1])}")
+    samples = sum(_samples(call) for call in calls)
+    return judged(path.name, names, expected, outputs, rtol, samples, f"onnxruntime {version}")
+
+
+def judged(
+    label: str,
+    names: Sequence[str],
+    expected: Sequence[Arrays],
+    found: Sequence[Arrays],
+    rtol: float,
+    samples: int,
+    runtime: str,
+) -> ParityResult:
+    """The result for the outputs of all calls.
+
+    Raises:
+        ParityError: as `check_parity`.
+    """
     outputs = tuple(
         _compare(name, [e[i] for e in expected], [f[i] for f in found], rtol) for i, name in enumerate(names)
     )
-    _judge(path, outputs, rtol)
+    _judge(label, outputs, rtol)
     worst = max(outputs, key=lambda o: o.max_abs / o.atol if o.atol else o.max_abs)
     agreements = [o.top1_agreement for o in outputs if o.top1_agreement is not None]
     moving = max(outputs, key=lambda o: o.spread / o.atol if o.atol else o.spread)
@@ -62,24 +81,26 @@ def check_parity(
         top1_agreement=min(agreements, default=None),
         output_spread=moving.spread,
         spread_ratio=moving.spread_ratio,
-        samples=sum(_samples(call) for call in calls),
-        runtime=f"onnxruntime {version}",
+        samples=samples,
+        runtime=runtime,
         outputs=outputs,
     )
 
 
-def _judge(path: Path, outputs: tuple[OutputParity, ...], rtol: float) -> None:
+def _judge(label: str, outputs: tuple[OutputParity, ...], rtol: float) -> None:
     for o in outputs:
-        if not o.max_abs <= o.atol:
+        if not (o.max_abs <= o.atol and o.channel_max_abs <= o.channel_atol):
+            where = f" at {o.channel}" if o.channel else ""
             raise ParityError(
-                f"{path.name}: output {o.name!r} differs from the reference by {o.max_abs:.3g}; "
-                f"allowed {o.atol:.3g} ({rtol:g} of max|y| = {o.max_reference:.3g})",
+                f"{label}: output {o.name!r} differs from the reference by {o.channel_max_abs:.3g}{where}; "
+                f"allowed {o.channel_atol:.3g} ({rtol:g} of its range; max|y| of the output is "
+                f"{o.max_reference:.3g})",
                 tip="the file was not kept; the exporter or the runtime is at fault: report the model",
             )
     if not any(o.spread > o.atol for o in outputs):
         widest = max(outputs, key=lambda o: o.spread)
         raise ParityError(
-            f"{path.name}: no output moves with the input: {widest.name!r} varies by {widest.spread:.3g} "
+            f"{label}: no output moves with the input: {widest.name!r} varies by {widest.spread:.3g} "
             f"over the samples, less than the tolerance {widest.atol:.3g}, so agreement proves nothing",
             tip="give real inputs, or calibrate the batch norms of an untrained model first",
         )
@@ -93,16 +114,18 @@ def _compare(name: str, expected: list[np.ndarray], found: list[np.ndarray], rto
             )
     exact = all(e.dtype.kind in "iub" for e in expected)
     pairs = [(e.astype(np.float64), f.astype(np.float64)) for e, f in zip(expected, found, strict=True)]
-    largest, max_abs = 0.0, 0.0
-    for e, f in pairs:
-        finite = np.isfinite(e)
-        if not np.array_equal(finite, np.isfinite(f)) or not np.array_equal(
-            e[~finite], f[~finite], equal_nan=True
-        ):
-            raise ParityError(f"output {name!r} is not finite (NaN or infinite) where the reference differs")
-        largest = max(largest, float(np.abs(e[finite]).max(initial=0.0)))
-        max_abs = max(max_abs, float(np.abs(e[finite] - f[finite]).max(initial=0.0)))
-    spread = _spread([np.where(np.isfinite(e), e, 0.0) for e, _ in pairs])
+    for which, side in (("the reference", 0), ("the file", 1)):
+        if not all(np.isfinite(pair[side]).all() for pair in pairs):
+            raise ParityError(
+                f"output {name!r} of {which} is not finite (NaN or infinite), so nothing can be compared",
+                tip="look for overflow or a division by zero in the model, or give real inputs",
+            )
+    largest = max((float(np.abs(e).max(initial=0.0)) for e, _ in pairs), default=0.0)
+    max_abs = max((float(np.abs(e - f).max(initial=0.0)) for e, f in pairs), default=0.0)
+    gap, allowed, channel = max_abs, 0.0 if exact else rtol * largest, ""
+    if not exact:
+        gap, allowed, channel = _worst_channel(pairs, rtol, (gap, allowed))
+    spread = _spread([e for e, _ in pairs])
     return OutputParity(
         name=name,
         max_abs=max_abs,
@@ -110,8 +133,34 @@ def _compare(name: str, expected: list[np.ndarray], found: list[np.ndarray], rto
         max_reference=largest,
         spread=spread,
         spread_ratio=spread / max_abs if max_abs else None,
-        top1_agreement=_top1([e for e, _ in pairs], [f for _, f in pairs]),
+        top1_agreement=_top1([e for e, _ in pairs], [f for _, f in pairs]) if spread > 0 else None,
+        channel=channel,
+        channel_max_abs=gap,
+        channel_atol=allowed,
     )
+
+
+def _worst_channel(
+    pairs: list[tuple[np.ndarray, np.ndarray]], rtol: float, worst: tuple[float, float]
+) -> tuple[float, float, str]:
+    """(difference, allowed, place) of the value that is furthest beyond what its channel is allowed.
+
+    Ranges are taken over all calls of one shape, so that a channel which one call hardly used is not judged
+    by that call alone.
+    """
+    place = ""
+    shapes = {e.shape[1:] for e, _ in pairs}
+    together = len(shapes) == 1 and pairs[0][0].ndim > 1
+    ranges = np.concatenate([e for e, _ in pairs]) if together else None
+    for e, f in pairs:
+        if not e.size:
+            continue
+        gap, allowed = np.abs(e - f), np.broadcast_to(allowed_gap(e, rtol, ranges), e.shape)
+        at = np.unravel_index(int(np.argmax(gap - allowed)), gap.shape)
+        if gap[at] - allowed[at] > worst[0] - worst[1]:
+            worst = float(gap[at]), float(allowed[at])
+            place = f"index {', '.join(map(str, at))}"
+    return *worst, place
 
 
 def _spread(values: list[np.ndarray]) -> float:
@@ -128,6 +177,7 @@ def _spread(values: list[np.ndarray]) -> float:
 
 
 def _top1(expected: list[np.ndarray], found: list[np.ndarray]) -> float | None:
+    """Share of equal largest entries along axis 1; None for one column, which any file agrees on."""
     if any(e.ndim < 2 or e.shape[1] < 2 for e in expected):
         return None
     same = [np.argmax(e, axis=1) == np.argmax(f, axis=1) for e, f in zip(expected, found, strict=True)]

@@ -248,7 +248,7 @@ def compare(outputs: Sequence[Any], recorded: dict[str, Any], tolerance: float) 
         gap = np.abs(out.astype("float64") - wanted.astype("float64"))
         worst = max(worst, float(gap.max(initial=0)))
         most = tolerance * float(np.abs(wanted).max(initial=0))
-        allowed = np.broadcast_to(np.minimum(recorded.get(f"allowed_{n}", most), most), gap.shape)
+        allowed = np.broadcast_to(np.fmin(recorded.get(f"allowed_{n}", most), most), gap.shape)
         if not why and not (gap <= allowed).all():
             at = np.unravel_index(int(np.nanargmax(gap - allowed)), gap.shape)
             why = f"output {n} differs by {gap[at]:.3g}, at most {allowed[at]:.3g} is allowed"

@@ -14,6 +14,8 @@ class OutputParity:
     mean square, over positions, of the reference's standard deviation over samples: how much the
     output moves with the input. `spread_ratio` is spread / max_abs (None when they agree bit for bit).
     `top1_agreement` is the share of samples with the same argmax over axis 1; None where that has no meaning.
+    `channel` names the value that is nearest to what its own channel is allowed, `channel_max_abs` its
+    difference and `channel_atol` what was allowed there.
     """
 
     name: str
@@ -23,6 +25,9 @@ class OutputParity:
     spread: float
     spread_ratio: float | None
     top1_agreement: float | None
+    channel: str = ""
+    channel_max_abs: float = 0.0
+    channel_atol: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,10 @@ import torch
 from onnx_programs import Still, TokensAndFeatures, cnn, cnn_file, export, images, reference
 
 from edgeprune.errors import DataError, ParityError
+from edgeprune.export.channels import allowed_gap
 from edgeprune.export.export import export_onnx
 from edgeprune.export.parity import check_parity
+from edgeprune.measure import runner
 
 
 def _text_model(tmp_path, body: str, signature: str = "(float[n, 3] x) => (float[n, 3] y)"):
@@ -29,12 +31,12 @@ def _rows(*rows: list[float]) -> list[tuple[np.ndarray]]:
 def test_numbers_are_those_of_a_hand_computation(tmp_path):
     """max_abs, tolerance, spread and ratio follow their definitions on a two-sample identity."""
     path = _text_model(tmp_path, "y = Identity(x)")
-    inputs = _rows([0, 0, 10], [2, 0, 0])  # std over samples: 1, 0, 5; RMS = sqrt(26/3)
+    inputs = _rows([0, 2, 10], [2, 0, 0])  # std over samples: 1, 1, 5; RMS = sqrt(27/3)
     result = check_parity(lambda c: (c[0] + np.float32(0.0005),), path, inputs)
     output = result.outputs[0]
     assert result.max_abs == pytest.approx(0.0005, rel=1e-3)
     assert result.atol == pytest.approx(1e-4 * 10.0005)
-    assert result.output_spread == pytest.approx(np.sqrt(26 / 3), rel=1e-6)
+    assert result.output_spread == pytest.approx(np.sqrt(27 / 3), rel=1e-6)
     assert result.spread_ratio == pytest.approx(output.spread / output.max_abs)
     assert (result.samples, result.top1_agreement) == (2, 1.0)
     assert result.runtime.startswith("onnxruntime 1.")
@@ -111,12 +113,13 @@ def test_inputs_that_cannot_prove_anything_are_refused(tmp_path, inputs, text):
         check_parity(lambda c: c, path, inputs)
 
 
-def test_not_finite_on_one_side_is_an_error_and_equal_infinities_are_not(tmp_path):
-    """log(0) = -inf must be matched by -inf; NaN for -inf is refused."""
+def test_outputs_that_are_not_finite_prove_nothing(tmp_path):
+    """log(0) = -inf on both sides agrees and says nothing; NaN for -inf is refused too."""
     path = _text_model(tmp_path, "y = Log(x)")
     inputs = _rows([0, 1, 2], [0, 2, 5])
     with np.errstate(divide="ignore"):
-        assert check_parity(lambda c: (np.log(c[0]),), path, inputs).max_abs < 1e-6
+        with pytest.raises(ParityError, match="not finite"):
+            check_parity(lambda c: (np.log(c[0]),), path, inputs)
         with pytest.raises(ParityError, match="not finite"):
             check_parity(lambda c: (np.where(c[0] == 0, np.nan, np.log(c[0])),), path, inputs)
 
@@ -153,3 +156,49 @@ def test_a_file_the_runtime_cannot_load_is_a_parity_error(tmp_path):
     path.write_bytes(b"nothing")
     with pytest.raises(ParityError, match=r"ONNX Runtime 1\.\d+.* cannot load bad.onnx"):
         check_parity(lambda c: c, path, _rows([1, 2, 3], [4, 5, 6]))
+
+
+@pytest.mark.parametrize("axis", [1, 2])
+def test_scores_beside_boxes_are_judged_by_their_own_range(tmp_path, axis):
+    """Boxes up to 640 and scores up to 1 in one output: scores that are all zero do not agree."""
+    shape = "float[n, 6, 20]" if axis == 1 else "float[n, 20, 6]"
+    text = f"""<ir_version: 8, opset_import: ["" : 18]> g ({shape} x) => ({shape} y) {{ y = Identity(x) }}"""
+    path = tmp_path / "m.onnx"
+    onnx.save(onnx.parser.parse_model(text), str(path))
+    rng = np.random.default_rng(0)
+    boxes, scores = rng.uniform(0, 640, (4, 4, 20)), rng.uniform(0, 0.05, (4, 2, 20))
+    out = np.concatenate([boxes, scores], 1).astype(np.float32)
+    out = out if axis == 1 else out.transpose(0, 2, 1).copy()
+    zeroed = out.copy()
+    zeroed[(slice(None), slice(4, 6)) if axis == 1 else (slice(None), slice(None), slice(4, 6))] = 0
+    assert np.abs(zeroed - out).max() < 1e-4 * out.max()  # within one tolerance for the whole output
+    with pytest.raises(ParityError, match="allowed 0.000638"):
+        check_parity(lambda c: (zeroed,), path, [(out,)])
+    assert check_parity(lambda c: (out,), path, [(out,)]).max_abs == 0
+
+
+def test_constant_outputs_and_single_columns_certify_no_decisions(tmp_path):
+    """An argmax over one column, or of an output that never moves, agrees whatever the file does."""
+    text = """<ir_version: 8, opset_import: ["" : 18]> g (float[n, 3] x) => (float[n, 3] y, float[n, 3] z) {
+        y = Identity(x) z = Mul(x, k) }"""
+    model = onnx.parser.parse_model(text)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.zeros(3, np.float32), "k"))
+    path = tmp_path / "m.onnx"
+    onnx.save(model, str(path))
+    result = check_parity(lambda c: (c[0], 0 * c[0]), path, _rows([1, 2, 3], [3, 2, 1]))
+    assert [o.top1_agreement for o in result.outputs] == [1.0, None]
+
+
+def test_the_board_allows_what_parity_allows_here(tmp_path):
+    """The runner compares with the recorded allowance per channel; without one, by the whole output."""
+    rng = np.random.default_rng(0)
+    out = np.concatenate([rng.uniform(0, 640, (2, 4, 8)), rng.uniform(0, 0.05, (2, 2, 8))], 1)
+    zeroed = out.copy()
+    zeroed[:, 4:] = 0
+    recorded = {"output_0": out, "allowed_0": allowed_gap(out, 1e-4)}
+    assert "differs by" in runner.compare([zeroed], recorded, 1e-4)["why"]
+    assert runner.compare([out], recorded, 1e-4)["why"] == ""
+    assert runner.compare([zeroed], {"output_0": out}, 1e-4)["why"] == ""
+    for hostile in (np.inf, np.nan, 1e30):  # a recorded allowance never widens the tolerance
+        recorded["allowed_0"] = np.full_like(out, hostile)
+        assert "differs by" in runner.compare([out + 1], recorded, 1e-4)["why"]
