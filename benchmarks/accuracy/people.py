@@ -110,7 +110,7 @@ def smaller(
         found = outputs(graph, dataset, validation, BATCH)[0].argmax(1)
         return float((found == dataset.labels[validation]).mean())
 
-    return retrace(finetune(cut, dataset, train, teacher, task, validate, FineTune())[0])
+    return retrace(finetune(cut, dataset, train, teacher, task, validate, FineTune(norms="training"))[0])
 
 
 def right(net: Trace, dataset: Dataset, at: np.ndarray) -> np.ndarray:

@@ -138,11 +138,11 @@ class Bench:
         """Measured loss per group along a criterion's order."""
         key = (criterion, seed)
         if key not in self._curves:
-            statistics, calibration, _ = self.seeded(seed)
+            statistics = self.seeded(seed)[0]
             rank = self.rank(criterion, seed)[0]
-            self._curves[key] = sensitivity(
-                self.trace, self.couplings, statistics, rank, calibration[:4], self.task
-            )
+            order = np.random.default_rng(seed).permutation(len(self.train[1]))
+            others = [x for x, _ in batches(self.data, order[self.calibration :][:256], 128)]
+            self._curves[key] = sensitivity(self.trace, self.couplings, statistics, rank, others, self.task)
         return self._curves[key]
 
     def measure(
@@ -208,7 +208,7 @@ class Bench:
             out = outputs(graph, self.validation, np.arange(len(labels)), BATCH)
             return float((out[0].argmax(1) == labels).mean())
 
-        settings = FineTune(epochs=self.epochs, seed=seed, **self.tuning)
+        settings = FineTune(epochs=self.epochs, seed=seed, norms="training", **self.tuning)
         features = penultimate(self.trace.graph, self.data, chosen) if settings.features else None
         found, history = finetune(
             small, self.data, chosen, teacher, self.task, validate, settings, teacher_features=features

@@ -44,8 +44,9 @@ class LayerStatistics:
     E|Σ x·∂L/∂x|; slopes (O, O) = E[Σ_positions g gᵀ], or its diagonal (O,) above
     FULL_COVARIANCE outputs; output_std (O,) of the layer's output; patches: of whole kernel
     windows, None for one tap and where they are too large; samples: where they are in what the
-    layer reads. Where that cannot be told (a value that no sample enters) samples, reduced and
-    taylor are None and only moments over positions are known.
+    layer reads; count and positions: how many samples, and positions of all of them, were read.
+    Where the samples cannot be told (a value that no sample enters) samples, reduced and taylor are
+    None and only moments over positions are known.
     """
 
     mean: FloatArray
@@ -56,6 +57,8 @@ class LayerStatistics:
     output_std: FloatArray
     patches: ActivationMoments | None = None
     samples: SampleAxis | None = SAMPLES_FIRST
+    count: int = 1
+    positions: int = 1
 
     @property
     def covariance(self) -> FloatArray:

@@ -78,7 +78,7 @@ class LayerSums:
         self.node = next(n for n in graph.graph.nodes if n.name == layer.node)
         self.samples = max(1, samples)
         self.generator = torch.Generator().manual_seed(0)
-        self.n = 0
+        self.n = self.positions = 0
         self.inputs, self.outputs, self.patches = Moments(), Moments(0), Moments()
         self.reduced: list[npt.NDArray[np.float32]] = []
         self.slopes: Any = 0.0
@@ -88,6 +88,7 @@ class LayerSums:
         """One batch: what the layer read and put out, and the slopes of the loss there, None for zero."""
         layer = self.layer
         self.n += samples
+        self.positions += read.numel() // read.shape[layer.channel_dim]
         x, y = _rows(read, layer.channel_dim), _rows(put_out, layer.out_channel_dim)
         self.inputs.add(x[self._chosen(len(x), x.shape[1], samples)])
         at = self._chosen(len(y), y.shape[1], samples)
@@ -140,6 +141,8 @@ class LayerSums:
             np.sqrt(np.maximum(variance, 0.0)),
             ActivationMoments(*self.patches.means(), self.patches.n) if self.patches.n else None,
             self.axis,
+            self.n,
+            self.positions,
         )
 
 

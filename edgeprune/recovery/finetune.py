@@ -15,6 +15,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -43,10 +44,17 @@ from edgeprune.tasks.base import Outputs, Targets, Task
 class FineTune:
     """Settings of one fine-tuning. `seconds` caps the wall time; 0 epochs do nothing.
 
+    norms: what batch norms normalise by while training: "frozen" keeps the statistics that they came with,
+    which calibration data of another kind would spoil; "training" takes each batch's own and learns them,
+    for the task's training data; "trial" tries both, "frozen" at the last of the rates.
+    rates: further learning rates. Of several forms or rates each trains one epoch, and the best on
+    validation goes on.
     ib_beta: weight ≥ 0 of the entropy penalty; above 0 the forward pass adds the noise.
     features: weight ≥ 0 of feature distillation; needs `teacher_features`.
     """
 
+    norms: Literal["frozen", "training", "trial"] = "frozen"
+    rates: tuple[float, ...] = ()
     epochs: int = 3
     learning_rate: float = 2e-3
     batch_size: int = 128
@@ -59,12 +67,14 @@ class FineTune:
 
 @dataclass(frozen=True)
 class Epoch:
-    """One epoch's end; epoch 0 is the start."""
+    """One epoch's end; epoch 0 is the start. norms and learning_rate: of the form that was trained."""
 
     epoch: int
     loss: float
     validation: float
     seconds: float
+    norms: str = ""
+    learning_rate: float = 0.0
 
 
 def finetune(
@@ -88,7 +98,6 @@ def finetune(
         validate: larger is better; called on a graph in evaluation form after each epoch.
         progress: called with (step, steps, loss).
     """
-    graph = to_channels_last(pruned.graph)
     if settings.ib_beta < 0 or settings.features < 0:
         raise CriterionError(
             f"fine-tuning with ib_beta {settings.ib_beta:g} and features {settings.features:g}",
@@ -96,73 +105,125 @@ def finetune(
         )
     if settings.features and teacher_features is None:
         raise CriterionError("feature distillation without features", tip="give penultimate(dense, …)")
-    best_score = validate(graph)
-    best = copy.deepcopy(graph.state_dict())
+    start = to_channels_last(pruned.graph)
+    best_score = validate(start)
+    best = copy.deepcopy(start.state_dict())
     history = [Epoch(0, math.nan, best_score, 0.0)]
-    parameters = [p for p in graph.parameters() if p.is_floating_point()]
-    for p in parameters:
-        p.requires_grad_(True)
-    if not parameters or settings.epochs < 1:
+    if not any(p.is_floating_point() for p in start.parameters()) or settings.epochs < 1:
         return pruned, tuple(history)
-    decayed = [p for p in parameters if p.dim() > 1]
-    plain = [p for p in parameters if p.dim() <= 1]
-    optimizer = torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": 1e-4}, {"params": plain, "weight_decay": 0.0}],
-        lr=settings.learning_rate,
-    )
-    per_epoch = math.ceil(len(train) / settings.batch_size)
-    steps = per_epoch * settings.epochs
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: _cosine(s, steps))
-    rng = np.random.default_rng(settings.seed)
-    torch.manual_seed(settings.seed)
-    axes: Axes = {}
-    scales: dict[str, torch.Tensor] = {}
-    if settings.ib_beta or settings.features:
-        axes = reading_axes(graph, tensors(dataset.batch(train[: settings.batch_size])))
-    if settings.ib_beta:
-        some = train[: 4 * settings.batch_size]
-        parts = range(0, len(some), settings.batch_size)
-        scales = noise_scales(
-            graph, axes, [tensors(dataset.batch(some[i : i + settings.batch_size])) for i in parts]
-        )
-    began, step = time.monotonic(), 0
+    began = time.monotonic()
+    lesson = _Lesson(dataset, train, teacher, task, settings, teacher_features, progress)
+    trials = [_Trainer(pruned, form, rate, lesson) for form, rate in _forms(settings)]
+    results = []
+    for trainer in trials:
+        loss = trainer.epoch()
+        results.append((validate(trainer.graph), loss))
+    chosen = max(range(len(trials)), key=lambda i: results[i][0])
+    trainer = trials[chosen]
+    score, loss = results[chosen]
     for epoch in range(1, settings.epochs + 1):
-        set_training(graph, True)
-        total = 0.0
-        order = rng.permutation(len(train))
-        for start in range(0, len(order), settings.batch_size):
-            part = order[start : start + settings.batch_size]
-            if len(part) < 2:  # batch norm needs two samples
-                continue
-            targets = take(dataset.targets, train[part])
-            inputs, wanted = tensors(dataset.batch(train[part])), tuple(x[part] for x in teacher)
-            if settings.ib_beta or settings.features:
-                watcher = Observed(graph, axes, scales)
-                loss = _loss(task, watcher.outputs(inputs), targets, wanted, settings, len(part))
-                classes = task.classes(wanted, targets)
-                loss = loss + _extra(graph, watcher, classes, scales, settings, teacher_features, part)
-            else:
-                loss = _loss(task, run(graph, inputs), targets, wanted, settings, len(part))
-            optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(parameters, 5.0)
-            optimizer.step()
-            schedule.step()
-            step += 1
-            total += loss.item() * len(part)
-            if progress:
-                progress(step, steps, loss.item())
-        set_training(graph, False)
-        score = validate(graph)
+        if epoch > 1:
+            loss = trainer.epoch()
+            score = validate(trainer.graph)
         seconds = time.monotonic() - began
-        history.append(Epoch(epoch, total / len(order), score, seconds))
+        history.append(Epoch(epoch, loss, score, seconds, trainer.norms, trainer.rate))
         if score >= best_score:
-            best_score, best = score, copy.deepcopy(graph.state_dict())
-        if seconds * (epoch + 1) / epoch > settings.seconds:
+            best_score, best = score, copy.deepcopy(trainer.graph.state_dict())
+        if seconds * (epoch + len(trials)) / (epoch + len(trials) - 1) > settings.seconds:
             break
     trained = pruned.copy()
     trained.load_state_dict(best)
     return Trace(trained, pruned.inputs, pruned.dynamic), tuple(history)
+
+
+def _forms(settings: FineTune) -> list[tuple[str, float]]:
+    """What batch norms do and the learning rate, of each trial; one where there is nothing to choose."""
+    rates = (settings.learning_rate, *settings.rates)
+    if settings.norms == "trial":
+        return [("training", rates[0]), ("frozen", rates[-1])]
+    return [(settings.norms, rate) for rate in dict.fromkeys(rates)]
+
+
+@dataclass(frozen=True)
+class _Lesson:
+    """What all trials of one fine-tuning train on."""
+
+    dataset: Dataset
+    train: npt.NDArray[np.int64]
+    teacher: Outputs
+    task: Task
+    settings: FineTune
+    features: npt.NDArray[np.float32] | None
+    progress: Callable[[int, int, float], None] | None
+
+
+class _Trainer:
+    """A copy of the network with its optimiser; after an `epoch` over the data the graph evaluates."""
+
+    def __init__(self, pruned: Trace, norms: str, rate: float, lesson: _Lesson) -> None:
+        self.graph = to_channels_last(pruned.graph)
+        self.norms, self.rate, self.lesson = norms, rate, lesson
+        settings = lesson.settings
+        self.parameters = [p for p in self.graph.parameters() if p.is_floating_point()]
+        for p in self.parameters:
+            p.requires_grad_(True)
+        decayed = [p for p in self.parameters if p.dim() > 1]
+        plain = [p for p in self.parameters if p.dim() <= 1]
+        self.optimizer = torch.optim.AdamW(
+            [{"params": decayed, "weight_decay": 1e-4}, {"params": plain, "weight_decay": 0.0}], lr=rate
+        )
+        self.steps = math.ceil(len(lesson.train) / settings.batch_size) * settings.epochs
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda s: cosine(s, self.steps))
+        self.step = 0
+        self.rng = np.random.default_rng(settings.seed)
+        self.axes: Axes = {}
+        self.scales: dict[str, torch.Tensor] = {}
+        torch.manual_seed(settings.seed)
+        if settings.ib_beta or settings.features:
+            self.axes = reading_axes(self.graph, self._inputs(lesson.train[: settings.batch_size]))
+        if settings.ib_beta:
+            some = lesson.train[: 4 * settings.batch_size]
+            parts = range(0, len(some), settings.batch_size)
+            batches = [self._inputs(some[i : i + settings.batch_size]) for i in parts]
+            self.scales = noise_scales(self.graph, self.axes, batches)
+
+    def epoch(self) -> float:
+        """Once over the data in a random order; gives the mean loss."""
+        size = self.lesson.settings.batch_size
+        set_training(self.graph, self.norms == "training")
+        total, seen = 0.0, 0
+        order = self.rng.permutation(len(self.lesson.train))
+        for begin in range(0, len(order), size):
+            part = order[begin : begin + size]
+            if len(part) < 2 and self.norms == "training":  # batch norm needs two samples
+                continue
+            loss = self._loss(part)
+            self.optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(self.parameters, 5.0)
+            self.optimizer.step()
+            self.schedule.step()
+            self.step += 1
+            total, seen = total + loss.item() * len(part), seen + len(part)
+            if self.lesson.progress:
+                self.lesson.progress(self.step, self.steps, loss.item())
+        set_training(self.graph, False)
+        return total / max(1, seen)
+
+    def _loss(self, part: npt.NDArray[np.int64]) -> torch.Tensor:
+        lesson, settings = self.lesson, self.lesson.settings
+        inputs = self._inputs(lesson.train[part])
+        targets = take(lesson.dataset.targets, lesson.train[part])
+        wanted = tuple(x[part] for x in lesson.teacher)
+        if not settings.ib_beta and not settings.features:
+            return _loss(lesson.task, run(self.graph, inputs), targets, wanted, settings, len(part))
+        watcher = Observed(self.graph, self.axes, self.scales)
+        loss = _loss(lesson.task, watcher.outputs(inputs), targets, wanted, settings, len(part))
+        classes = lesson.task.classes(wanted, targets)
+        return loss + _extra(self.graph, watcher, classes, self.scales, settings, lesson.features, part)
+
+    def _inputs(self, samples: npt.NDArray[np.int64]) -> tuple[torch.Tensor, ...]:
+        return tensors(self.lesson.dataset.batch(samples))
 
 
 def penultimate(
@@ -217,7 +278,8 @@ def _extra(
     return total
 
 
-def _cosine(step: int, steps: int) -> float:
+def cosine(step: int, steps: int) -> float:
+    """Share of the learning rate: a short rise, then half a cosine down to 0."""
     warm = max(1, steps // 20)
     if step < warm:
         return (step + 1) / warm

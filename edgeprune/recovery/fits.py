@@ -33,7 +33,7 @@ from edgeprune.recovery.ridge import (
 )
 
 aten = torch.ops.aten
-ROWS = 30_000  # positions looked at per layer
+ROWS, ROWS_PER_FEATURE, FEWEST_ROWS = 30_000, 12, 8192  # positions looked at per layer
 GROUP_ROWS = 6_000  # of grouped convolutions, whose regressions have few features
 DUAL_ROWS = 2048  # of layers with more features than MAX_FEATURES
 ROUNDING = 1e-9  # a residual of this share of the output's energy is float32's own rounding
@@ -217,15 +217,16 @@ def fit_layer(task: LayerTask) -> Fit | None:
         return _by_group(task, features) if features <= MAX_FEATURES else None
     taps = features // weight.shape[layer.in_dim]
     if features <= MAX_FEATURES:
-        return _by_patch(task)
+        return _by_patch(task, features)
     if taps == 1:
         return _by_few_rows(task)
     return _by_tap(task) if weight.shape[layer.in_dim] <= MAX_FEATURES else None
 
 
-def _by_patch(task: LayerTask) -> Fit | None:
+def _by_patch(task: LayerTask, features: int) -> Fit | None:
     """Whole patches against what is missing at the output."""
-    batches = task.patches(ROWS)
+    limit = min(ROWS, max(FEWEST_ROWS, ROWS_PER_FEATURE * features))
+    batches = task.patches(limit)
     if batches is None:
         return None
     train, held = GramMoments(), GramMoments()

@@ -17,7 +17,7 @@ import torch
 from torch import fx
 
 from edgeprune.graph.module import attribute
-from edgeprune.recovery.fits import ROUNDING, ROWS, Fit
+from edgeprune.recovery.fits import FEWEST_ROWS, ROUNDING, Fit
 from edgeprune.recovery.lockstep import LockstepInterpreter
 from edgeprune.recovery.ridge import FOLD, held_out
 
@@ -51,7 +51,7 @@ class NormTask:
         dim = NORMS[self.node.target][2]
         wide, slim = (values[name] for values in self.walk.values)
         generator = torch.Generator().manual_seed(0)
-        share = max(FOLD, ROWS // len(slim))
+        share = max(FOLD, FEWEST_ROWS // len(slim))
         images = [len(batch[0]) for batch in self.walk.batches[: len(slim)]]
         few = sum(images) < FOLD
         aims, gots, held, first = [], [], [], 0

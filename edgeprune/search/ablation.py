@@ -27,11 +27,11 @@ from edgeprune.graph.execution import samples_first, to_channels_last
 from edgeprune.graph.module import attribute
 from edgeprune.graph.trace import Trace, pytree
 from edgeprune.recovery.lockstep import last_use
+from edgeprune.search.second_order import independent_samples, shrink
 from edgeprune.tasks.base import Task
 
 Batches = Sequence[tuple[torch.Tensor, ...]]
 Variant = dict[str, torch.Tensor]  # state tensor -> its value without the removed components
-RIDGE = 1e-3  # of the mean variance
 aten = torch.ops.aten
 
 
@@ -189,9 +189,8 @@ def _take_over(
         moments = captured if patches is None else patches
         centred = layer.bias is not None or norm is not None
         second = moments.covariance if centred else moments.second
-        level = RIDGE * float(np.trace(second)) / len(second) + 1e-12
-        kept = second[np.ix_(stay, stay)] + level * np.eye(len(stay))
-        mixing = torch.from_numpy(np.linalg.solve(kept, second[np.ix_(stay, gone)]))
+        second = shrink(second, independent_samples(captured))
+        mixing = torch.from_numpy(np.linalg.solve(second[np.ix_(stay, stay)], second[np.ix_(stay, gone)]))
         rows = moved.reshape(len(moved), len(keep), -1)  # one column per tap where taps mix alike
         if patches is not None:
             rows = rows.reshape(len(moved), -1, 1)

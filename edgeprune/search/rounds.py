@@ -25,6 +25,7 @@ from edgeprune.recovery.finetune import Epoch
 from edgeprune.search.costs import parameters
 from edgeprune.search.goals import Goals
 from edgeprune.search.plans import Plan, ScoredNetwork, plan
+from edgeprune.search.sensitivity import split_images
 from edgeprune.search.state import Asked, MaskOutcome, RoundRecord, RoundScores, SearchState, advance
 from edgeprune.search.training import fine_tune
 from edgeprune.session.context import RunContext
@@ -167,14 +168,14 @@ def store_round(
 
 
 def capture_for(dense: DenseNetwork, state: SearchState, options: Options, clock: Clock) -> Statistics | None:
-    """Statistics of a network on the calibration samples; None without data."""
+    """Statistics on the calibration samples that planning does not measure on; None without data."""
     if dense.data is None:
         return None
     return capture(
         state.trace,
         state.couplings,
         dense.data.dataset,
-        dense.data.splits.calibration,
+        split_images(dense.data.splits.calibration)[0],
         task=dense.data.task,
         seed=options.seed,
         progress=clock.progress.step,

@@ -24,6 +24,7 @@ from edgeprune.graph.trace import Trace
 from edgeprune.search.groups import in_order
 
 RIDGE = 1e-4  # of the mean variance: keeps the inverse finite where channels are dead or duplicates
+INDEPENDENT = 4  # positions of one sample count as at most so many samples
 
 
 def predicted_losses(
@@ -45,6 +46,27 @@ def predicted_losses(
                 steps += _steps(weights[str(layer.weight)], layer, captured, at, len(members))
         losses.append(np.concatenate([[0.0], np.cumsum(np.maximum(steps, 0.0))]))
     return losses
+
+
+def independent_samples(captured: LayerStatistics) -> float:
+    """How many independent samples the moments of a layer amount to."""
+    return captured.count * min(INDEPENDENT, max(1.0, captured.positions / max(1, captured.count)))
+
+
+def shrink(second: FloatArray, samples: float) -> FloatArray:
+    """A second moment estimated from few samples, drawn towards a multiple of the identity (OAS, Chen 2010).
+
+    A layer with more inputs than samples looks as if its kept inputs could stand in for any removed one; on
+    other images they cannot. Without this, planning empties such layers first.
+    """
+    size = len(second)
+    trace, squares = float(np.trace(second)), float((second**2).sum())
+    spread = squares - trace**2 / size
+    share = 1.0
+    if spread > 0:
+        share = ((1 - 2 / size) * squares + trace**2) / ((samples + 1 - 2 / size) * spread)
+    share = min(max(share, RIDGE), 1.0)
+    return (1 - share) * second + (share * trace / size + 1e-12) * np.eye(size)
 
 
 def _steps(
@@ -72,8 +94,8 @@ def _steps(
         place = np.repeat(place, taps.shape[2] // len(place))
     removable = np.flatnonzero(place >= 0)
     removable = removable[np.argsort(place[removable], kind="stable")]
-    level = RIDGE * float(np.trace(covariance)) / len(covariance) + 1e-12
-    precision = np.linalg.inv(covariance + level * np.eye(len(covariance)))[np.ix_(removable, removable)]
+    shrunk = shrink(covariance, independent_samples(captured))
+    precision = np.linalg.inv(shrunk)[np.ix_(removable, removable)]
     lower = scipy.linalg.cholesky((precision + precision.T) / 2, lower=True)
     inverse = scipy.linalg.solve_triangular(lower, np.eye(len(lower)), lower=True)
     columns = taps[:, :, removable]

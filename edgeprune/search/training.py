@@ -22,6 +22,8 @@ from edgeprune.tasks.comparison import compare
 
 HELD_SHARE, HELD_MOST, HELD_LEAST = 0.1, 1024, 16  # of the training samples, for the choice of the epoch
 
+GENTLER = 8  # the second learning rate that is tried: weights that were trained for long want small steps
+
 
 def fine_tune(
     dense: DenseNetwork, data: RunData, pruned: Trace, number: int, options: Options, clock: Clock
@@ -38,6 +40,8 @@ def fine_tune(
         return -compare(data.task, out, dense_held, targets).value
 
     settings = FineTune(
+        norms="frozen" if dataset.targets is None else "trial",
+        rates=(options.learning_rate / GENTLER,),
         epochs=options.epochs,
         learning_rate=options.learning_rate,
         batch_size=options.batch_size,

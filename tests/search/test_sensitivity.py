@@ -16,8 +16,8 @@ from edgeprune.graph.module import state_tensors
 from edgeprune.graph.trace import run, trace
 from edgeprune.search import sensitivity as sensitivity_module
 from edgeprune.search.ablation import ablated, losses, work_behind
-from edgeprune.search.second_order import RIDGE, predicted_losses
-from edgeprune.search.sensitivity import least_joint_loss, sensitivity
+from edgeprune.search.second_order import predicted_losses, shrink
+from edgeprune.search.sensitivity import least_joint_loss, sensitivity, split_images
 
 
 class Attention(torch.nn.Module):
@@ -136,8 +136,7 @@ def test_predicted_losses_are_those_of_the_inverse_of_every_block():
     layer = next(v for n, v in statistics.layers.items() if len(v.mean) == 7)
     w = net[2].weight.detach().numpy().astype(np.float64)
     order = np.argsort(rank)
-    level = RIDGE * np.trace(layer.covariance) / 7 + 1e-12
-    precision = np.linalg.inv(layer.covariance + level * np.eye(7))
+    precision = np.linalg.inv(shrink(layer.covariance, 200))
     energy = w.T @ layer.slopes @ w
     for k in range(1, 8):
         block = np.ix_(order[:k], order[:k])
@@ -192,3 +191,25 @@ def test_the_joint_loss_tells_plans_apart():
     )
     assert best == 1
     assert found[1] == pytest.approx(0, abs=1e-6) and found[0] > 1e-6
+
+
+def test_a_layer_with_more_inputs_than_samples_is_not_free():
+    """In-sample its inputs predict each other without error; the shrunk prediction is near the true loss."""
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Linear(60, 60), torch.nn.Linear(60, 4))
+    x = np.random.default_rng(0).normal(size=(2000, 60)).astype(np.float32)
+    many = measured_on(net, x)
+    rank = np.arange(many[1].count)
+    (truth,) = predicted_losses(*many, rank)
+    (few,) = predicted_losses(*measured_on(net, x[:40]), rank)
+    count = many[1].count // 3
+    assert 0.3 * truth[count] < few[count] < 3 * truth[count]
+
+
+def test_images_that_measure_are_not_those_of_the_statistics():
+    """The two parts share no image and cover all; each has at least one."""
+    for size in (2, 7, 64, 366):
+        captured_part, measured_part = split_images(np.arange(100, 100 + size))
+        assert not set(captured_part) & set(measured_part)
+        assert set(captured_part) | set(measured_part) == set(range(100, 100 + size))
+        assert len(captured_part) and len(measured_part)

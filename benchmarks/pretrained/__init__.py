@@ -1,0 +1,1 @@
+"""Networks with published weights, compressed on a few hundred unlabelled images of another kind."""
