@@ -163,6 +163,30 @@ class Couplings:
             pins=(*self.pins, Pin(reason, channels)),
         )
 
+    def reading(self, layer: Layer) -> tuple[int, int]:
+        """Dimension of a layer's stored weight that reads channels, and the channel_map along it.
+
+        A grouped convolution reads its own group: where its input dimension has nothing free, the
+        dimension of its outputs stands for it. Its transposed form (inputs, outputs per group) is the
+        other way round.
+        """
+        if layer.groups == 1:
+            return layer.in_dim, layer.inputs
+        return self._free_dimension(layer, (layer.in_dim, layer.out_dim))
+
+    def writing(self, layer: Layer) -> tuple[int, int]:
+        """Dimension of a layer's stored weight that makes its outputs, and the channel_map along it."""
+        if layer.groups == 1:
+            return layer.out_dim, layer.outputs
+        return self._free_dimension(layer, (layer.out_dim, layer.in_dim))
+
+    def _free_dimension(self, layer: Layer, dims: tuple[int, int]) -> tuple[int, int]:
+        """The first of these dimensions of the weight with a free index; the first with any where none is."""
+        maps = self.tensors[self.aliases[str(layer.weight)]]
+        known = [(d, channel_map) for d in dims if (channel_map := maps[d]) is not None]
+        free = [pair for pair in known if (self.channel_maps[pair[1]] >= 0).any()]
+        return (free or known or [(layer.out_dim, layer.outputs)])[0]
+
     def macs(self, removed: BoolArray | None = None) -> float:
         """Multiply-accumulates per sample of convolutions, linear layers and matrix products."""
         kept = self.kept(np.zeros(self.count, bool) if removed is None else removed)

@@ -227,7 +227,8 @@ def filters(context: Context) -> list[tuple[FloatArray, npt.NDArray[np.int32]]]:
         vector = couplings.channel_maps[layer.outputs]
         written[vector[vector >= 0]] = True
         if layer.weight is not None:
-            found.setdefault((couplings.aliases[layer.weight], layer.out_dim), vector)
+            dim, channel_map = couplings.writing(layer)
+            found.setdefault((couplings.aliases[layer.weight], dim), couplings.channel_maps[channel_map])
     for layer in mixing_layers(couplings):
         vector = couplings.channel_maps[layer.inputs]
         unwritten = np.where(written[vector], -1, vector)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from importlib.metadata import entry_points
 
 from edgeprune.criteria.base import Context, Scores
+from edgeprune.criteria.finite import require_finite_inputs, require_finite_scores
 from edgeprune.errors import CriterionError
 
 BUILT_IN = {
@@ -67,13 +68,17 @@ def check_theta(name: str, theta: float) -> None:
 
 
 def score(name: str, context: Context) -> Scores:
-    """Score every component and connection.
+    """Score every component and connection; every score is finite.
 
     Raises:
-        CriterionError: unknown name, a θ that it does not use, or a criterion that needs data without data.
+        CriterionError: unknown name, a θ that it does not use, a criterion that needs data without data,
+            NaN or infinity in weights, statistics or scores.
     """
     criterion = find(name)
     check_theta(name, context.theta)
     if context.statistics is None and needs_data(name):
         raise CriterionError(f"--criterion {name}: needs data", tip="give --data, or use --criterion l2")
-    return criterion(context)
+    require_finite_inputs(name, context)
+    scores = criterion(context)
+    require_finite_scores(name, context, scores)
+    return scores

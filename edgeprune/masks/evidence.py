@@ -119,8 +119,8 @@ def order(found: Evidence, saving: Any) -> npt.NDArray[np.int64]:
 def readings(couplings: Couplings) -> tuple[list[Reading], list[Reading]]:
     """What reads channels, and what produces them: (weight, dimension, channel_map), each once.
 
-    A weight that is computed, and a recurrent or transposed one whose rows do not line up
-    with its channels, is left out: it holds no connection that could be counted.
+    A weight that is computed, and a recurrent one whose rows do not line up with its channels, is left
+    out: it holds no connection that could be counted.
     """
     read: dict[Reading, None] = {}
     made: dict[Reading, None] = {}
@@ -129,8 +129,8 @@ def readings(couplings: Couplings) -> tuple[list[Reading], list[Reading]]:
             continue
         name = couplings.aliases[layer.weight]
         for table, dim, channel_map in (
-            (read, *((layer.in_dim, layer.inputs) if layer.groups == 1 else (layer.out_dim, layer.outputs))),
-            (made, layer.out_dim, layer.outputs),
+            (read, *couplings.reading(layer)),
+            (made, *couplings.writing(layer)),
         ):
             vector = couplings.channel_maps[channel_map]
             shape = coupled_shape(couplings, name)

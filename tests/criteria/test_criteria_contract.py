@@ -14,7 +14,10 @@ from edgeprune.criteria import BUILT_IN, score
 from edgeprune.criteria.base import broadcast, per_component, rank_in_groups
 from edgeprune.errors import CriterionError
 
-PATTERNS = ("chain", "residual", "depthwise", "transposed", "flatten", "attention", "attention_grouped")
+PATTERNS = (
+    "chain", "residual", "depthwise", "transposed", "flatten", "attention", "attention_grouped",
+    "transposed_groups1d",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module", params=PATTERNS)

@@ -134,3 +134,41 @@ def test_the_built_in_criteria_that_need_no_data_say_so():
     """l2, fpgm and random, and no other."""
     assert {n for n in BUILT_IN if not registry.needs_data(n)} == {"l2", "fpgm", "random"}
     assert {n for n in BUILT_IN if getattr(find(n), "takes_theta", False)} == {"ib-edge", "ib-jmi"}
+
+
+@pytest.mark.parametrize("name", sorted(BUILT_IN))
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_named(name, value):
+    """NaN compares false with everything: no order of removal would hold."""
+    context = pattern("chain")
+    with torch.no_grad():
+        context.trace.graph.get_parameter("b.weight")[2, 1] = value
+    with pytest.raises(
+        CriterionError, match=rf"{name}: cannot rank: the tensor 'b.weight' .*9 of 270 values"
+    ):
+        score(name, context)
+
+
+@pytest.mark.parametrize("name", sorted(set(BUILT_IN) - {"l2", "fpgm", "random"}))
+def test_statistics_that_are_not_finite_are_named(name):
+    """The layer that read them is said, and the kind of statistic."""
+    context = pattern("chain")
+    node, layer = next(iter(context.statistics.layers.items()))
+    broken = replace(layer, mean=np.full_like(layer.mean, np.nan))
+    statistics = replace(context.statistics, layers={**context.statistics.layers, node: broken})
+    with pytest.raises(CriterionError, match=r"cannot rank: the means of what 'a.weight' reads are NaN"):
+        score(name, replace(context, statistics=statistics))
+
+
+def test_scores_of_a_third_party_that_are_not_finite_are_refused(monkeypatch):
+    """The group of the first such component is named."""
+    context = pattern("chain")
+
+    def careless(context):
+        scores = l2(context)
+        scores.component[-1] = np.inf
+        return scores
+
+    monkeypatch.setattr(registry, "find", lambda name: careless)
+    with pytest.raises(CriterionError, match=r"scores of the components of '\w+' are NaN or infinite \(1 of"):
+        score("careless", context)

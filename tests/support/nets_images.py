@@ -194,3 +194,48 @@ class View(nn.Module):
     def forward(self, x):
         x = F.avg_pool2d(torch.relu(self.a(x)), 2)
         return self.fc2(torch.relu(self.fc1(x.view(x.size(0), 5 * 16))))
+
+
+class TransposedGroups(nn.Module):
+    """A layer, a transposed convolution in groups, a layer, in one to three dimensions."""
+
+    rank, groups = 2, 2
+
+    def __init__(self):
+        super().__init__()
+        plain = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[self.rank - 1]
+        transposed = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)[self.rank - 1]
+        self.a, self.up = plain(3, 8, 1), transposed(8, 12, 2, stride=2, groups=self.groups)
+        self.b, self.head = plain(12, 6, 3, padding=1), nn.Linear(6, 4)
+
+    def forward(self, x):
+        x = torch.relu(self.b(torch.relu(self.up(torch.relu(self.a(x))))))
+        return self.head(x.flatten(2).mean(2))
+
+
+@pattern("transposed_groups1d", (3, 6))
+class TransposedGroups1d(TransposedGroups):
+    rank = 1
+
+
+@pattern("transposed_groups2d", (3, 4, 4))
+class TransposedGroups2d(TransposedGroups):
+    groups = 4
+
+
+@pattern("transposed_groups3d", (3, 3, 3, 3))
+class TransposedGroups3d(TransposedGroups):
+    rank = 3
+
+
+@pattern("transposed_multiplier", (3, 4, 4))
+class TransposedMultiplier(nn.Module):
+    """One input and two outputs per group."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.up = nn.Conv2d(3, 6, 1), nn.ConvTranspose2d(6, 12, 2, stride=2, groups=6)
+        self.b = nn.Conv2d(12, 4, 1)
+
+    def forward(self, x):
+        return self.b(torch.relu(self.up(torch.relu(self.a(x))))).mean((2, 3))
