@@ -133,24 +133,36 @@ def build(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def _excluded(model: onnx.ModelProto, floats: set[str]) -> set[str]:
-    """Nodes to leave alone: `floats`, and what lies between layers without an 8-bit value on every input.
+    """Nodes to leave alone: `floats`, and what does not lie between two 8-bit layers.
 
-    An Add between a float and an 8-bit branch would cost two conversions and gain one cheap addition.
+    An Add between a float and an 8-bit branch would cost two conversions and gain one cheap addition. A
+    Concat or Reshape behind the last layers gains nothing, and one scale for boxes up to 640 and scores
+    up to 1 makes every score 0.
     """
-    weighted = {layer.node for layer in graph_layers(model) if layer.operator in QUANTISABLE}
+    weighted = {layer.node for layer in graph_layers(model) if layer.operator in QUANTISABLE} - floats
     constants = {t.name for t in model.graph.initializer}
     eight_bit: set[str] = set()
-    excluded: set[str] = set()
+    candidates: set[str] = set()
     for node in model.graph.node:
         if node.op_type == "Constant":
             constants.update(node.output)
-        elif (node.name in weighted and node.name not in floats) or (
+        elif node.name in weighted or (
             node.op_type in BETWEEN and all(name in eight_bit for name in _values(node, constants))
         ):
             eight_bit.update(node.output)
-        else:
-            excluded.add(node.name)
-    return excluded
+            candidates.add(node.name)
+    readers: dict[str, list[onnx.NodeProto]] = {}
+    for node in model.graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    outputs = {value.name for value in model.graph.output}
+    for node in reversed(model.graph.node):  # readers come before what they read
+        if node.name in candidates - weighted:
+            after = [reader for name in node.output for reader in readers.get(name, [])]
+            # One 8-bit reader is enough: all would unravel a chain of residual sums from its end.
+            if outputs & set(node.output) or not any(reader.name in candidates for reader in after):
+                candidates.discard(node.name)
+    return {node.name for node in model.graph.node} - candidates
 
 
 def _hold_conversions(model: onnx.ModelProto) -> None:

@@ -103,6 +103,7 @@ def _judge(label: str, outputs: tuple[OutputParity, ...], rtol: float) -> None:
             f"{label}: no output moves with the input: {widest.name!r} varies by {widest.spread:.3g} "
             f"over the samples, less than the tolerance {widest.atol:.3g}, so agreement proves nothing",
             tip="give real inputs, or calibrate the batch norms of an untrained model first",
+            code="parity.unprovable",
         )
 
 
@@ -119,6 +120,7 @@ def _compare(name: str, expected: list[np.ndarray], found: list[np.ndarray], rto
             raise ParityError(
                 f"output {name!r} of {which} is not finite (NaN or infinite), so nothing can be compared",
                 tip="look for overflow or a division by zero in the model, or give real inputs",
+                code="parity.unprovable",
             )
     largest = max((float(np.abs(e).max(initial=0.0)) for e, _ in pairs), default=0.0)
     max_abs = max((float(np.abs(e - f).max(initial=0.0)) for e, f in pairs), default=0.0)

@@ -1,11 +1,13 @@
 """Turn a float ONNX file into one that computes in 8 bits, keeping in float what 8 bits would hurt.
 
-    calibrate → choose the ranges → leave slow layers in float → leave harmful layers in float → prove
+    calibrate → leave slow layers in float, or stop → choose the ranges → heads and unlike ranges in float
+    unless harmless → leave harmful layers in float → prove
 
 Static QDQ quantisation by onnxruntime.quantization: weights per output channel, activations per tensor.
-Guarantee: the file was compared with its own graph run unoptimised, so what the kernels do wrong (8-bit
-sums that saturate, say) is refused; where an accuracy bound is given it holds or nothing is written.
-Elsewhere: the choice of types for a processor (policy), timing (bench), the accuracy itself (the caller).
+Guarantee: every channel of every output keeps at least three quarters of its own variance, whatever other
+measure is given; the file was compared with its own graph run unoptimised, so what the kernels do wrong
+(8-bit sums that saturate, say) is refused; where a bound on the loss is given it holds or nothing is written.
+Elsewhere: the choice of types for a processor (policy), timing (measure), the loss itself (the caller).
 """
 
 from __future__ import annotations
@@ -26,10 +28,14 @@ METHODS = ("minmax", "percentile", "entropy")
 PARITY_RTOL = 0.05  # far above roundings of one step apart, far below sums that saturate
 CLEARLY_SLOWER = 1.05
 LOOKS = 4  # sets of slow layers that are timed as whole files
+HARMLESS = (
+    0.01  # of a channel's own variance: what sensitive layers in 8 bits may cost without being compared
+)
+HARDLY_MORE = 1.25  # or up to this factor of what is lost without them
 
 
 class Timer(Protocol):
-    """What measures files for `quantise`; bench.operators.HostTimer is one."""
+    """What measures files for `quantise`; measure.operators.HostTimer is one."""
 
     def layer_times(self, paths: Sequence[Path]) -> Sequence[Mapping[str, float]]:
         """Microseconds of each layer, by name, of each file; conversions count to the layer they serve."""
@@ -51,6 +57,7 @@ def quantise(
     methods: Sequence[str] = METHODS,
     keep_float: Mapping[str, str] | None = None,
     timer: Timer | None = None,
+    write_slower: bool = False,
     sensitivity: bool = False,
     timeout_s: float = 900,
 ) -> QuantiseResult:
@@ -60,17 +67,19 @@ def quantise(
         calibration: calls that ranges are taken from, each a tuple of arrays in the order of the file's
             inputs. Read once, one at a time.
         activations, reduce_range: as the processor's kernels need them; see `int8_settings`.
-        evaluate: accuracy of a file, larger is better. Decides between calibration methods, and with
+        evaluate: a measure of a file, larger is better. Decides between calibration methods, and with
             `max_drop` (in its own unit) which layers stay in float, worst first.
         evaluations: most files that `evaluate` is called on.
         keep_float: layer → reason, for layers that must stay in float.
         timer: measures files; layers that are slower in 8 bits then stay in float, if that is faster.
-        sensitivity: measure every layer's harm even if no accuracy has to be regained.
+        write_slower: write a file that `timer` finds not faster, too.
+        sensitivity: measure every layer's harm even if nothing has to be regained.
+        timeout_s: wall-clock limit of all that is tried together.
 
     Raises:
-        ExportError: nothing to quantise, or onnxruntime.quantization failed on the file.
-        BudgetError: `max_drop` cannot be held with a single layer in 8 bits.
-        ParityError: the kernels do not compute what the quantised graph says.
+        ExportError: nothing to quantise, no faster file, time was up, or onnxruntime.quantization failed.
+        BudgetError: `max_drop`, or the variance of a channel, cannot be held with a layer in 8 bits.
+        ParityError: the kernels do not compute what the quantised graph says, or outputs are not finite.
         DataError: no calibration data. OutputError: the file cannot be written.
     """
     path, output = Path(path), Path(output)
@@ -80,25 +89,27 @@ def quantise(
         maker = Quantiser(path, folder, activations, reduce_range, timeout_s)
         samples = maker.calibrate(calibration, methods)
         names = maker.quantisable
-        floats = _given(keep_float, names)
+        floats = _requested(keep_float, names)
         if not set(names) - set(floats):
             raise ExportError(f"{path}: no layer to quantise", tip="ship the float file")
-        judge = _Judge(maker, evaluate, evaluations)
+        judge = _Judge(maker, evaluate, evaluations, max_drop)
         judge.notes += [f"no ranges by {name}: {why}" for name, why in maker.failed.items()]
-        method = _choose_method(maker, judge, maker.methods, floats)
         times: dict[str, float] = {}
         ratio: float | None = None
-        if timer is not None:
-            slow, times, ratio = _leave_slow(maker, timer, method, floats)
+        if timer is not None:  # first, since kernels take the same time whatever the ranges are
+            slow, times, ratio = _leave_slow(maker, timer, maker.methods[0], floats)
+            _require_faster(path, ratio, write_slower)
             floats |= slow
+        method = _choose_method(maker, judge, maker.methods, floats)
+        careful = _leave_sensitive(maker, method, floats)
         harm: dict[str, float] = {}
         if sensitivity:
             harm = maker.harm(method, [n for n in names if n not in floats])
-        if max_drop is not None:
-            harmful, harm = _leave_harmful(maker, judge, method, floats, max_drop, harm)
-            if harmful and timer is not None:
-                ratio = timer.ratios([path, maker.file(method, floats | harmful)])[1]
-            floats |= harmful
+        harmful, harm = _leave_harmful(maker, judge, method, floats | careful, harm)
+        if timer is not None and (harmful or careful):
+            ratio = timer.ratios([path, maker.file(method, floats | careful | harmful)])[1]
+            _require_faster(path, ratio, write_slower)
+        floats |= careful | harmful
         chosen = maker.file(method, floats)
         after = None if evaluate is None else judge.score(chosen)
         draft = folder / output.name
@@ -108,7 +119,7 @@ def quantise(
             raise ExportError(f"{path}: the quantiser changed the opset", tip="report the model")
         calls = [*maker.calls, *single_sample(draft, maker.calls)]
         parity = _prove(draft, calls, path, reduce_range)
-        error, agreement = maker.difference(draft)
+        difference = maker.difference(draft)
         move_into_place(draft, output)
     layers = tuple(
         QuantisedLayer(
@@ -131,20 +142,30 @@ def quantise(
         reduce_range=reduce_range,
         method=method,
         samples=samples,
-        output_error=error,
-        top1_agreement=agreement,
+        output_error=difference.share,
+        top1_agreement=difference.top1_agreement,
         before=None if evaluate is None else judge.score(path),
         after=after,
         time_ratio=ratio,
         evaluations=judge.spent,
-        notes=tuple(judge.notes),
+        notes=(*judge.notes, f"worst channel: {difference.text}"),
     )
+
+
+def _require_faster(path: Path, ratio: float, write_slower: bool) -> None:
+    if ratio >= 1 and not write_slower:
+        raise ExportError(
+            f"{path}: in 8 bits it takes {ratio:.2f} of its float time here, so no 8-bit file was written",
+            tip="ship the float file, or insist with --anyway",
+        )
 
 
 def _prove(draft: Path, calls: Sequence[Arrays], source: Path, reduce_range: bool) -> ParityResult:
     try:
         return check_parity(Outputs(draft, optimised=False), draft, calls, rtol=PARITY_RTOL)
     except ParityError as e:
+        if e.code == "parity.unprovable":  # nothing was found wrong, and nothing can be compared
+            raise ParityError(f"{source.name} in 8 bits: {e.message}", tip=e.tip, code=e.code) from e
         tip = "ship the float file"
         if not reduce_range:
             tip = "the kernels of this processor may saturate: use 7-bit weights (reduce_range)"
@@ -154,21 +175,27 @@ def _prove(draft: Path, calls: Sequence[Arrays], source: Path, reduce_range: boo
         ) from e
 
 
-def _given(keep_float: Mapping[str, str] | None, names: Sequence[str]) -> dict[str, str]:
-    given = dict(keep_float or {})
-    unknown = sorted(set(given) - set(names))
+def _requested(keep_float: Mapping[str, str] | None, names: Sequence[str]) -> dict[str, str]:
+    requested = dict(keep_float or {})
+    unknown = sorted(set(requested) - set(names))
     if unknown:
         raise ExportError(
             f"no layer {unknown[0]!r} that could be quantised", tip=f"layers are {', '.join(names[:8])}"
         )
-    return given
+    return requested
 
 
 class _Judge:
-    """Scores files, each once, within a number of evaluations."""
+    """Scores files, each once, within a number of evaluations, and says whether a file is good enough."""
 
-    def __init__(self, maker: Quantiser, evaluate: Callable[[Path], float] | None, most: int) -> None:
-        self._evaluate, self._most = evaluate, most
+    def __init__(
+        self,
+        maker: Quantiser,
+        evaluate: Callable[[Path], float] | None,
+        most: int,
+        max_drop: float | None,
+    ) -> None:
+        self._maker, self._evaluate, self._most, self._max_drop = maker, evaluate, most, max_drop
         self._known: dict[Path, float] = {}
         self._float = maker.source
         self.spent = 0
@@ -176,9 +203,20 @@ class _Judge:
 
     @property
     def left(self) -> int:
+        """Evaluations that may still be made."""
         return self._most - self.spent
 
+    def failure(self, path: Path) -> str:
+        """Why a file is not good enough: a channel that lost too much, or `max_drop`; empty if it is."""
+        difference = self._maker.difference(path)
+        if not difference.holds:
+            return difference.text
+        if self._max_drop is not None and self.drop(path) > self._max_drop:
+            return f"8 bits cost {self.drop(path):.3g}, {self._max_drop:.3g} is allowed"
+        return ""
+
     def score(self, path: Path) -> float:
+        """The measure of a file."""
         assert self._evaluate is not None
         if path not in self._known:
             self._known[path] = float(self._evaluate(path))
@@ -186,6 +224,7 @@ class _Judge:
         return self._known[path]
 
     def drop(self, path: Path) -> float:
+        """What a file lost against the float file, in the measure's unit."""
         return self.score(self._float) - self.score(path)
 
 
@@ -197,7 +236,8 @@ def _choose_method(maker: Quantiser, judge: _Judge, methods: Sequence[str], floa
     for method in methods:
         file = maker.file(method, floats)
         lost = judge.drop(file) if judge._evaluate is not None else 0.0
-        ranked.append((lost, maker.difference(file)[0], method))
+        difference = maker.difference(file)
+        ranked.append((lost, max(difference.share, difference.channel.share), method))
     text = ", ".join(f"{m} moves the outputs by {error:.2g}" for _, error, m in ranked)
     judge.notes.append(f"calibration by {min(ranked)[2]} of: {text}")
     return min(ranked)[2]
@@ -247,16 +287,34 @@ def _slow_ones(times: Mapping[str, float], names: Sequence[str], floats: Mapping
     }
 
 
+def _leave_sensitive(maker: Quantiser, method: str, floats: Mapping[str, str]) -> dict[str, str]:
+    """Heads, inputs of softmax and norms, readers of unlike ranges: in float, unless measured harmless.
+
+    Harmless: with them in 8 bits the worst channel loses hardly more of its own variance than without.
+    """
+    sensitive = {n: why for n, why in maker.sensitive(method).items() if n not in floats}
+    with_them = maker.difference(maker.file(method, floats)).channel
+    if not sensitive or (with_them.share <= HARMLESS and not with_them.collapsed):
+        return {}
+    if not set(maker.quantisable) - {*floats, *sensitive}:
+        return {}  # nothing else to put in 8 bits: what harms is found layer by layer
+    without = maker.difference(maker.file(method, {**floats, **sensitive})).channel
+    if not with_them.collapsed and with_them.share <= HARDLY_MORE * without.share:
+        return {}
+    lost = f"a channel loses {with_them.share:.2g} of its variance with it, {without.share:.2g} without"
+    return {name: f"{why}, and {lost}" for name, why in sensitive.items()}
+
+
 def _leave_harmful(
     maker: Quantiser,
     judge: _Judge,
     method: str,
     floats: Mapping[str, str],
-    max_drop: float,
     harm: dict[str, float],
 ) -> tuple[dict[str, str], dict[str, float]]:
-    """The fewest of the most harmful layers that must stay in float for the accuracy to hold."""
-    if judge.drop(maker.file(method, floats)) <= max_drop:
+    """The fewest of the most harmful layers that must stay in float for the file to be good enough."""
+    failure = judge.failure(maker.file(method, floats))
+    if not failure:
         return {}, harm
     names = [n for n in maker.quantisable if n not in floats]
     harm = harm or maker.harm(method, names)
@@ -269,14 +327,14 @@ def _leave_harmful(
         }
 
     def holds(count: int) -> bool:
-        return judge.drop(maker.file(method, {**floats, **kept(count)})) <= max_drop
+        return not judge.failure(maker.file(method, {**floats, **kept(count)}))
 
     low, high, most = 0, 1, len(order) - 1  # `low` fails; doubling first, then bisection
     while most < 1 or judge.left <= 0 or not holds(high):
         if high >= most or judge.left <= 0:
             raise BudgetError(
-                f"{maker.source}: 8 bits cost {judge.drop(maker.file(method, floats)):.3g}, {max_drop:.3g} is"
-                f" allowed, and the {min(high, len(order))} most harmful layers in float do not mend it",
+                f"{maker.source}: {failure}, and the {min(high, len(order))} most harmful layers in float do"
+                " not mend it",
                 tip="allow a larger drop or more evaluations, or ship the float file",
             )
         low, high = high, min(2 * high, most)

@@ -12,23 +12,28 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edgeprune.errors import DataError, ExportError
+from edgeprune.errors import DataError, ExportError, ParityError
+from edgeprune.export.channels import ChannelLoss, channel_losses
 from edgeprune.export.files import load
 from edgeprune.export.model_files import model_files
 from edgeprune.export.onnx_nodes import QUANTISABLE
 from edgeprune.export.parity import Arrays, open_session, run_session
+from edgeprune.export.sensitive_layers import sensitive_layers
 
 CHILD = Path(__file__).with_name("_quantise_child.py")
 INTEGERS = {
     "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul",
     "ConvInteger", "MatMulInteger",
 }  # fmt: skip
+MOST_LOST = 0.25  # of a channel's own variance; beyond that its values are noise rather than steps
 SUBSET = 256  # samples that output differences are taken on
 AT_ONCE = 8  # files that one child builds and that lie on disk together
 
@@ -39,9 +44,38 @@ class Outputs:
     def __init__(self, path: Path, *, optimised: bool = True) -> None:
         self._path = path
         self._session = open_session(path, optimised=optimised)[0]
+        self.names = tuple(output.name for output in self._session.get_outputs())
 
     def __call__(self, call: Arrays) -> Arrays:
         return run_session(self._session, self._path, call)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Outputs of an 8-bit file against the float file's.
+
+    share: mean square difference by variance, of the worst output. top1_agreement: share of samples with
+    the same largest entry; None without classes. output, channel: the channel that lost most of its own
+    variance, and the output that it belongs to.
+    """
+
+    share: float
+    top1_agreement: float | None
+    output: str
+    channel: ChannelLoss
+
+    @property
+    def holds(self) -> bool:
+        """Whether every channel kept what MOST_LOST allows."""
+        return not self.channel.collapsed and self.channel.share <= MOST_LOST
+
+    @property
+    def text(self) -> str:
+        """The worst channel in words."""
+        place = f"output {self.output!r}" + (f", {self.channel.place}" if self.channel.place else "")
+        if self.channel.collapsed:
+            return f"{place}: its values collapse to a constant"
+        return f"{place}: loses {self.channel.share:.0%} of its own variance"
 
 
 class Quantiser:
@@ -69,7 +103,8 @@ class Quantiser:
             raise ExportError(
                 f"{source}: its weights lie outside the file", tip="models above 2 GB stay in float"
             )
-        self.source, self._folder, self._timeout_s = source, folder, timeout_s
+        self.source, self._folder, self._limit_s = source, folder, timeout_s
+        self._until = time.monotonic() + timeout_s
         self._settings = {"activations": activations, "reduce_range": reduce_range}
         self._model = str(folder / "prepared.onnx")
         self._ranges = str(folder / "ranges.json")
@@ -124,33 +159,48 @@ class Quantiser:
             some = names[start : start + AT_ONCE]
             files = self._files(method, [frozenset(set(self.quantisable) - {n}) for n in some])
             for name, path in zip(some, files, strict=True):
-                found[name] = self.difference(path)[0]
+                difference = self.difference(path)
+                found[name] = max(difference.share, difference.channel.share)
             for path in files:
                 path.unlink(missing_ok=True)
             self._built = {key: path for key, path in self._built.items() if path not in files}
         return found
 
-    def difference(self, path: Path) -> tuple[float, float | None]:
-        """Mean square difference from the float outputs by their variance (the worst output of several),
-        and the share of samples with the same largest entry, where outputs have classes."""
+    def sensitive(self, method: str) -> dict[str, str]:
+        """Layers that should keep float unless measured harmless, with the reason; see sensitive_layers."""
+        ranges = json.loads(Path(self._ranges).read_text())[method]
+        prepared = load(Path(self._model), external_data=False)
+        return sensitive_layers(prepared, {name: (low, high) for name, (low, high) in ranges.items()})
+
+    def difference(self, path: Path) -> Difference:
+        """How far a file's outputs are from the float file's, over the calibration calls.
+
+        Raises:
+            ExportError: no output in floating point. ParityError: an output is not finite.
+        """
         run = Outputs(path)
-        found = [run(call) for call in self.calls]
-        shares, same = [], []
-        for n in range(len(found[0])):
-            if self._expected[0][n].dtype.kind != "f":
+        calls = [run(call) for call in self.calls]
+        shares, same, worst = [], [], ("", ChannelLoss(None, 0, 0.0, False))
+        for n, name in enumerate(run.names):
+            expected, found = [c[n] for c in self._expected], [c[n] for c in calls]
+            if expected[0].dtype.kind != "f":
                 continue
-            expected, mine = (
-                [np.asarray(c[n], np.float64) for c in side] for side in (self._expected, found)
-            )
-            errors = sum(float(((a - b) ** 2).sum()) for a, b in zip(expected, mine, strict=True))
-            flat = np.concatenate([a.reshape(-1) for a in expected])
-            shares.append(errors / flat.size / max(float(flat.var()), 1e-30))
-            if all(a.ndim == 2 and a.shape[1] > 1 for a in expected):
-                pairs = zip(expected, mine, strict=True)
+            for what, side in (("the float file", expected), ("the 8-bit file", found)):
+                if not all(np.isfinite(a).all() for a in side):
+                    raise ParityError(f"{self.source.name}: output {name!r} of {what} is not finite")
+            ours, theirs = ([np.asarray(a, np.float64) for a in side] for side in (expected, found))
+            errors = sum(float(((a - b) ** 2).sum()) for a, b in zip(ours, theirs, strict=True))
+            flat = np.concatenate([a.reshape(-1) for a in ours])
+            shares.append(errors / max(flat.size, 1) / max(float(flat.var()), 1e-30))
+            for loss in channel_losses(ours, theirs):
+                if (loss.collapsed, loss.share) > (worst[1].collapsed, worst[1].share):
+                    worst = name, loss
+            if all(a.ndim == 2 and a.shape[1] > 1 for a in ours):
+                pairs = zip(ours, theirs, strict=True)
                 same.append(np.concatenate([a.argmax(1) == b.argmax(1) for a, b in pairs]).mean())
         if not shares:
             raise ExportError(f"{self.source}: no output in floating point", tip="ship the float file")
-        return max(shares), float(min(same)) if same else None
+        return Difference(max(shares), float(min(same)) if same else None, *worst)
 
     def _files(self, method: str, sets: Sequence[frozenset[str]]) -> list[Path]:
         missing = {
@@ -164,6 +214,11 @@ class Quantiser:
         return [self._built[method, s] for s in sets]
 
     def _child(self, job: Mapping[str, Any]) -> dict[str, Any]:
+        left = self._until - time.monotonic()
+        if left <= 0:
+            raise ExportError(
+                f"{self.source.name}: the {self._limit_s:g} s for 8 bits were up", tip="ship the float file"
+            )
         written = self._folder / "job.json"
         written.write_text(json.dumps(job))
         what = f"onnxruntime.quantization ({job['step']})"
@@ -172,14 +227,14 @@ class Quantiser:
                 [sys.executable, "-P", str(CHILD), str(written)],
                 capture_output=True,
                 text=True,
-                timeout=self._timeout_s,
+                timeout=left,
                 stdin=subprocess.DEVNULL,
                 env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE"},
                 check=False,
             )
         except subprocess.TimeoutExpired:
             raise ExportError(
-                f"{self.source.name}: {what} took longer than {self._timeout_s:g} s",
+                f"{self.source.name}: {what} took longer than the {self._limit_s:g} s for 8 bits",
                 tip="calibrate on fewer samples",
             ) from None
         if done.returncode == 0:

@@ -172,7 +172,7 @@ def test_scores_beside_boxes_are_judged_by_their_own_range(tmp_path, axis):
     zeroed = out.copy()
     zeroed[(slice(None), slice(4, 6)) if axis == 1 else (slice(None), slice(None), slice(4, 6))] = 0
     assert np.abs(zeroed - out).max() < 1e-4 * out.max()  # within one tolerance for the whole output
-    with pytest.raises(ParityError, match="allowed 0.000638"):
+    with pytest.raises(ParityError, match=r"allowed 0\.000638"):
         check_parity(lambda c: (zeroed,), path, [(out,)])
     assert check_parity(lambda c: (out,), path, [(out,)]).max_abs == 0
 
