@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 @data_options
 @task_option
 @click.option("--target", default="host", show_default=True, help="Device; see `edgeprune targets`.")
-@click.option("--anyway", is_flag=True, help="Also for cores that gain little from 8 bits.")
+@click.option(
+    "--anyway", is_flag=True, help="Also for cores that gain little, and if the file is not faster."
+)
 @click.option("--max-drop", type=float, help="Loss allowed on the validation part, in the task's unit.")
 @click.option("--metric", help="A measure of the task, or MODULE:FUNCTION.")
 @click.option("--calibration", default=1024, show_default=True, help="Samples that ranges are taken from.")
@@ -88,6 +90,7 @@ def quantise(
     settings = QuantiseSettings(
         target=board, task=task, metric=metric, max_drop=max_drop, calibration=calibration,
         validation=validation, keep=keep, evaluations=evaluations, sensitivity=sensitivity,
+        write_slower=anyway,
         threads=threads, bench_seconds=bench_seconds, seed=seed,
     )  # fmt: skip
     try:

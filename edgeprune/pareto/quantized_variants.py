@@ -4,7 +4,7 @@ The planned network's form finds the ranges and the layers that are slower in 8 
 the other files take both over, until time is up.
 
 Guarantee: every file was compared with its own quantised graph; a note says which file could not be made,
-and that time was up. Elsewhere: quantisation itself (export), timing and accuracy (front.time_candidates).
+why none was, and that time was up. Elsewhere: quantisation itself (export), timing and accuracy (front.time_candidates).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from edgeprune.session.exporting import file_outputs
 
 CALIBRATION_CALLS, CALIBRATION_BATCH = 32, 16
 METHODS = ("minmax", "percentile")  # of finding ranges; `edgeprune quantise` tries the slow entropy too
-FURTHER_SECONDS = 60.0  # for all further forms together; the last one begun is finished
+LIMIT_SECONDS = 120.0  # for all forms together; nothing of the front is faster for waiting longer
 
 
 @dataclass(frozen=True)
@@ -55,29 +55,31 @@ def quantized_variants(
     here = run.target.measures_target and run.target.board is None
     timer = HostTimer(threads=run.target.threads, seconds=options.bench_seconds / 2) if here else None
     settings: dict[str, Any] = {"evaluate": _evaluate(data, run), "methods": METHODS, "timer": timer}
+    began = time.monotonic()
     try:
         if options.int8 == "auto":
             require_gain(run.target.descriptor)
-        result = _quantised(data, candidates[0], run, **settings)
+        result = _quantised(data, candidates[0], run, timeout_s=LIMIT_SECONDS, **settings)
     except (ExportError, ParityError, BudgetError) as error:
         return QuantizedVariants((), (f"8 bits: {error}",))
     except EdgepruneError as error:
         return QuantizedVariants((), () if options.int8 == "auto" else (f"8 bits: {error}",))
     kept = {x.name: x.reason for x in result.layers if x.operator in QUANTISABLE and not x.quantised}
-    again: dict[str, Any] = {
-        "methods": (result.method,), "keep_float": kept, "timeout_s": FURTHER_SECONDS,
-    }  # fmt: skip
+    again: dict[str, Any] = {"methods": (result.method,), "keep_float": kept}
     variants, notes = [_variant(candidates[0], result)], list(result.notes)
-    began, ordered = time.monotonic(), _widest_first(candidates)
+    ordered = _widest_first(candidates)
     for done, candidate in enumerate(ordered):
-        if time.monotonic() - began > FURTHER_SECONDS:
+        remaining = LIMIT_SECONDS - (time.monotonic() - began)
+        if remaining <= 0:
             left = ", ".join(c.name for c in ordered[done:])
-            notes.append(f"8 bits: {FURTHER_SECONDS:g} s were up before {left}; see `edgeprune quantise`")
+            notes.append(f"8 bits: {LIMIT_SECONDS:g} s were up before {left}; see `edgeprune quantise`")
             break
         run.progress.step(done + 1, len(ordered), candidate.name)
         try:
-            variants.append(_variant(candidate, _quantised(data, candidate, run, **again)))
-        except (ExportError, ParityError) as error:
+            variants.append(
+                _variant(candidate, _quantised(data, candidate, run, timeout_s=remaining, **again))
+            )
+        except (ExportError, ParityError, BudgetError) as error:
             notes.append(f"8 bits: {candidate.name}: {error.message}")
     return QuantizedVariants(tuple(variants), tuple(notes))
 

@@ -35,6 +35,7 @@ class QuantiseSettings:
     keep: tuple[str, ...] = ()
     evaluations: int = 16
     sensitivity: bool = False
+    write_slower: bool = False
     threads: int = 1
     bench_seconds: float = 5.0
     seed: int = 0
@@ -102,6 +103,7 @@ def quantise_file(
             if here
             else None,
             sensitivity=settings.sensitivity,
+            write_slower=settings.write_slower,
             **int8_settings(settings.target),
         )
     with clock.stage("test"):
