@@ -75,7 +75,7 @@ class Difference:
         place = f"output {self.output!r}" + (f", {self.channel.place}" if self.channel.place else "")
         if self.channel.collapsed:
             return f"{place}: its values collapse to a constant"
-        return f"{place}: loses {self.channel.share:.0%} of its own variance"
+        return f"{place}: loses {100 * self.channel.share:.2g}% of its own variance"
 
 
 class Quantiser:

@@ -4,7 +4,8 @@ The planned network's form finds the ranges and the layers that are slower in 8 
 the other files take both over, until time is up.
 
 Guarantee: every file was compared with its own quantised graph; a note says which file could not be made,
-why none was, and that time was up. Elsewhere: quantisation itself (export), timing and accuracy (front.time_candidates).
+why none was, and that time was up.
+Elsewhere: quantisation itself (export), timing and accuracy (front.time_candidates).
 """
 
 from __future__ import annotations
