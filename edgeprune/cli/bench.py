@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgeprune.cli.device import board_options, open_board, say
+from edgeprune.cli.device import BoardCommand, board_options, open_board, say
 
 if TYPE_CHECKING:
     from edgeprune.records import BenchResult, Interval, LayerChange, WhyResult
 
 
-@click.command()
+@click.command(cls=BoardCommand)
 @click.argument("models", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--threads", default=1, show_default=True, help="Threads, and cores the process is bound to.")
 @click.option("--seconds", default=5.0, show_default=True, help="Time spent on rounds.")

@@ -18,6 +18,18 @@ if TYPE_CHECKING:
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
+class BoardCommand(click.Command):
+    """A command with --board, which answers the former name of that option with the present one."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as wrong:
+            if wrong.option_name != "--device":
+                raise
+            raise click.NoSuchOption(wrong.option_name, possibilities=["--board"], ctx=ctx) from None
+
+
 def board_options(command: Command) -> Command:
     """The options of every command that connects to a board."""
     for option in (
@@ -37,7 +49,7 @@ def open_board(name: str, python: str, config: Path | None, accept_new: bool) ->
     return Board(Remote(name, config=config, accept_new=accept_new), python)
 
 
-@click.command()
+@click.command(cls=BoardCommand)
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--emulate", "cpus", multiple=True, metavar="CORE", help="cortex-a53, -a72, -a76; repeatable.")
 @click.option("--board", "destination", help="A board, as for ssh: pi@raspberrypi.")
@@ -153,7 +165,7 @@ def ship(
     )
 
 
-@click.command()
+@click.command(cls=BoardCommand)
 @click.option("--board", "destination", help="Also look at a board, as for ssh: pi@raspberrypi.")
 @click.option("--make-venv", is_flag=True, help="Make an environment with onnxruntime on the board.")
 @click.option("--wheels", type=click.Path(path_type=Path), help="Wheels for a board without network.")

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgeprune.cli.common import load, model_options, writable
-from edgeprune.cli.device import board_options, open_board, say
+from edgeprune.cli.device import BoardCommand, board_options, open_board, say
 
 if TYPE_CHECKING:
     from edgeprune.latency import Profile
 
 
-@click.command()
+@click.command(cls=BoardCommand)
 @model_options
 @click.option("--target", "target_name", default="host", show_default=True, help="Name or .toml file.")
 @click.option("--board", "destination", help="The board to measure on, as for ssh: pi@raspberrypi.")

@@ -117,9 +117,6 @@ class Board:
         return found, {name: base64.b64decode(text) for name, text in answer["files"].items()}
 
 
-Device = Board  # the name that api.py still imports
-
-
 def board_bench(board: Board, request: BenchRequest, *, architecture: str | None = None) -> BenchResult:
     """As `run_bench`, on the board; an emulated one gives sizes and proof that the files run, no times.
 

@@ -11,7 +11,8 @@ from click.testing import CliRunner
 from device_samples import write_run
 
 from edgeprune.cli.bench import bench
-from edgeprune.cli.device import doctor, split_destination
+from edgeprune.cli.device import doctor, split_destination, verify
+from edgeprune.cli.profile import profile
 from edgeprune.deploy import preflight
 from edgeprune.deploy.doctor import diagnose_board
 from edgeprune.deploy.remote import Board, board_bench
@@ -238,3 +239,10 @@ def test_what_is_no_folder_on_a_board_is_refused(text):
     """An address without a path, or a path without an address."""
     with pytest.raises(ShipError, match="not a folder on a board"):
         split_destination(text)
+
+
+@pytest.mark.parametrize("command", [bench, doctor, verify, profile])
+def test_the_former_name_of_the_option_says_the_present_one(command):
+    """--device means an accelerator in this field; here it is --board."""
+    done = CliRunner().invoke(command, ["--device", "pi@host", "x.onnx"])
+    assert done.exit_code == 2 and "--board" in done.output and "--device" in done.output

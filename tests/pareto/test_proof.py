@@ -1,4 +1,4 @@
-"""How long the finished files are timed, and what can be said of a device's operators."""
+"""How long the finished files are timed, and what can be said of a board's operators."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def test_a_deadline_is_judged_by_a_99th_percentile_that_was_waited_for():
     assert timed(Budget(speedup=2.0)) == [5.0]
 
 
-def test_of_a_device_it_is_said_that_operators_cannot_be_profiled_there():
-    """One line instead of silence where the interval touches 1; nothing where the device shows a gain."""
+def test_of_a_board_it_is_said_that_operators_cannot_be_profiled_there():
+    """One line instead of silence where the interval touches 1; nothing where the board shows a gain."""
     run = RunContext(Options(), None, Clock(), SimpleNamespace(board=object()))
 
     def said(changed):
         bench = SimpleNamespace(
-            ratios=[SimpleNamespace(changed=changed, ratio=Interval(1, 1, 1))], device="pi@pi",
+            ratios=[SimpleNamespace(changed=changed, ratio=Interval(1, 1, 1))], board="pi@pi",
             machine={"board": "Raspberry Pi 4", "processor": ""},
         )  # fmt: skip
         return proof._why(None, None, bench, run)
