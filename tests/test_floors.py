@@ -1,4 +1,4 @@
-"""The rooms of the design: a module imports only from lower floors, in no circle, and torch stays out of most."""
+"""The rooms of the design: a module imports only from lower floors, in no circle, mostly without torch."""
 
 from __future__ import annotations
 

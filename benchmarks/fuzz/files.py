@@ -62,7 +62,7 @@ class Worker:
     def __init__(self, seeds: Path, program: tuple[str, ...] = ("-m", "benchmarks.fuzz.worker")) -> None:
         self.seeds, self.done, self.baseline = seeds, 0, 0.0
         self.scratch = Path(tempfile.mkdtemp(prefix="fuzz-files-"))
-        command = [sys.executable, *program, str(seeds), str(self.scratch)]
+        command = [sys.executable, *program, str(seeds)]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment,
@@ -91,17 +91,19 @@ class Worker:
         return wrong
 
     def run(self, kind: str, index: int | None, seconds: float = SECONDS, mib: float = MIB) -> dict[str, Any]:
-        """The row of one input; a worker that broke a limit is ended and must be replaced (`alive`)."""
+        """The row of one input, which this process prepares: what that takes counts for no limit."""
+        folder = Path(tempfile.mkdtemp(dir=self.scratch))
+        changed = prepare(kind, index, self.seeds, folder)
+        row = self.ask({"kind": kind, "folder": str(folder)}, seconds, mib)
+        shutil.rmtree(folder, ignore_errors=True)
+        return row | {"index": index, "file": changed}
+
+    def ask(self, task: dict[str, Any], seconds: float, mib: float) -> dict[str, Any]:
+        """The answer to a task; a worker that broke a limit is ended and must be replaced (`alive`)."""
         assert self.process.stdin is not None
-        row: dict[str, Any] = {
-            "kind": kind,
-            "index": index,
-            "outcome": "failed",
-            "seconds": 0.0,
-            "peak_mib": 0,
-        }
+        row: dict[str, Any] = {"kind": task["kind"], "outcome": "failed", "seconds": 0.0, "peak_mib": 0}
         with contextlib.suppress(BrokenPipeError):
-            self.process.stdin.write(json.dumps({"kind": kind, "index": index}) + "\n")
+            self.process.stdin.write(json.dumps(task) + "\n")
             self.process.stdin.flush()
         began, peak = time.monotonic(), 0.0
         while True:
@@ -121,8 +123,6 @@ class Worker:
             self.process.wait()
             return row | {"what": f"the process ended with {self.process.returncode}", "where": "process"}
         row = json.loads(answer)
-        if row["outcome"] == "not prepared":
-            raise RuntimeError(f"{kind}/{index} cannot be prepared: {row['what']} at {row['where']}")
         row["peak_mib"] = max(row["peak_mib"], round(peak))
         if row["peak_mib"] > self.baseline + mib and row["outcome"] != "failed":
             over = row["peak_mib"] - self.baseline

@@ -22,6 +22,7 @@ from typing import Any
 
 Change = Callable[[bytes, random.Random], bytes]
 BOMB = 5 << 28  # bytes of zeros behind a compressed member, 1.25 GiB: more than an input may use
+LARGE = 1 << 24  # bytes that the fuzzer itself inflates
 BOMBED = -1  # the method of a member that is written as one
 ZEROS = bytes(1 << 20)  # written again and again: the fuzzer itself must not need the memory
 NUMBERS = (0, -1, 1, 2, 255, 2**31 - 1, 2**31, 2**32, 2**40, 2**63 - 1, 2**70, -(2**70), 0.5, 1e-30, 1e308)
@@ -141,6 +142,8 @@ def zip_member(content: bytes, rng: random.Random) -> bytes:
     """A member of an archive is changed by its format, removed, renamed, doubled, or becomes a bomb."""
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            if any(i.file_size > LARGE for i in archive.infolist()):
+                return flip(content, rng)  # a bomb, or a claim: not for the fuzzer to inflate
             members = [(i.filename, archive.read(i), i.compress_type) for i in archive.infolist()]
     except (zipfile.BadZipFile, zlib.error, struct.error, ValueError, RuntimeError, EOFError, OSError):
         return flip(content, rng)
@@ -203,8 +206,11 @@ def idx_header(content: bytes, rng: random.Random) -> bytes:
 def gzip_body(content: bytes, rng: random.Random) -> bytes:
     """The content of a gzip file is changed, followed by more, or becomes a bomb."""
     try:
-        body = gzip.decompress(content)
-    except (OSError, EOFError, zlib.error):
+        press = zlib.decompressobj(31)
+        body = press.decompress(content, LARGE)
+    except zlib.error:
+        return flip(content, rng)
+    if press.unconsumed_tail:
         return flip(content, rng)
     kind = rng.random()
     if kind < 0.01:

@@ -1,6 +1,6 @@
 """Read mutated files one after the other in this process and say what became of each, a JSON line each.
 
-    python -m benchmarks.fuzz.worker CORPUS SCRATCH    takes `{"kind": …, "index": …}` lines on stdin
+    python -m benchmarks.fuzz.worker CORPUS    takes `{"kind": …, "folder": …}` lines on stdin
 
 An input is accepted, refused (an EdgepruneError, or a usage error of click), or it failed: any other
 exception, which a user would see as a traceback. Output of the tool goes nowhere. Limits of time and memory
@@ -13,40 +13,24 @@ import contextlib
 import io
 import json
 import os
-import shutil
 import sys
-import tempfile
 import time
 import traceback
 import warnings
 from pathlib import Path
 from typing import Any
 
-from benchmarks.fuzz.kinds import KINDS, prepare, use_corpus
+from benchmarks.fuzz.kinds import KINDS, use_corpus
 from benchmarks.recording import ROOT
 
 
-def attempt(kind: str, index: int | None, seeds: Path, scratch: Path) -> dict[str, Any]:
-    """Read one input; gives outcome, message, place, seconds and peak of memory in MiB."""
-    folder = Path(tempfile.mkdtemp(dir=scratch))
+def attempt(kind: str, folder: Path) -> dict[str, Any]:
+    """Read one prepared input; gives outcome, message, place, seconds and peak of memory in MiB."""
+    _reset_peak()
     began = time.monotonic()
-    row: dict[str, Any] = {"kind": kind, "index": index}
-    try:
-        try:
-            row["file"] = prepare(kind, index, seeds, folder)
-        except Exception as error:  # a fault of the fuzzer, which must not count as one of the tool
-            return row | {
-                "outcome": "not prepared",
-                "what": f"{type(error).__name__}: {error}",
-                "where": place(error),
-            }
-        _reset_peak()
-        began = time.monotonic()
-        os.chdir(folder)
-        row |= outcome(kind, folder)
-    finally:
-        os.chdir(scratch)
-        shutil.rmtree(folder, ignore_errors=True)
+    os.chdir(folder)
+    row = {"kind": kind, **outcome(kind, folder)}
+    os.chdir(folder.parent)
     return row | {"seconds": round(time.monotonic() - began, 3), "peak_mib": round(memory("VmHWM"))}
 
 
@@ -98,18 +82,16 @@ def main() -> None:
     """Take inputs from stdin until it ends."""
     import torch
 
-    seeds, scratch = (Path(argument).resolve() for argument in sys.argv[1:3])
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    use_corpus(seeds)
+    use_corpus(Path(sys.argv[1]).resolve())
     answers = os.fdopen(os.dup(1), "w")
     nothing = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):  # also what libraries print past Python
         os.dup2(nothing, stream)
     for line in sys.stdin:
         task = json.loads(line)
-        row = attempt(task["kind"], task["index"], seeds, scratch)
-        print(json.dumps(row | {"rss_mib": round(memory("VmRSS"))}), file=answers, flush=True)
+        print(json.dumps(attempt(task["kind"], Path(task["folder"]))), file=answers, flush=True)
 
 
 if __name__ == "__main__":

@@ -41,6 +41,7 @@ from edgeprune.calibration.sums import LayerSums
 from edgeprune.coupling.components import Couplings, Layer
 from edgeprune.data import Dataset
 from edgeprune.graph.execution import batches, samples_first, to_channels_last
+from edgeprune.graph.executor import execute, operand_index
 from edgeprune.graph.module import shape_of
 from edgeprune.graph.trace import Trace, pytree
 from edgeprune.tasks.base import Targets, Task, Tensors
@@ -88,7 +89,7 @@ def capture(
             axes = sample_axes(graph, [(layer.source, layer.channel_dim) for layer in layers], inputs)
             sums = {x.node: LayerSums(graph, x, len(indices), axes[x.source, x.channel_dim]) for x in layers}
         watcher = _Watcher(graph, layers)
-        flat = torch.utils._pytree.tree_flatten(watcher.run(*inputs, enable_io_processing=False))[0]
+        flat = torch.utils._pytree.tree_flatten(watcher.run(inputs))[0]
         outputs = tuple(samples_first(x, size) for x in flat if isinstance(x, torch.Tensor))
         plain = tuple(x.detach() for x in outputs)
         found = task.classes(tuple(x.numpy() for x in plain), targets)
@@ -138,26 +139,34 @@ def _drawn(task: Task, outputs: Tensors, targets: Targets | None, generator: tor
     return task.slopes(outputs, targets, generator)[0]
 
 
-class _Watcher(fx.Interpreter):  # type: ignore[misc]  # torch is untyped here
+class _Watcher:
     """Runs the graph and keeps the inputs and outputs of the watched layers, with gradients."""
 
     def __init__(self, graph: fx.GraphModule, layers: list[Layer]) -> None:
-        super().__init__(graph, garbage_collect_values=True)
+        self.graph = graph
         self.watched = {layer.node: layer for layer in layers}
         self.inputs: dict[str, torch.Tensor] = {}
         self.outputs: dict[str, torch.Tensor] = {}
         self._leaves: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
-    def run_node(self, n: fx.Node) -> Any:
-        layer = self.watched.get(n.name)
+    def run(self, inputs: tuple[torch.Tensor, ...]) -> Any:
+        """The graph's outputs as it nests them."""
+        return execute(self.graph, inputs, before=self._before, after=self._after)
+
+    def _before(
+        self, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        layer = self.watched.get(node.name)
         if layer is None:
-            return super().run_node(n)
-        args, kwargs = self.fetch_args_kwargs_from_env(n)
-        at = next(i for i, a in enumerate(n.args) if isinstance(a, fx.Node) and a.name == layer.source)
+            return args, kwargs
+        at = operand_index(node, layer.source)
         x = args[at]
         if not x.requires_grad:  # nothing upstream is differentiated: start the tape here
             x = self._leaves.setdefault(id(x), (x, x.detach().requires_grad_(True)))[1]
-        self.inputs[n.name] = x
-        out = n.target(*(x if i == at else a for i, a in enumerate(args)), **kwargs)
-        self.outputs[n.name] = out
-        return out
+        self.inputs[node.name] = x
+        return (*args[:at], x, *args[at + 1 :]), kwargs
+
+    def _after(self, node: fx.Node, value: Any) -> Any:
+        if node.name in self.watched:
+            self.outputs[node.name] = value
+        return value

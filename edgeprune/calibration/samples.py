@@ -20,6 +20,8 @@ from typing import Any
 import torch
 from torch import fx
 
+from edgeprune.graph.executor import execute
+
 PROBE = 4  # samples of the first run
 CHOSEN = (2, 0, 3)  # of them, in the second: fewer, and no shift
 TOLERANCE = 1e-3  # of the largest value: what a changed batch may do to rounding
@@ -124,27 +126,18 @@ def _axis(
     return best
 
 
-class _Recorder(fx.Interpreter):  # type: ignore[misc]  # torch is untyped here
-    """Runs the graph and keeps some values."""
-
-    def __init__(self, graph: fx.GraphModule, names: set[str]) -> None:
-        super().__init__(graph, garbage_collect_values=True)
-        self.names = names
-        self.seen: dict[str, torch.Tensor] = {}
-
-    def run_node(self, n: fx.Node) -> Any:
-        value = super().run_node(n)
-        if n.name in self.names:
-            self.seen[n.name] = value
-        return value
-
-
 def _values(
     graph: fx.GraphModule, names: set[str], inputs: tuple[torch.Tensor, ...]
 ) -> dict[str, torch.Tensor]:
-    recorder = _Recorder(graph, names)
-    recorder.run(*inputs, enable_io_processing=False)
-    return recorder.seen
+    seen: dict[str, torch.Tensor] = {}
+
+    def record(node: fx.Node, value: Any) -> Any:
+        if node.name in names:
+            seen[node.name] = value
+        return value
+
+    execute(graph, inputs, after=record)
+    return seen
 
 
 def _take(inputs: tuple[torch.Tensor, ...], rows: torch.Tensor) -> tuple[torch.Tensor, ...]:

@@ -27,7 +27,9 @@ class BoardCommand(click.Command):
         except click.NoSuchOption as wrong:
             if wrong.option_name != "--device":
                 raise
-            raise click.NoSuchOption(wrong.option_name, possibilities=["--board"], ctx=ctx) from None
+            # click offers near spellings only, so the sentence is given whole
+            message = f"{wrong.message} Did you mean --board?"
+            raise click.NoSuchOption(wrong.option_name, message, ctx=ctx) from None
 
 
 def board_options(command: Command) -> Command:

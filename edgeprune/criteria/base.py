@@ -239,8 +239,8 @@ def filters(context: Context) -> list[tuple[FloatArray, npt.NDArray[np.int32]]]:
         known[vector[vector >= 0]] = True
     tensors = state_tensors(context.trace.graph)
     for name, dims in couplings.tensors.items():
-        for dim, channel_map in enumerate(dims):
-            vector = couplings.channel_maps[channel_map] if channel_map is not None else np.zeros(0, np.int32)
+        for dim, map_of_dim in enumerate(dims):
+            vector = couplings.channel_maps[map_of_dim] if map_of_dim is not None else np.zeros(0, np.int32)
             fresh = np.where(known[vector], -1, vector)
             if tensors[name].dim() > 1 and tensors[name].is_floating_point() and (fresh >= 0).any():
                 found.setdefault((name, dim), fresh)

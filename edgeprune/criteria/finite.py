@@ -48,7 +48,9 @@ def require_finite_scores(criterion: str, context: Context, scores: Scores) -> N
         group = couplings.group_names[int(couplings.group[np.flatnonzero(broken)[0]])]
         what = f"the scores of the components of '{group}' are NaN or infinite"
         _refuse(criterion, what, int(broken.sum()), broken.size)
-    others = [(f"its '{name}'", values) for name, values in scores.details.items()]
+    others: list[tuple[str, npt.NDArray[np.floating]]] = [
+        (f"its '{name}'", values) for name, values in scores.details.items()
+    ]
     others += [(f"the scores of the connections of '{name}'", v) for name, v in scores.connections.items()]
     for what, values in others:
         if bad := int((~np.isfinite(values)).sum()):

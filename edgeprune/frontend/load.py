@@ -93,7 +93,7 @@ def load_model(
 
 
 def digest_of(content: bytes, state: str | None) -> str:
-    """sha256 of a file, and of the state dict's key where one was asked for: another choice, another model."""
+    """sha256 of a file and of the requested state dict's key, because another key is another model."""
     digest = hashlib.sha256(content)
     if state is not None:
         digest.update(f" --state {state}".encode())

@@ -171,10 +171,14 @@ class _Reader:
             if abs(value) > LARGEST_WHOLE:
                 raise self.wrong(where, value, "a whole number of 64 bits")
             return value
-        if kind is bool or kind is str:
-            if not isinstance(value, kind):
-                raise self.wrong(where, value, "true or false" if kind is bool else "text")
-            if kind is str and not _writable(value):
+        if kind is bool:
+            if not isinstance(value, bool):
+                raise self.wrong(where, value, "true or false")
+            return value
+        if kind is str:
+            if not isinstance(value, str):
+                raise self.wrong(where, value, "text")
+            if not _writable(value):
                 raise self.wrong(where, value, "text without lone surrogates, which no file can hold")
             return value
         raise TypeError(f"{where}: no reader for {kind}")

@@ -26,6 +26,7 @@ from torch import fx
 
 from edgeprune.coupling.components import BoolArray, Couplings
 from edgeprune.graph.execution import to_channels_last
+from edgeprune.graph.executor import execute
 from edgeprune.graph.module import attribute
 from edgeprune.graph.trace import Trace
 from edgeprune.recovery.finetune import cosine
@@ -198,14 +199,13 @@ def _held_errors(
 def _values(graph: fx.GraphModule, names: set[str], batch: Any, *, detach: bool) -> dict[str, torch.Tensor]:
     """Values of some nodes; with `detach` what comes behind reads them without a gradient."""
 
-    class Keeper(fx.Interpreter):  # type: ignore[misc]  # torch is untyped here
-        def run_node(self, n: fx.Node) -> Any:
-            value = super().run_node(n)
-            if n.name in names:
-                seen[n.name] = value
-                return value.detach() if detach else value
-            return value
-
     seen: dict[str, torch.Tensor] = {}
-    Keeper(graph, garbage_collect_values=True).run(*batch, enable_io_processing=False)
+
+    def keep(node: fx.Node, value: Any) -> Any:
+        if node.name not in names:
+            return value
+        seen[node.name] = value
+        return value.detach() if detach else value
+
+    execute(graph, batch, after=keep)
     return seen

@@ -19,7 +19,7 @@ import torch
 from torch import fx
 
 from edgeprune.calibration.samples import SampleAxis, sample_axes
-from edgeprune.graph.trace import pytree
+from edgeprune.graph import executor
 
 aten = torch.ops.aten
 NOISE = 0.1
@@ -56,7 +56,7 @@ def reading_axes(graph: fx.GraphModule, inputs: tuple[torch.Tensor, ...]) -> Axe
     return {source: axis for (source, _), axis in found.items() if axis is not None}
 
 
-class Observed(fx.Interpreter):  # type: ignore[misc]  # torch is untyped here
+class Observed:
     """Runs a graph; keeps what the reading nodes read, with noise of `scale` per channel added.
 
     One draw per sample and channel, shared by all positions, so that the reduced value has
@@ -67,32 +67,32 @@ class Observed(fx.Interpreter):  # type: ignore[misc]  # torch is untyped here
     def __init__(
         self, graph: fx.GraphModule, axes: Axes, scale: dict[str, torch.Tensor] | None = None
     ) -> None:
-        super().__init__(graph, garbage_collect_values=True)
+        self.graph = graph
         self.readers = {n.name for n in reading_nodes(graph) if n.args[0].name in axes}
         self.axes = axes
         self.scale = scale or {}
         self.seen: dict[str, torch.Tensor] = {}
         self._noisy: dict[str, torch.Tensor] = {}
 
-    def run_node(self, n: fx.Node) -> Any:
-        if n.name not in self.readers:
-            return super().run_node(n)
-        args, kwargs = self.fetch_args_kwargs_from_env(n)
-        source = n.args[0].name
+    def outputs(self, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        """Flat tensor outputs, as `trace.run` gives them."""
+        return executor.outputs(self.graph, inputs, before=self._before)
+
+    def _before(
+        self, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        if node.name not in self.readers:
+            return args, kwargs
+        source = node.args[0].name
         if source not in self.seen:  # two readers of one source see the same noise
-            x, axis, channels = args[0], self.axes[source], channel_dim(n)
+            x, axis, channels = args[0], self.axes[source], channel_dim(node)
             if source in self.scale:
                 rows = axis.split(x, channels)
                 noise = torch.randn(len(rows), 1, rows.shape[-1], dtype=x.dtype) * self.scale[source]
                 x = axis.join(rows + noise, x, channels)
             self.seen[source] = axis.split(x, channels).mean(1)
             self._noisy[source] = x
-        return n.target(self._noisy[source], *args[1:], **kwargs)
-
-    def outputs(self, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        """Flat tensor outputs, as `trace.run` gives them."""
-        out = self.run(*inputs, enable_io_processing=False)
-        return tuple(x for x in pytree.tree_flatten(out)[0] if isinstance(x, torch.Tensor))
+        return (self._noisy[source], *args[1:]), kwargs
 
 
 def noise_scales(

@@ -20,7 +20,8 @@ from typing import Any
 import torch
 from torch import fx
 
-from edgeprune.graph.module import attribute, shape_of
+from edgeprune.graph import executor
+from edgeprune.graph.module import shape_of
 from edgeprune.graph.trace import Trace, pytree
 
 Batch = tuple[torch.Tensor, ...]
@@ -107,14 +108,12 @@ def evaluate(traced: Trace, node: fx.Node, values: Values, batches: Batches) -> 
     if node.op == "placeholder":
         at = [n.name for n in traced.graph.graph.nodes if n.op == "placeholder"].index(node.name)
         values[node.name] = [b[at] for b in batches]
-    elif node.op == "get_attr":
-        values[node.name] = [attribute(traced.graph, str(node.target))] * len(batches)
     else:
-        found = []
-        for i in range(len(batches)):
-            args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n, i=i: values[n.name][i])
-            found.append(node.target(*args, **kwargs))
-        values[node.name] = found
+        values[node.name] = [_evaluated(traced, node, values, i) for i in range(len(batches))]
+
+
+def _evaluated(traced: Trace, node: fx.Node, values: Values, batch: int) -> Any:
+    return executor.evaluate(traced.graph, node, lambda n: values[n.name][batch])
 
 
 def last_use(graph: fx.GraphModule) -> dict[str, list[str]]:

@@ -105,7 +105,8 @@ def _trained(run: Path, trained: Path | dict[str, torch.Tensor]) -> tuple[Trace,
     """The run's pruned network with the trained weights."""
     network = trace(load_model(run / "model.pt2").program)
     if isinstance(trained, dict):
-        state, notes, source = trained, (), "the state dict"
+        state, source = trained, "the state dict"
+        notes: tuple[str, ...] = ()
     else:
         state, notes = read_state_dict(trained)
         source = str(trained)

@@ -6,12 +6,13 @@ import contextlib
 import io
 import json
 import random
+import tracemalloc
 import zipfile
 
 import numpy as np
 import pytest
 
-from benchmarks.fuzz import files
+from benchmarks.fuzz import files, mutations
 from benchmarks.fuzz.kinds import KINDS
 from benchmarks.fuzz.mutations import STRUCTURED, mutate
 from benchmarks.fuzz.worker import outcome
@@ -75,6 +76,21 @@ def test_structured_changes_reach_behind_the_parser():
     assert sum(value != json.loads(example("json")) for value in parsed) >= 30
 
 
+def test_a_bomb_is_written_and_changed_in_little_memory(monkeypatch):
+    """The fuzzer inflated its own bombs to change them once more, and blamed the tool for the memory."""
+    monkeypatch.setattr(mutations, "BOMB", 128 << 20)
+    (change,) = STRUCTURED["npz"]
+    made = (change(example("npz"), random.Random(seed)) for seed in range(2000))
+    content = next(c for c in made if len(c) > 10**5)
+    assert zipfile.ZipFile(io.BytesIO(content)).infolist()[0].file_size > mutations.BOMB
+    tracemalloc.start()
+    for seed in range(20):
+        change(content, random.Random(seed))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 32 << 20
+
+
 def raises(error):
     def act(folder):
         raise error
@@ -105,9 +121,9 @@ def test_what_breaks_a_limit_is_ended_and_failed(tmp_path, kind, where):
     """An input that hangs, takes too much or ends the process is a failure with that reason."""
     worker = files.Worker(tmp_path, ("-c", PROGRAM))
     try:
-        assert worker.run("fine", 0)["outcome"] == "accepted"
+        assert worker.ask({"kind": "fine"}, 60, 4096)["outcome"] == "accepted"
         worker.baseline = 20.0
-        row = worker.run(kind, 0, seconds=3, mib=100)
+        row = worker.ask({"kind": kind}, 3, 100)
         assert (row["outcome"], row["where"]) == ("failed", where)
         assert not worker.alive()
     finally:

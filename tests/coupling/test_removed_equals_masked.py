@@ -1,8 +1,8 @@
 """The property, on random networks: removing components is silencing them.
 
-204 networks run here: 10 exports of 20, and four alone. Those of the first eight exports are cut twice, since an
-export takes as long as six cuts; `make fuzz N=10000` runs more. A failure names the seed; `check([seed])` in
-tests/support/generate.py runs that network alone.
+204 networks run here: 10 exports of 20, and four alone. Those of the first eight exports are cut twice,
+because an export takes as long as six cuts; `make fuzz N=10000` runs more. A failure names the seed;
+`check([seed])` in tests/support/generate.py runs that network alone.
 """
 
 from __future__ import annotations

@@ -84,7 +84,7 @@ def test_a_bare_array_is_refused(tmp_path):
 def test_an_unwritable_mask_leaves_nothing_behind(tmp_path):
     """A folder where the file should be: one error, no partial file."""
     (tmp_path / "m.npz").mkdir()
-    with pytest.raises(OutputError, match="cannot write .* is a folder"):
+    with pytest.raises(OutputError, match=r"cannot write .* is a folder"):
         write_mask(Mask({"w": np.ones(2, bool)}), tmp_path / "m.npz")
     assert [p.name for p in tmp_path.iterdir()] == ["m.npz"]
 

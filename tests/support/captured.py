@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from edgeprune.tasks.registry import resolve_task
 
 from edgeprune.calibration.capture import Statistics, capture
 from edgeprune.graph.trace import Trace, run
 from edgeprune.tasks.base import Task
+from edgeprune.tasks.registry import resolve_task
 
 
 def task_for(traced: Trace) -> Task:
