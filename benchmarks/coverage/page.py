@@ -36,7 +36,8 @@ def page(rows: dict[str, dict[str, Any]], names: list[str], code: str) -> str:
     """docs/coverage.md: how rows are judged, what they come to, and all of them."""
     measured = [n for n in names if n in rows]
     passed = {n for n in measured if rows[n]["passed"]}
-    vision = [n for n in names if not n.startswith("hf_")]
+    detectors = [n for n in names if n.startswith("ul_")]
+    vision = [n for n in names if not n.startswith(("hf_", "ul_"))]
     listed = [n for n in vision if LISTED.fullmatch(n)]
     others = [n for n in names if n.startswith("hf_")]
     fresh = [n for n in measured if n not in stale(rows, measured, code)]
@@ -57,7 +58,9 @@ def page(rows: dict[str, dict[str, Any]], names: list[str], code: str) -> str:
         "",
         f"{len(passed)} of {len(names)} rows pass: {len(passed.intersection(vision))} of {len(vision)} from"
         f" torchvision, among them {len(passed.intersection(listed))} of the {len(listed)} on Torch-Pruning's"
-        f" list, and {len(passed.intersection(others))} of {len(others)} from transformers.",
+        f" list, {len(passed.intersection(others))} of {len(others)} from transformers, and"
+        f" {len(passed.intersection(detectors))} of {len(detectors)} from Ultralytics, each in its"
+        " own export form.",
         "",
         "**Which code measured the rows.** A full run takes hours, so rows are of different ages."
         f" {len(fresh)} of {len(measured)} were measured by the code that this page was written with (hash"
@@ -79,7 +82,8 @@ def page(rows: dict[str, dict[str, Any]], names: list[str], code: str) -> str:
     ]
     if fixed:
         text += ["", f"A batch that did not come out free: {', '.join(fixed)}."]
-    for title, group in (("transformers", others), ("torchvision", vision)):
+    sections = (("transformers", others), ("Ultralytics", detectors), ("torchvision", vision))
+    for title, group in sections:
         text += ["", f"## {title}", "", "| " + " | ".join(HEAD) + " |", "|---" * len(HEAD) + "|"]
         text += [_table_row(n, rows.get(n), rows.get(n, {}).get("code") == code) for n in group]
     return "\n".join(text) + "\n"

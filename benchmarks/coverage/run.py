@@ -1,6 +1,6 @@
 """Compress every model of a list to half of its MACs and prove the exported file; one row each.
 
-    python -m benchmarks.coverage.run                    # all of torchvision, then transformers
+    python -m benchmarks.coverage.run                    # transformers, Ultralytics, torchvision
     python -m benchmarks.coverage.run resnet18 swin_t    # some rows, again
     python -m benchmarks.coverage.run --failed           # those that did not pass
     python -m benchmarks.coverage.run --stale            # those that other code measured
@@ -27,6 +27,7 @@ from benchmarks.coverage.models import Row, torchvision_rows
 from benchmarks.coverage.parts import measure_parts
 from benchmarks.coverage.summary import RESULTS, known_rows, readable, summary
 from benchmarks.coverage.transformers_models import transformers_rows
+from benchmarks.coverage.ultralytics_models import ultralytics_rows
 from benchmarks.coverage.versions import code_hash, commit
 from benchmarks.recording import ROOT, provenance, write_result
 
@@ -34,9 +35,13 @@ GIB = 1 << 30
 
 
 def all_rows(which: str = "all") -> dict[str, Row]:
-    """Name -> row of one or both sets, transformers first."""
-    rows: dict[str, Row] = {} if which == "torchvision" else transformers_rows()
-    return rows if which == "transformers" else {**rows, **torchvision_rows()}
+    """Name -> row of one set or all, transformers first."""
+    sets = {
+        "transformers": transformers_rows,
+        "ultralytics": ultralytics_rows,
+        "torchvision": torchvision_rows,
+    }
+    return {n: row for name, rows in sets.items() if which in ("all", name) for n, row in rows().items()}
 
 
 def measure(name: str) -> dict[str, Any]:
@@ -44,6 +49,8 @@ def measure(name: str) -> dict[str, Any]:
     import warnings
 
     import torch
+
+    from edgeprune.frontend.load import from_module
 
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
@@ -53,6 +60,7 @@ def measure(name: str) -> dict[str, Any]:
     if row.parts:
         return measure_parts(model, row)
     inputs = row.inputs(SAMPLES)
+    model = from_module(model, inputs).module
     enliven(model, inputs)
     return measure_module(model, inputs)
 
@@ -130,7 +138,7 @@ def main() -> int:
         prog="python -m benchmarks.coverage.run", description=__doc__.splitlines()[0]
     )
     parser.add_argument("rows", nargs="*", help="names to measure again (default: those not yet measured)")
-    parser.add_argument("--set", choices=("all", "torchvision", "transformers"), default="all")
+    parser.add_argument("--set", choices=("all", "torchvision", "transformers", "ultralytics"), default="all")
     parser.add_argument("--failed", action="store_true", help="measure again what did not pass")
     parser.add_argument("--stale", action="store_true", help="measure again what other code measured")
     parser.add_argument("--force", action="store_true", help="measure everything again")

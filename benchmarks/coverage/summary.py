@@ -44,7 +44,8 @@ def summary(rows: dict[str, dict[str, Any]], names: list[str], code: str) -> str
     """
     measured = [n for n in names if n in rows]
     passed = [n for n in measured if rows[n]["passed"]]
-    vision = [n for n in names if not n.startswith("hf_")]
+    detectors = [n for n in names if n.startswith("ul_")]
+    vision = [n for n in names if not n.startswith(("hf_", "ul_"))]
     listed = [n for n in vision if LISTED.fullmatch(n)]
     others = [n for n in names if n.startswith("hf_")]
     lines = [f"{len(passed)} of {len(names)} rows pass, {len(measured)} are measured"]
@@ -52,6 +53,7 @@ def summary(rows: dict[str, dict[str, Any]], names: list[str], code: str) -> str
         ("torchvision", vision),
         ("on Torch-Pruning's list", listed),
         ("transformers", others),
+        ("Ultralytics", detectors),
     ):
         if group:
             lines.append(f"  {title}: {sum(n in passed for n in group)} of {len(group)}")

@@ -12,7 +12,7 @@ from pathlib import Path
 from benchmarks.recording import ROOT, content_hash, sources
 
 ROOMS = ("frontend", "graph", "coupling", "search", "surgery", "export")  # from the trace to the checked file
-BENCH = ("measure", "models", "parts", "transformers_models")
+BENCH = ("measure", "models", "parts", "transformers_models", "ultralytics_models")
 
 
 def code_hash() -> str:

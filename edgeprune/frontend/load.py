@@ -31,6 +31,7 @@ import torch
 from edgeprune.errors import ModelError, UnsafeModelError
 from edgeprune.frontend.checkpoints import build, fill, tensors_in
 from edgeprune.frontend.examples import example_tensors, examples_of_program, fixed_batch_note, require_shapes
+from edgeprune.frontend.export_form import use_export_form
 from edgeprune.frontend.loaded import LoadedModel, from_module, total_bytes
 from edgeprune.frontend.pickles import describe, load_pickle, read_weights
 from edgeprune.frontend.sniff import Kind, sniff
@@ -264,6 +265,7 @@ def _with_examples(
             tip="add --input-shape without batch, for example --input-shape 1,28,28",
         )
     module = module.eval()
+    notes = (*notes, *use_export_form(module))
     return LoadedModel(
         kind="module",
         program=None,

@@ -17,6 +17,7 @@ import torch
 
 from edgeprune.errors import ModelError
 from edgeprune.frontend.examples import fixed_batch_note
+from edgeprune.frontend.export_form import use_export_form
 from edgeprune.frontend.finite import named_tensors, require_finite_weights
 
 
@@ -82,6 +83,7 @@ def from_module(
     except Exception as exc:
         raise ModelError(f"{type(inner).__name__}: cannot be copied: {exc}") from exc
     require_finite_weights(named_tensors(copied), type(inner).__qualname__)
+    flags = use_export_form(copied)
     digest = hashlib.sha256(type(inner).__qualname__.encode())
     for name, tensor in copied.state_dict().items():
         if isinstance(tensor, torch.Tensor):
@@ -95,7 +97,7 @@ def from_module(
         sha256=digest.hexdigest(),
         source=type(inner).__qualname__,
         parameters_bytes=total_bytes([*copied.parameters(), *copied.buffers()]),
-        notes=fixed_batch_note(inputs),
+        notes=(*fixed_batch_note(inputs), *flags),
     )
 
 

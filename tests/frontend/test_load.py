@@ -160,3 +160,27 @@ def test_tied_parameters_count_once():
     module = nn.Sequential(nn.Linear(4, 4, bias=False), nn.Linear(4, 4, bias=False))
     module[1].weight = module[0].weight
     assert from_module(module, torch.zeros(2, 4)).parameters_bytes == 64
+
+
+class Head(nn.Module):
+    """A head that gives its feature map beside its boxes unless it is exported."""
+
+    export = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 3, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        features = self.conv(x)
+        return features.mean((2, 3)) if self.export else (features.mean((2, 3)), features)
+
+
+def test_a_module_with_an_export_flag_is_loaded_in_its_export_form():
+    """What only training reads is no output of the loaded model; the user's own module keeps its flag."""
+    head = Head()
+    loaded = from_module(nn.Sequential(head), torch.randn(2, 1, 4, 4))
+    assert isinstance(loaded.module(*loaded.example_inputs), torch.Tensor)
+    assert any("Head" in note and "export" in note for note in loaded.notes)
+    assert head.export is False
+    assert isinstance(head(torch.randn(2, 1, 4, 4)), tuple)
