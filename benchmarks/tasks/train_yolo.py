@@ -46,9 +46,9 @@ def train(name: str, data: Path, out: Path, minutes: float, batch: int, threads:
         torch.set_num_threads(threads)
         model.train(
             data=str(data / "data.yaml"), time=minutes / 60, epochs=10, imgsz=SIZE, batch=batch,
-            device="cpu", workers=0, optimizer="AdamW", lr0=2e-3, lrf=0.02, cos_lr=True, warmup_epochs=1, mosaic=0.0, scale=0.2,
-            hsv_h=0.0, hsv_s=0.0, hsv_v=0.2, seed=0, val=False, plots=False, amp=False, project=scratch,
-            name="run", verbose=True, exist_ok=True,
+            device="cpu", workers=0, optimizer="AdamW", lr0=2e-3, lrf=0.02, cos_lr=True, warmup_epochs=1,
+            mosaic=0.0, scale=0.2, hsv_h=0.0, hsv_s=0.0, hsv_v=0.2, seed=0, val=False, plots=False,
+            amp=False, project=scratch, name="run", verbose=True, exist_ok=True,
         )  # fmt: skip
         epochs = int(model.trainer.epoch) + 1
         best = YOLO(str(Path(scratch) / "run" / "weights" / "last.pt"))
