@@ -23,8 +23,9 @@ class EdgepruneError(Exception):
     @classmethod
     def default_code(cls) -> str:
         """`BudgetError` → `budget`, `UnsafeModelError` → `unsafe-model`."""
-        words = re.findall(r"[A-Z][a-z0-9]+", cls.__name__.removesuffix("Error"))
-        return "-".join(words).lower() or "error"
+        if cls is EdgepruneError:
+            return "error"
+        return "-".join(re.findall(r"[A-Z][a-z0-9]+", cls.__name__.removesuffix("Error"))).lower()
 
 
 def _one_line(text: str) -> str:

@@ -61,7 +61,7 @@ def write_json(path: Path, value: Any) -> None:
     Raises:
         OutputError: as `write_text`.
     """
-    write_text(path, json.dumps(_finite(to_json(value)), indent=1) + "\n")
+    write_text(path, json.dumps(to_json(value), indent=1) + "\n")
 
 
 @contextlib.contextmanager
@@ -108,7 +108,7 @@ class RunFolder:
 
     def __init__(self, path: Path, request: Mapping[str, Any], *, force: bool = False) -> None:
         self.path = path
-        plain = json.loads(json.dumps(_finite(to_json(dict(request)))))
+        plain = json.loads(json.dumps(to_json(dict(request))))
         _require_folder(path, force=force)
         self._sweep()
         stored = self._read("run.json", dict)
@@ -299,13 +299,3 @@ def _write(path: Path, content: bytes | memoryview) -> None:
         raise OutputError(
             f"cannot write {shown(path)}: {error.strerror or error}", tip="check the disk and the path"
         ) from error
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _finite(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_finite(v) for v in value]
-    if isinstance(value, float) and not np.isfinite(value):
-        return None
-    return value

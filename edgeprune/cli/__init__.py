@@ -48,9 +48,9 @@ class Lazy(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
-            near = difflib.get_close_matches(cmd_name, COMMANDS, 2, cutoff=0.5)
+            near = difflib.get_close_matches(cmd_name, COMMANDS, 1, cutoff=0.5)
             if near:
-                ctx.fail(f"No such command '{cmd_name}'. Did you mean {' or '.join(near)}?")
+                ctx.fail(f"No such command '{cmd_name}'. Did you mean {near[0]}?")
             return None
         module = importlib.import_module(COMMANDS[cmd_name][0])
         command: click.Command = getattr(module, cmd_name)

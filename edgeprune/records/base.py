@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ class Interval:
 
 
 def to_json(value: Any) -> Any:
-    """Turn records, arrays, paths and NumPy scalars into what `json.dumps` takes."""
+    """Turn records, arrays, paths and NumPy scalars into what `json.dumps` takes; NaN and infinity become None."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, dict):
@@ -29,9 +30,11 @@ def to_json(value: Any) -> Any:
     if isinstance(value, list | tuple | set | frozenset):
         return [to_json(v) for v in value]
     if isinstance(value, np.ndarray):
-        return value.tolist()
+        return to_json(value.tolist())
     if isinstance(value, np.generic):
-        return value.item()
+        return to_json(value.item())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None  # JSON has neither
     if isinstance(value, Path):
         return str(value)
     return value

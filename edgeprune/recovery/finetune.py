@@ -67,10 +67,10 @@ class FineTune:
 
 @dataclass(frozen=True)
 class Epoch:
-    """One epoch's end; epoch 0 is the start. norms and learning_rate: of the form that was trained."""
+    """One epoch's end; epoch 0 is the start, without a loss. norms and learning_rate: of the form that was trained."""
 
     epoch: int
-    loss: float
+    loss: float | None
     validation: float
     seconds: float
     norms: str = ""
@@ -108,7 +108,7 @@ def finetune(
     start = to_channels_last(pruned.graph)
     best_score = validate(start)
     best = copy.deepcopy(start.state_dict())
-    history = [Epoch(0, math.nan, best_score, 0.0)]
+    history = [Epoch(0, None, best_score, 0.0)]
     if not any(p.is_floating_point() for p in start.parameters()) or settings.epochs < 1:
         return pruned, tuple(history)
     began = time.monotonic()

@@ -25,6 +25,7 @@ from edgeprune.graph.features import SELECTION, is_selection
 from edgeprune.records import OnnxArtifact
 from edgeprune.run.analysis import Analysis, open_run_data
 from edgeprune.search.costs import refuse_pinned
+from edgeprune.search.sensitivity import split_images
 from edgeprune.session.exporting import export_trace, parity_inputs
 from edgeprune.session.options import Options
 from edgeprune.session.progress import Clock
@@ -81,7 +82,7 @@ def score_model(
         data = open_run_data(analysis.trace, dataset, options)
         with clock.stage("capture"):
             statistics = capture(
-                analysis.trace, couplings, dataset, data.splits.calibration, task=data.task,
+                analysis.trace, couplings, dataset, split_images(data.splits.calibration)[0], task=data.task,
                 seed=options.seed, progress=clock.progress.step,
             )  # fmt: skip
     with clock.stage("score"):

@@ -97,7 +97,7 @@ def test_score_takes_the_samples_that_compress_takes(shop, finished):
     with np.load(finished[0] / "rounds" / "1.npz") as first:
         assert len(first["score"]) == len(found["components"]["score"])
         np.testing.assert_allclose(found["components"]["score"], first["score"], rtol=1e-4, atol=1e-12)
-    assert (found["unit"], found["labels"], found["samples"]) == ("nats", "labels", 64)
+    assert (found["unit"], found["labels"], found["samples"]) == ("nats", "labels", 52)
 
 
 def test_score_by_weights_needs_no_data(shop):
@@ -292,7 +292,7 @@ def test_explain_says_why_each_channel_went_or_stayed(shop, finished):
     for word in (
         "was removed",
         "nats by ib-gauss",
-        "on 64 samples",
+        "on 52 samples",
         "p = ",
         "would have lost",
         "7.weight dim 1[",

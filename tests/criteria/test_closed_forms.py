@@ -97,10 +97,12 @@ def test_a_wide_layer_is_scored_without_a_matrix_of_its_inputs(monkeypatch):
 def test_a_wide_layer_keeps_the_order_that_the_diagonal_gives(monkeypatch):
     """Capturing with FULL_COVARIANCE lowered gives variances, and the scores of `of_variances`."""
     context = pattern("flatten")
-    dataset, indices = context.statistics.source
+    source = context.statistics.source
     monkeypatch.setattr(capturing, "FULL_COVARIANCE", 4)
     monkeypatch.setattr(capturing, "PATCH_FEATURES", 0)
-    wide = replace(context, statistics=captured(context.trace, context.couplings, dataset, indices))
+    wide = replace(
+        context, statistics=captured(context.trace, context.couplings, source.dataset, source.indices)
+    )
     assert any(found.second.ndim == 1 and found.slopes.ndim == 1 for found in wide.statistics.layers.values())
     assert np.isfinite(score("ib-gauss", wide).component).all()
 

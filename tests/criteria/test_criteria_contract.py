@@ -182,7 +182,8 @@ def test_a_network_with_nothing_left_to_remove_is_scored_all_the_same(name):
     """No components, as in the last round of a search: empty scores, connections of the weights' shapes."""
     context = pattern("chain")
     couplings = context.couplings.keeping(np.ones(context.couplings.count, bool), "by request")
-    statistics = captured(context.trace, couplings, *context.statistics.source)
+    source = context.statistics.source
+    statistics = captured(context.trace, couplings, source.dataset, source.indices)
     found = score(name, replace(context, couplings=couplings, statistics=statistics))
     assert found.component.shape == found.rank.shape == (0,)
     for weight, values in context.weights().items():

@@ -97,7 +97,7 @@ def test_a_keyword_and_a_constant_are_bound_and_their_graph_is_called_the_same_w
     net, x = Levels().eval(), torch.randn(3, 3, 12, 12)
     parts, _ = exportable_parts(net, lambda m: m(x))
     neck = parts[1]
-    graph = neck.ways[0].instead(neck.trace.graph)
+    graph = neck.ways[0].instead(neck.trace.graph, net.neck)
     with torch.no_grad():
         torch.testing.assert_close(graph(feat=x, scale=2), net.neck(feat=x, scale=2))
         with pytest.raises(TraceError, match="traced with 2 as its argument 2"):

@@ -27,7 +27,7 @@ def planned(path: str) -> str:
 
 @pytest.mark.skipif(shutil.which("ctest") is None, reason="needs ctest")
 def test_the_gate_runs_the_cpp_tests_before_pytest():
-    """They are configured, built and run in an ignored folder; pytest's line stays the last."""
+    """They are configured, built and run in an ignored folder; pytest stays the last program."""
     out = planned(os.environ["PATH"])
     steps = [
         "cmake -S . -B build/ctest",
@@ -37,7 +37,7 @@ def test_the_gate_runs_the_cpp_tests_before_pytest():
     ]
     at = [out.index(step) for step in steps]
     assert at == sorted(at)
-    assert "pytest" in out.strip().splitlines()[-1]
+    assert out.strip().splitlines()[-1].strip() == "exit $failed" and "-m pytest" in out.splitlines()[-2]
     ignored = (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
     assert "build/" in ignored
 
@@ -48,4 +48,4 @@ def test_the_gate_says_that_cmake_is_missing(tmp_path: Path):
         (tmp_path / tool).symlink_to(str(shutil.which(tool)))
     out = planned(str(tmp_path))
     assert "SKIPPED the C++ tests: cmake is missing" in out
-    assert "pytest" in out.strip().splitlines()[-1]
+    assert out.strip().splitlines()[-1].strip() == "exit $failed" and "-m pytest" in out.splitlines()[-2]

@@ -24,8 +24,19 @@ def context_of(net, x, y=None, *, seed=0, theta=0.0, example=None):
     return Context(traced, couplings, statistics, seed, theta)
 
 
+class Pooled(nn.Module):
+    """Class scores of a network that gives a map: the mean of each channel."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x):
+        return self.net(x).flatten(2).mean(2)
+
+
 def pattern(name, *, samples=64, seed=0, theta=0.0):
-    """Context of one of the tiny networks on noise, with random labels; three classes without logits."""
+    """Context of one of the tiny networks on noise, with random labels; maps are pooled to class scores."""
     net, inputs = nets.build(name, seed=seed, dtype=torch.float32)
     rng = np.random.default_rng(seed)
     shape = (samples, *inputs[0].shape[1:])
@@ -33,8 +44,9 @@ def pattern(name, *, samples=64, seed=0, theta=0.0):
     x = rng.integers(0, 7, shape) if tokens else rng.normal(size=shape).astype(np.float32)
     with torch.no_grad():
         out = net(torch.from_numpy(x[:2]))
-    logits = isinstance(out, torch.Tensor) and out.dim() == 2 and out.shape[1] > 1
-    y = rng.integers(0, out.shape[1] if logits else 3, samples)
+    if out.dim() > 2:
+        net = Pooled(net)
+    y = rng.integers(0, out.shape[1], samples)
     return context_of(net, x, y, seed=seed, theta=theta, example=inputs)
 
 

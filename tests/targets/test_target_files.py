@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-import edgeprune
+from edgeprune import targets
 from edgeprune.cli.targets import targets as command
 from edgeprune.errors import TargetError
 from edgeprune.records import to_json
@@ -228,7 +228,7 @@ def test_descriptors_are_found_in_a_wheel_and_in_a_checkout(tmp_path, monkeypatc
     original = shipped_folder()
     package = tmp_path / "site" / "edgeprune"
     package.mkdir(parents=True)
-    monkeypatch.setattr(edgeprune, "__file__", str(package / "__init__.py"))
+    monkeypatch.setattr(targets, "__file__", str(package / "targets" / "__init__.py"))
     with pytest.raises(TargetError, match="no target descriptors"):
         shipped_folder()
     shutil.copytree(original, package.parent / "targets")
