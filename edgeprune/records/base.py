@@ -22,7 +22,10 @@ class Interval:
 
 
 def to_json(value: Any) -> Any:
-    """Turn records, arrays, paths and NumPy scalars into what `json.dumps` takes; NaN and infinity become None."""
+    """Turn records, arrays, paths and NumPy scalars into what `json.dumps` takes.
+
+    NaN and infinity become None.
+    """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, dict):

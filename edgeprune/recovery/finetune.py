@@ -67,7 +67,10 @@ class FineTune:
 
 @dataclass(frozen=True)
 class Epoch:
-    """One epoch's end; epoch 0 is the start, without a loss. norms and learning_rate: of the form that was trained."""
+    """One epoch's end; epoch 0 is the start, without a loss.
+
+    norms and learning_rate: of the form that was trained.
+    """
 
     epoch: int
     loss: float | None
