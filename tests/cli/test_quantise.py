@@ -82,13 +82,22 @@ def test_a_target_that_gains_little_is_refused_unless_asked(shop8):
     assert "time: not measured" in done.output and "c (Gemm) stays in float: kept by --keep" in done.output
 
 
-def test_without_data_or_labels_the_request_is_refused(shop8):
-    """Ranges need data, a bound needs labels; an unknown target offers the nearest."""
-    done = run(shop8 / "net.onnx", "-o", shop8 / "n.onnx")
-    assert isinstance(done.exception, DataError) and "--data" in str(done.exception)
+def test_without_labels_the_float_file_is_the_reference(shop8):
+    """--max-drop then bounds what the outputs reproduce of the float file's."""
     with np.load(shop8 / "data.npz") as arrays:
         np.savez(shop8 / "blind.npz", x=arrays["x"])
-    done = run(shop8 / "net.onnx", "--data", shop8 / "blind.npz", "--max-drop", 1, "-o", shop8 / "n.onnx")
-    assert isinstance(done.exception, DataError) and "no labels" in str(done.exception)
+    done = run(
+        shop8 / "net.onnx", "--data", shop8 / "blind.npz", "--max-drop", 20, "--calibration", 64,
+        "--bench-seconds", 0.1, "-o", shop8 / "blind.onnx", "--json", "--anyway",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    (part,) = json.loads(done.stdout)["loss"]["parts"]
+    assert part["dense"] == 1.0 and "dense model" in part["measure"]
+
+
+def test_without_data_or_a_target_the_request_is_refused(shop8):
+    """Ranges need data; an unknown target offers the nearest."""
+    done = run(shop8 / "net.onnx", "-o", shop8 / "n.onnx")
+    assert isinstance(done.exception, DataError) and "--data" in str(done.exception)
     done = run(shop8 / "net.onnx", "--target", "rpi-5", "-o", shop8 / "n.onnx")
     assert isinstance(done.exception, TargetError) and "rpi5" in str(done.exception)
