@@ -56,8 +56,8 @@ def open_image_folder(
         before = len(files)
         _collect(part_root, classes, files, labels, name)
         own[part] = np.arange(before, len(files))
-    sha256, first_shape = _scan(root, files)
-    shape = _image_shape(shapes, first_shape, name)
+    sha256, first_shape = scan_images(root, files)
+    shape = image_shape(shapes, first_shape, name)
     prepare, described = fit((*shape[1:], shape[0]), np.dtype(np.uint8), shape, name=name, mean=mean, std=std)
     described["raw"] = "image file"
     described["resize"] = "cover, bilinear, centre crop"
@@ -133,12 +133,12 @@ def _collect(root: Path, classes: list[str], files: list[Path], labels: list[int
         if not images:
             raise DataError(f"{name}: no images in class folder {shown(root / folder)}")
         for path in images:
-            _require_regular(path)
+            require_regular(path)
         files.extend(images)
         labels.extend([label] * len(images))
 
 
-def _require_regular(path: Path) -> None:
+def require_regular(path: Path) -> None:
     try:
         kind = special_kind(path)
     except OSError as error:
@@ -147,7 +147,7 @@ def _require_regular(path: Path) -> None:
         raise DataError(f"{shown(path)}: is {kind}, not an image", tip="remove it from the class folder")
 
 
-def _scan(root: Path, files: list[Path]) -> tuple[str, tuple[int, int, int]]:
+def scan_images(root: Path, files: list[Path]) -> tuple[str, tuple[int, int, int]]:
     """Open every header once; hash names, sizes and beginnings; the first image's shape."""
     digest = hashlib.sha256()
     shape: tuple[int, int, int] | None = None
@@ -164,7 +164,7 @@ def _scan(root: Path, files: list[Path]) -> tuple[str, tuple[int, int, int]]:
     return digest.hexdigest(), shape
 
 
-def _image_shape(
+def image_shape(
     shapes: Sequence[Sequence[int]] | None, first: tuple[int, int, int], name: str
 ) -> tuple[int, int, int]:
     """The model's (channels, height, width); free sizes (−1) are the first image's."""

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgeprune.data.annotated import open_annotated
+from edgeprune.data.annotations import is_annotated, read_coco, read_folder
 from edgeprune.data.arrays import OWN, ArraySource, Parts, from_mapping, is_idx_folder, read_idx, read_npz
 from edgeprune.data.dataset import Dataset, Source, require_finite
 from edgeprune.data.images import open_image_folder
@@ -37,7 +39,8 @@ def open_data(
     """Open a dataset and fit it to a model.
 
     Args:
-        spec: a path to an npz file, an idx folder or a folder of class folders with images;
+        spec: a path to an npz file, an idx folder, a folder of class folders with images, a folder of images
+            with YOLO's labels or with masks, or a COCO file;
             `package.module:function`, called without arguments; arrays or tensors as `(x, y)`, `(x, None)`
             or a mapping with `x`, `y`, `group`, `x_val`, `y_val`, `x_test`, `y_test` (x may be a tuple for
             several inputs; y an array, a list with one entry per sample, or a mapping of these);
@@ -59,6 +62,8 @@ def _open_named(spec: str, shapes: Shapes, mean: Statistic, std: Statistic) -> D
     if path.is_dir():
         if is_idx_folder(path):
             return _build(read_idx(path), spec, shapes, mean, std)
+        if is_annotated(path):
+            return open_annotated(read_folder(path, spec), path, spec, shapes, mean=mean, std=std)
         return open_image_folder(path, spec, shapes, mean=mean, std=std)
     if path.is_file():
         with open(path, "rb") as handle:
@@ -67,9 +72,12 @@ def _open_named(spec: str, shapes: Shapes, mean: Statistic, std: Statistic) -> D
             raise DataError(f"{spec}: the file is empty")
         if head.startswith(b"PK"):
             return _build(read_npz(path), spec, shapes, mean, std)
+        if head.lstrip().startswith(b"{"):
+            root = path.parent.parent
+            return open_annotated(read_coco(path, spec), root, spec, shapes, mean=mean, std=std)
         raise DataError(
             f"{spec}: not an npz file (it begins with {head[:4].hex()})",
-            tip="give an npz with x and y, an idx folder, class folders of images, or module:function",
+            tip="give an npz with x and y, a COCO json, folders of images, an idx folder, or module:function",
         )
     if path.exists():
         raise DataError(f"{spec}: neither a file nor a folder")

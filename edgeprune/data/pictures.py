@@ -12,6 +12,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -84,6 +85,28 @@ def cover(image: Image.Image, width: int, height: int) -> Image.Image:
     if full != image.size:
         image = image.resize(full, Image.Resampling.BILINEAR)
     return image.crop((left, top, left + width, top + height))
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """Where an image lies that was scaled to fit: its new size (width, height), corner and scale (x, y)."""
+
+    size: tuple[int, int]
+    left: int
+    top: int
+    scale: tuple[float, float]
+
+    @property
+    def window(self) -> tuple[slice, slice]:
+        """Rows and columns that it covers."""
+        return slice(self.top, self.top + self.size[1]), slice(self.left, self.left + self.size[0])
+
+
+def contain(size: tuple[int, int], width: int, height: int) -> Fitted:
+    """Scale an image of `size` to lie within width × height, aspect ratio kept, centred."""
+    scale = min(width / size[0], height / size[1])
+    new = max(1, min(width, round(size[0] * scale))), max(1, min(height, round(size[1] * scale)))
+    return Fitted(new, (width - new[0]) // 2, (height - new[1]) // 2, (new[0] / size[0], new[1] / size[1]))
 
 
 def _formats() -> list[str]:

@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
+import torch
 
 from edgeprune.coupling.analysis import analyse
 from edgeprune.coupling.components import Couplings, FactorChoice
@@ -20,7 +22,7 @@ from edgeprune.data import Dataset, split
 from edgeprune.data.targets import take
 from edgeprune.errors import ModelError
 from edgeprune.frontend.load import LoadedModel
-from edgeprune.graph.execution import outputs
+from edgeprune.graph.execution import outputs, samples_first, tensors
 from edgeprune.graph.features import open_features
 from edgeprune.graph.module import state_tensors
 from edgeprune.graph.trace import Trace
@@ -29,7 +31,9 @@ from edgeprune.run.open_trace import open_trace, require_free_batch
 from edgeprune.session.dense import RunData
 from edgeprune.session.options import Options
 from edgeprune.session.progress import Clock
-from edgeprune.tasks.choose import choose_task
+from edgeprune.tasks.base import Outputs
+from edgeprune.tasks.choose import ChosenTask, choose_task
+from edgeprune.tasks.user import MeasuredBy
 
 EXAMPLES = 64  # samples that the task is chosen and fitted on
 
@@ -72,6 +76,27 @@ def analyse_model(
     return Analysis(replace(loaded, notes=notes), given, traced, couplings, tuple(options.keep), notes)
 
 
+def check_targets(loaded: LoadedModel, dataset: Dataset, options: Options) -> None:
+    """Refuse targets and metrics that cannot be the model's before time goes into tracing it.
+
+    The model itself is run on a few samples. One that does not run on them is left to the tracer, which says
+    why; after tracing `open_run_data` checks again on the graph's outputs.
+
+    Raises:
+        DataError: targets that the task or the model cannot have, an unclear task, a metric without a
+            result.
+    """
+    module = loaded.module if loaded.module is not None else loaded.program.module()
+    some = _examples(dataset)
+    try:
+        with torch.no_grad():
+            raw = module(*tensors(dataset.batch(some)))
+    except Exception:  # a fixed batch, another shape, or code that torch.export sees as well
+        return
+    leaves = [x for x in torch.utils._pytree.tree_leaves(raw) if isinstance(x, torch.Tensor)]
+    _chosen(tuple(samples_first(x, len(some)).numpy() for x in leaves), dataset, options)
+
+
 def open_run_data(
     traced: Trace,
     dataset: Dataset,
@@ -86,14 +111,30 @@ def open_run_data(
         TraceError: the network takes one batch size only.
     """
     require_free_batch(traced)
-    some = np.unique(np.linspace(0, len(dataset) - 1, min(EXAMPLES, len(dataset))).astype(np.int64))
+    some = _examples(dataset)
     example = outputs(traced.graph, dataset, some, len(some))
-    chosen = choose_task(options.task, options.metrics, example, take(dataset.targets, some), dataset.name)
-    chosen.task.check(example, dataset.targets, dataset.name)
+    chosen = _chosen(example, dataset, options)
     for other in (further or {}).values():
         chosen.task.check(example, other.targets, other.name, varied=False)
     splits = split(dataset, seed=options.seed, calibration=options.calibration, validation=options.validation)
     return RunData(dataset, splits, chosen.task, chosen.note, chosen.further, dict(further or {}))
+
+
+def _examples(dataset: Dataset) -> npt.NDArray[np.int64]:
+    """Samples spread over the data."""
+    return np.unique(np.linspace(0, len(dataset) - 1, min(EXAMPLES, len(dataset))).astype(np.int64))
+
+
+def _chosen(example: Outputs, dataset: Dataset, options: Options) -> ChosenTask:
+    """The task, its targets checked on all samples and the user's metrics tried on the examples."""
+    targets = take(dataset.targets, _examples(dataset))
+    chosen = choose_task(options.task, options.metrics, example, targets, dataset.name)
+    chosen.task.check(example, dataset.targets, dataset.name)
+    if targets is not None:
+        for measured in (chosen.task, *chosen.further):
+            if isinstance(measured, MeasuredBy):
+                measured.score(example, targets)
+    return chosen
 
 
 def lone_groups(dataset: Dataset, splits: Splits) -> tuple[str, ...]:

@@ -26,10 +26,11 @@ from edgeprune.run.prepare import prepare
 from edgeprune.search.goals import goals_of
 from edgeprune.search.search import search
 from edgeprune.session.context import RunContext
+from edgeprune.session.identity import function_identity, object_identity
 from edgeprune.session.measurement_target import open_measurement_target
 from edgeprune.session.options import Options
 from edgeprune.session.progress import Clock, Progress
-from edgeprune.session.user_training import TrainFunction, identity_of
+from edgeprune.session.user_training import TrainFunction
 from edgeprune.store import RunFolder, sha256_file, write_json
 from edgeprune.surgery.recipe import recipe
 
@@ -56,9 +57,12 @@ class Request:
             "model": self.loaded.sha256,
             "data": None if self.dataset is None else self.dataset.sha256,
             "evaluation": {name: d.sha256 for name, d in self.further.items()},
-            "options": self.options,
+            "options": {
+                **to_json(replace(self.options, task=None)),
+                "task": object_identity(self.options.task),
+            },
             "mask": masked,
-            "train": identity_of(self.train),
+            "train": function_identity(self.train),
             "profile": _profile_identity(self.options),
             "board": None if self.board is None else self.board.remote.destination,
             "versions": versions(),

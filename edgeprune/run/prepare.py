@@ -15,7 +15,7 @@ from edgeprune.frontend.load import LoadedModel
 from edgeprune.graph.execution import outputs
 from edgeprune.graph.trace import Trace
 from edgeprune.measure.staircase import staircase
-from edgeprune.run.analysis import analyse_model, lone_groups, open_run_data
+from edgeprune.run.analysis import analyse_model, check_targets, lone_groups, open_run_data
 from edgeprune.search.costs import refuse_unreachable
 from edgeprune.session.context import RunContext
 from edgeprune.session.dense import ExportedDense, RunData
@@ -35,6 +35,9 @@ def prepare(
         ExportError, ParityError: the dense model does not become a faithful ONNX file.
     """
     options = run.options
+    if dataset is not None:
+        with run.clock.stage("check targets"):
+            check_targets(loaded, dataset, options)
     analysis = analyse_model(loaded, options, clock=run.clock)
     traced, couplings, notes = analysis.trace, analysis.couplings, analysis.notes
     refuse_unreachable(traced, couplings, options.budget)

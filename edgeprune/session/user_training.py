@@ -11,8 +11,6 @@ returns another module with the same tensors; it is called once per round.
 
 from __future__ import annotations
 
-import hashlib
-import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -78,18 +76,6 @@ def import_train(spec: str) -> TrainFunction:
     if not callable(function):
         raise OptionError(f"--train {spec}: a {type(function).__name__}, not a function")
     return function  # type: ignore[no-any-return]
-
-
-def identity_of(train: TrainFunction | None) -> str | None:
-    """Name and source of a training function: a run folder belongs to one of them."""
-    if train is None:
-        return None
-    name = f"{getattr(train, '__module__', '')}:{getattr(train, '__qualname__', repr(type(train)))}"
-    try:
-        source = inspect.getsource(train)
-    except (OSError, TypeError):
-        return name
-    return f"{name} {hashlib.sha256(source.encode()).hexdigest()[:16]}"
 
 
 def train_by_user(train: TrainFunction, pruned: Trace, dense: Trace, data: RunData) -> Trace:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
+from edgeprune.session.identity import object_identity
 from edgeprune.store import RunFolder
+from edgeprune.tasks.generic import Generic
 
 
 def test_a_refused_request_takes_its_folder_back(tmp_path):
@@ -26,3 +30,20 @@ def test_begun_work_is_not_thrown_away(tmp_path, finished):
     folder.abandon()
     again = RunFolder(tmp_path / "r", {"a": 1})
     assert (again.load("dense") == {"x": 1}) is finished
+
+
+class Plain:
+    """A task of a user that is no dataclass, with a setting."""
+
+    def __init__(self, scale: float) -> None:
+        self.scale = scale
+        self.metric = max
+
+
+def test_a_task_object_is_part_of_the_identity_of_a_run():
+    """It goes to JSON, and objects of other settings or classes are other requests."""
+    texts = [
+        json.dumps(object_identity(task)) for task in (Plain(1.0), Plain(1.0), Plain(2.0), Generic(), None)
+    ]
+    assert texts[0] == texts[1]
+    assert len(set(texts)) == 4
