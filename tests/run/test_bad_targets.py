@@ -79,7 +79,7 @@ def nothing(outputs: np.ndarray, targets: np.ndarray) -> None:
         (Kinds, np.where(np.arange(60) == 7, 4, LABELS), {}, "label 4, but the model has 4 outputs"),
         (Masks, HALF.repeat(2, 1).repeat(2, 2), {"task": "segmentation"}, "masks are 8×8, the model"),
         (Kinds, HOLE, {"task": "regression"}, "the target of sample 5 holds NaN"),
-        (Kinds, LABELS, {"metrics": [f"{__name__}:nothing"]}, "returned nothing; return one number, or one per"),
+        (Kinds, LABELS, {"metrics": [f"{__name__}:nothing"]}, "returned nothing; return one number"),
     ],
     ids=["shape", "outside", "no area", "class of a box", "class", "mask size", "NaN", "metric"],
 )  # fmt: skip
