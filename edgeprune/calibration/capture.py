@@ -92,18 +92,18 @@ def capture(
         flat = torch.utils._pytree.tree_flatten(watcher.run(inputs))[0]
         outputs = tuple(samples_first(x, size) for x in flat if isinstance(x, torch.Tensor))
         plain = tuple(x.detach() for x in outputs)
-        found = task.classes(tuple(x.numpy() for x in plain), targets)
-        if found is not None:
-            classes.append(found)
-        drawn, given = task.slopes(plain, targets, generator)
+        batch_classes = task.classes(tuple(x.numpy() for x in plain), targets)
+        if batch_classes is not None:
+            classes.append(batch_classes)
+        drawn, observed = task.slopes(plain, targets, generator)
         watched = [watcher.outputs[layer.node] for layer in layers]
         sources = [watcher.inputs[layer.node] for layer in layers]
         others.add(outputs, functools.partial(_drawn, task, plain, targets, generator))
-        if given is drawn:  # no targets: one backward pass serves both
+        if observed is drawn:  # no targets: one backward pass serves both
             slopes = slopes_at(outputs, [*watched, *sources], drawn)
             tops, bottoms = slopes[: len(layers)], slopes[len(layers) :]
         else:
-            tops, bottoms = slopes_at(outputs, watched, drawn), slopes_at(outputs, sources, given)
+            tops, bottoms = slopes_at(outputs, watched, drawn), slopes_at(outputs, sources, observed)
         for layer, read, put_out, top, bottom in zip(layers, sources, watched, tops, bottoms, strict=True):
             sums[layer.node].add(read.detach(), put_out.detach(), top, bottom, size)
         done += size

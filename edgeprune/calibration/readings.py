@@ -44,12 +44,12 @@ class Readings:
             return
         for _ in range(DRAWS):
             slopes = slopes_at(outputs, list(self.tensors.values()), draw())
-            found = dict(zip(self.tensors, slopes, strict=True))
+            slope_of = dict(zip(self.tensors, slopes, strict=True))
             slope = np.zeros(self.couplings.count)
             for name, dim in self.places:
-                if found[name] is None:
+                if slope_of[name] is None:
                     continue
-                product = (found[name] * self.tensors[name].detach()).double().movedim(dim, 0)
+                product = (slope_of[name] * self.tensors[name].detach()).double().movedim(dim, 0)
                 channel_map = self.couplings.tensors[name][dim]
                 assert channel_map is not None
                 vector = self.couplings.channel_maps[channel_map]

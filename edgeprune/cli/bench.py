@@ -94,10 +94,10 @@ def bench(
 
 def lines_of(result: BenchResult) -> list[str]:
     """The result as a person reads it."""
-    found = result.machine
-    where = found["board"] or found["processor"]
+    machine = result.machine
+    where = machine["board"] or machine["processor"]
     lines = [
-        f"{where}, {found['architecture']}, onnxruntime {found['onnxruntime']}, "
+        f"{where}, {machine['architecture']}, onnxruntime {machine['onnxruntime']}, "
         f"{result.threads} thread(s), batch {result.batch}, {result.rounds} rounds"
     ]
     if result.board:
@@ -137,21 +137,21 @@ def lines_of(result: BenchResult) -> list[str]:
     return lines + [f"warning: {text}" for text in result.warnings]
 
 
-def why_lines(found: WhyResult) -> list[str]:
+def why_lines(comparison: WhyResult) -> list[str]:
     """The comparison as a person reads it: a line per layer, then the causes."""
-    first, second = found.profile.files
+    first, second = comparison.profile.files
     lines = [
         f"by layer, with all that serves it; µs an inference {first.total_us:.1f} → {second.total_us:.1f}, "
         f"{len(first.operators)} → {len(second.operators)} operators, each at least "
-        f"{found.profile.overhead_us:.2f} µs",
+        f"{comparison.profile.overhead_us:.2f} µs",
     ]
     table = [["layer", "kind", "channels", "k multiply-adds", "µs", "lost µs", "bound", ""]]
-    table += [_layer_cells(row) for row in found.layers]
+    table += [_layer_cells(row) for row in comparison.layers]
     widths = [max(len(line[c]) for line in table) for c in range(len(table[0]))]
     lines += [
         "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in table
     ]
-    return lines + [f"{n}. {text}" for n, text in enumerate(found.causes, 1)]
+    return lines + [f"{n}. {text}" for n, text in enumerate(comparison.causes, 1)]
 
 
 def _layer_cells(row: LayerChange) -> list[str]:
@@ -164,13 +164,13 @@ def _layer_cells(row: LayerChange) -> list[str]:
     return [row.name, row.operator, wide, counts, times, f"{row.lost_us:+.1f}", row.bound, "; ".join(notes)]
 
 
-def _interval(found: Interval | None) -> str:
-    return "-" if found is None else f"{found.value:.3g} [{found.low:.3g}, {found.high:.3g}]"
+def _interval(interval: Interval | None) -> str:
+    return "-" if interval is None else f"{interval.value:.3g} [{interval.low:.3g}, {interval.high:.3g}]"
 
 
-def _ratio(found: Interval | None) -> str:
-    return "" if found is None else f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]"
+def _ratio(interval: Interval | None) -> str:
+    return "" if interval is None else f"{interval.value:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
 
 
-def _number(found: float | None) -> str:
-    return "-" if found is None else f"{found:.3g}"
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}"

@@ -254,8 +254,8 @@ def _named_sets(eval_data: tuple[str, ...]) -> dict[str, str]:
     """--eval-data NAME=DATA by name."""
     sets = {}
     for text in eval_data:
-        name, found, spec = text.partition("=")
-        if not found:
+        name, separator, spec = text.partition("=")
+        if not separator:
             raise click.BadParameter(f"{text}: expected NAME=DATA", param_hint="--eval-data")
         existing_data(spec, "--eval-data")
         sets[name] = spec

@@ -87,15 +87,15 @@ def verify(
     if not cpus and destination is None:
         raise click.UsageError("give --emulate cortex-a72 or --board pi@host")
     settings: dict[str, Any] = {"inputs": inputs, "samples": samples, "seed": seed, "shapes": shapes}
-    found = []
+    results = []
     for cpu in cpus:
         say(f"running {model.name} on the emulated {cpu} …")
-        found.append(verify_emulated(model, cpu, count=count, **settings))
+        results.append(verify_emulated(model, cpu, count=count, **settings))
     if destination is not None:
         board = open_board(destination, board_python, ssh_config, accept_new_host_key)
         with board.remote:
-            found.append(verify_on_board(model, board, **settings))
-    click.echo(json.dumps(to_json(found), indent=1) if as_json else "\n".join(map(_verified, found)))
+            results.append(verify_on_board(model, board, **settings))
+    click.echo(json.dumps(to_json(results), indent=1) if as_json else "\n".join(map(_verified, results)))
 
 
 @click.command()
@@ -139,10 +139,15 @@ def ship(
     if (back or listing) and destination is None and folder is not None:
         folder, destination = None, str(folder)
     if bundle is not None and folder is not None and destination is None:
-        made = open_bundle(folder, name=name, architecture=architecture)
-        write_bundle(made, bundle)
-        done: Any = {"name": made.name, "identity": made.identity, "path": str(bundle), "bytes": made.bytes}
-        text = f"{bundle}: {made.name}, {made.bytes:,} bytes, release {made.identity[:12]}"
+        bundled = open_bundle(folder, name=name, architecture=architecture)
+        write_bundle(bundled, bundle)
+        done: Any = {
+            "name": bundled.name,
+            "identity": bundled.identity,
+            "path": str(bundle),
+            "bytes": bundled.bytes,
+        }
+        text = f"{bundle}: {bundled.name}, {bundled.bytes:,} bytes, release {bundled.identity[:12]}"
         click.echo(json.dumps(done, indent=1) if as_json else text)
         return
     if destination is None or (folder is None) != (back or listing) or (back and listing):
@@ -153,8 +158,8 @@ def ship(
     with board.remote:
         say(f"looking at {host} …")
         if listing:
-            found = list_releases(board, path)
-            click.echo(json.dumps(found, indent=1) if as_json else "\n".join(_releases(found)))
+            releases = list_releases(board, path)
+            click.echo(json.dumps(releases, indent=1) if as_json else "\n".join(_releases(releases)))
             return
         done = rollback(board, path) if opened is None else deliver(opened, board, path, keep=keep)
     if as_json:
@@ -189,7 +194,7 @@ def doctor(
 
     if (make_venv or wheels) and destination is None:
         raise click.UsageError("--make-venv and --wheels need --board")
-    found = diagnose_host()
+    findings = diagnose_host()
     if destination is not None:
         board = open_board(destination, board_python, ssh_config, accept_new_host_key)
         with board.remote:
@@ -197,9 +202,9 @@ def doctor(
                 say(f"making an environment on {destination} …")
                 board.python = make_environment(board, wheels)
                 click.echo(f"made; use it with --board-python {board.python}", err=True)
-            found += diagnose_board(board)
-    click.echo(json.dumps(to_json(found), indent=1) if as_json else "\n".join(_findings(found)))
-    return 1 if any(finding.needed and not finding.ok for finding in found) else 0
+            findings += diagnose_board(board)
+    click.echo(json.dumps(to_json(findings), indent=1) if as_json else "\n".join(_findings(findings)))
+    return 1 if any(finding.needed and not finding.ok for finding in findings) else 0
 
 
 def say(text: str) -> None:
@@ -227,30 +232,30 @@ def split_destination(text: str) -> tuple[str, str]:
     return host, path
 
 
-def _verified(found: VerifyResult) -> str:
-    parity = found.parity
+def _verified(result: VerifyResult) -> str:
+    parity = result.parity
     agreement = "" if parity.top1_agreement is None else f", top-1 {parity.top1_agreement:.0%}"
-    line = f"{found.model.name} on {found.where}: outputs agree within {parity.max_abs:.3g}"
+    line = f"{result.model.name} on {result.where}: outputs agree within {parity.max_abs:.3g}"
     line += f" (allowed {parity.atol:.3g}, {parity.samples} samples{agreement})"
-    if found.instructions is not None:
-        line += f"; {found.instructions.per_inference / 1e6:.3f} M emulated instructions an inference"
+    if result.instructions is not None:
+        line += f"; {result.instructions.per_inference / 1e6:.3f} M emulated instructions an inference"
     return line
 
 
-def _releases(found: dict[str, Any]) -> list[str]:
-    lines = [f"{found['path']}"]
-    for entry in found["releases"]:
-        mark = "*" if entry["id"] == found["current"] else " "
+def _releases(listing: dict[str, Any]) -> list[str]:
+    lines = [f"{listing['path']}"]
+    for entry in listing["releases"]:
+        mark = "*" if entry["id"] == listing["current"] else " "
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry["time"]))
         lines.append(f"{mark} {entry['id'][:12]}  {when}  {entry['bytes']:>12,} bytes  {entry['name']}")
-    return [*lines, "* is current"] if found["current"] else lines
+    return [*lines, "* is current"] if listing["current"] else lines
 
 
-def _findings(found: list[Finding]) -> list[str]:
-    width = max(len(finding.what) for finding in found)
+def _findings(findings: list[Finding]) -> list[str]:
+    width = max(len(finding.what) for finding in findings)
     marks = {(True, True): "ok", (True, False): "ok", (False, True): "MISSING", (False, False): "-"}
     lines = []
-    for finding in found:
+    for finding in findings:
         tip = f"  → {finding.tip}" if finding.tip else ""
         mark = marks[finding.ok, finding.needed]
         lines.append(f"{mark:8}{finding.what:{width}}  {finding.found}{tip}")

@@ -42,7 +42,7 @@ def inspect(
     click.echo(json.dumps(to_json(inspection), indent=1) if as_json else "\n".join(lines_of(inspection)))
 
 
-def lines_of(found: Inspection) -> list[str]:
+def lines_of(inspection: Inspection) -> list[str]:
     """The result as a person reads it."""
     from edgeprune.report.words import count
     from edgeprune.search.costs import what_pins
@@ -50,20 +50,21 @@ def lines_of(found: Inspection) -> list[str]:
     inputs = ", ".join(
         f"{i['dtype']} {'×'.join(map(str, i['shape'])) or 'scalar'}"
         f" (batch {'free' if i['batch'] is None else 'fixed at ' + str(i['batch'])})"
-        for i in found.inputs
+        for i in inspection.inputs
     )
     lines = [
-        f"{found.model['path']}: takes {inputs}",
-        f"{count(found.macs)} MACs, {count(found.params)} parameters, {len(found.layers)} layers;"
-        f" {found.free_share:.1%} of the channels are free, in {found.components} components",
+        f"{inspection.model['path']}: takes {inputs}",
+        f"{count(inspection.macs)} MACs, {count(inspection.params)} parameters,"
+        f" {len(inspection.layers)} layers;"
+        f" {inspection.free_share:.1%} of the channels are free, in {inspection.components} components",
     ]
-    if found.components:
+    if inspection.components:
         lines.append(
-            f"at least {found.floor_macs / max(found.macs, 1):.1%} of the MACs"
-            f" and {found.floor_params / max(found.params, 1):.1%} of the parameters have to stay"
+            f"at least {inspection.floor_macs / max(inspection.macs, 1):.1%} of the MACs"
+            f" and {inspection.floor_params / max(inspection.params, 1):.1%} of the parameters have to stay"
         )
     else:
-        lines.append(f"nothing can be removed from this model: {what_pins(found.pinned)}")
+        lines.append(f"nothing can be removed from this model: {what_pins(inspection.pinned)}")
     rows = [("layer", "kind", "in", "out", "free", "MACs", "group")]
     rows += [
         (
@@ -75,26 +76,26 @@ def lines_of(found: Inspection) -> list[str]:
             count(r.macs),
             shortened(r.groups) or "-",
         )
-        for r in found.layers
+        for r in inspection.layers
     ]
     lines += ["", *aligned(rows, right=(2, 3, 4, 5))]
-    if found.groups:
+    if inspection.groups:
         groups = [("group", "components", "exact", "MACs removable", "layers")]
         groups += [
             (
                 g.name,
                 str(g.components),
                 str(g.exact),
-                f"{g.macs_removable / max(found.macs, 1):.1%}",
+                f"{g.macs_removable / max(inspection.macs, 1):.1%}",
                 shortened(g.layers),
             )
-            for g in found.groups
+            for g in inspection.groups
         ]
         lines += ["", *aligned(groups, right=(1, 2, 3))]
-    if found.pinned:
+    if inspection.pinned:
         lines += ["", "pinned:"]
-        lines += aligned([(str(p.channels), p.reason) for p in found.pinned], right=(0,), indent="  ")
-    if found.inexact:
-        why = shortened(found.inexact_reasons)
-        lines += ["", f"{found.inexact} components change a mean or a norm when they go: {why}"]
-    return lines + [f"note: {text}" for text in found.notes]
+        lines += aligned([(str(p.channels), p.reason) for p in inspection.pinned], right=(0,), indent="  ")
+    if inspection.inexact:
+        why = shortened(inspection.inexact_reasons)
+        lines += ["", f"{inspection.inexact} components change a mean or a norm when they go: {why}"]
+    return lines + [f"note: {text}" for text in inspection.notes]

@@ -74,7 +74,7 @@ def profile(
         if destination is None:
             terminal.stage("sets of widths")
             settings |= {"target": target, "threads": 1 if threads is None else threads}
-            found = profile_model(analysis.trace, analysis.couplings, **settings)
+            measured = profile_model(analysis.trace, analysis.couplings, **settings)
         else:
             board = open_board(destination, board_python, ssh_config, accept_new_host_key)
             with board.remote:
@@ -84,33 +84,33 @@ def profile(
                 settings |= {"target": target}
                 settings |= {"threads": min(target.threads, cores) if threads is None else threads}
                 terminal.stage("sets of widths")
-                found = profile_model(analysis.trace, analysis.couplings, board=board, **settings)
+                measured = profile_model(analysis.trace, analysis.couplings, board=board, **settings)
     finally:
         terminal.close()
-    shown = summary(found, path)
+    shown = summary(measured, path)
     click.echo(json.dumps(shown, indent=1) if as_json else "\n".join(lines_of(shown)))
 
 
-def summary(found: Profile, path: Path) -> dict[str, Any]:
+def summary(profiled: Profile, path: Path) -> dict[str, Any]:
     """What a profile holds, without its points."""
     from edgeprune.latency import check, explained, whole_errors
     from edgeprune.records import to_json
 
-    layers, error = explained(found)
+    layers, error = explained(profiled)
     return {
         "file": str(path),
-        "source": found.source,
-        "target": found.target,
-        "board": found.board,
-        "machine": found.machine,
-        "threads": found.threads,
-        "networks": len(found.wholes),
-        "points": len(found.points),
-        "dense_ms": to_json(found.dense_ms),
+        "source": profiled.source,
+        "target": profiled.target,
+        "board": profiled.board,
+        "machine": profiled.machine,
+        "threads": profiled.threads,
+        "networks": len(profiled.wholes),
+        "points": len(profiled.points),
+        "dense_ms": to_json(profiled.dense_ms),
         "left_out_error": error,
-        "whole_error": to_json(whole_errors(found)),
+        "whole_error": to_json(whole_errors(profiled)),
         "layers": layers,
-        "warnings": list(check(found)),
+        "warnings": list(check(profiled)),
     }
 
 
@@ -126,12 +126,12 @@ def lines_of(shown: dict[str, Any]) -> list[str]:
         lines.append(
             f"a layer's time at widths left out is predicted within {shown['left_out_error']:.1%} (mean)"
         )
-    whole = shown["whole_error"]
+    error = shown["whole_error"]
     lines.append(
         "too few networks to say how well whole ones are predicted"
-        if whole is None
-        else f"a whole network at widths left out is predicted within {whole['median']:.1%} (median), "
-        f"{whole['p90']:.1%} (of nine in ten), {whole['worst']:.1%} (the worst of {whole['networks']})"
+        if error is None
+        else f"a whole network at widths left out is predicted within {error['median']:.1%} (median), "
+        f"{error['p90']:.1%} (of nine in ten), {error['worst']:.1%} (the worst of {error['networks']})"
     )
     table = [("layer shape", "dense ms", "steps in", "steps out")]
     for layer in shown["layers"]:

@@ -79,9 +79,9 @@ def score(
         click.echo(f"\n{output}  component scores, ranks and connections")
 
 
-def lines_of(found: Scored) -> list[str]:
+def lines_of(scored: Scored) -> list[str]:
     """The result as a person reads it."""
-    scores = found.scores
+    scores = scored.scores
     unit = "" if scores.unit == "1" else f", {scores.unit}"
     lines = [f"{scores.criterion}: {scores.estimator}, {scores.samples} samples{unit}"]
     rows = [("group", "components", "lowest", "median", "highest", "goes first", "stays longest")]
@@ -95,26 +95,26 @@ def lines_of(found: Scored) -> list[str]:
             r.first,
             r.last,
         )
-        for r in found.rows
+        for r in scored.rows
     ]
     lines += aligned(rows, right=(1, 2, 3, 4))
     return [*lines, "scores rank within a group; how much each gives up is planning's business"]
 
 
-def _plain(found: Scored, output: Path | None) -> dict[str, object]:
+def _plain(scored: Scored, output: Path | None) -> dict[str, object]:
     from edgeprune.records import to_json
 
-    scores = found.scores
+    scores = scored.scores
     return {
         "criterion": scores.criterion,
         "settings": to_json(scores.settings),
         "estimator": scores.estimator,
         "unit": scores.unit,
         "samples": scores.samples,
-        "labels": found.label_source,
-        "groups": to_json(found.rows),
+        "labels": scored.label_source,
+        "groups": to_json(scored.rows),
         "components": {
-            "group": to_json(found.couplings.group),
+            "group": to_json(scored.couplings.group),
             "score": to_json(scores.component),
             "rank": to_json(scores.rank),
         },

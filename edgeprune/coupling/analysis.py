@@ -14,7 +14,7 @@ from torch import fx
 
 from edgeprune.coupling.components import BoolArray, Couplings, FactorChoice
 from edgeprune.coupling.couple import couple
-from edgeprune.coupling.replay import commutes, is_replayed, whole
+from edgeprune.coupling.replay import commutes, is_replayed, removes_whole_periods
 from edgeprune.coupling.rewrite import rewrite
 from edgeprune.coupling.sizes import Sizes
 from edgeprune.errors import TraceError
@@ -38,7 +38,9 @@ def analyse(
             sizes = Sizes(couplings, random_half(couplings, seed + trial))
             for node in traced.graph.graph.nodes:
                 moved = is_replayed(node) and sizes.changes(node)
-                if not whole(node, couplings) or (moved and not _replays(node, sizes, traced)):
+                if not removes_whole_periods(node, couplings) or (
+                    moved and not _replays(node, sizes, traced)
+                ):
                     failed[node.name] = f"{node.target} at {source_line(node)} does not commute with removal"
         if not failed:
             return couplings

@@ -68,9 +68,9 @@ def units_left(unit: np.ndarray, dim: int) -> int:
 def _grid(meeting: Deferred) -> tuple[np.ndarray, np.ndarray]:
     """Atoms of the label, shape (own, shared), and of the partner, shape (shared,)."""
     label, shared = meeting.label, varying(meeting.partner)
-    own = [d for d in varying(label) if d not in shared]
-    rest = [d for d in range(label.dim()) if d not in shared and d not in own]
-    grid = label.permute(*own, *shared, *rest).reshape(math.prod(label.shape[d] for d in own), -1)
+    own_dims = [d for d in varying(label) if d not in shared]
+    rest = [d for d in range(label.dim()) if d not in shared and d not in own_dims]
+    grid = label.permute(*own_dims, *shared, *rest).reshape(math.prod(label.shape[d] for d in own_dims), -1)
     return grid.numpy(), meeting.partner.reshape(-1).numpy()
 
 

@@ -107,7 +107,7 @@ def _narrowed_to_partners(ties: Ties, operands: Sequence[Value], dim: int, where
     A branch that went through a convolution has only the width of its heads free; one that did not
     (a class token) could lose heads or widths. Joined, both can lose widths alone.
     """
-    found = []
+    narrowed = []
     for value in operands:
         labels = []
         for label in value.labels:
@@ -120,8 +120,8 @@ def _narrowed_to_partners(ties: Ties, operands: Sequence[Value], dim: int, where
             taken = target != dims and _has(value, target)
             left = None if taken else ties.collapse(label, set(dims - target), f"{where} joins branches")
             labels.append(label if left is None else left)
-        found.append(Value(value.shape, tuple(labels)))
-    return found
+        narrowed.append(Value(value.shape, tuple(labels)))
+    return narrowed
 
 
 def _has(value: Value, dims: frozenset[int]) -> bool:

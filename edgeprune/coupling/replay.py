@@ -51,7 +51,7 @@ def commutes(node: fx.Node, new: NewCall, sizes: Sizes, graph: fx.GraphModule) -
         return _moves(node, new, sizes, graph)
 
 
-def whole(node: fx.Node, couplings: Couplings) -> bool:
+def removes_whole_periods(node: fx.Node, couplings: Couplings) -> bool:
     """Whether an operator that takes indices by a pattern loses whole periods of it only.
 
     A pixel shuffle, or its inverse, may lose whole blocks of channels and no position; a slice with a
@@ -106,29 +106,29 @@ def _joins(node: fx.Node, sizes: Sizes) -> bool:
     dim = normal_dim(node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0), len(shape))
     out, parts = sizes.masks(node), []
     for source in node.args[0]:
-        own, size = sizes.masks(source), list(shape_of(source.meta["val"]))
+        source_masks, size = sizes.masks(source), list(shape_of(source.meta["val"]))
         if size == [0]:  # cat skips it, whatever the rank of the others
             continue
         if node.target is aten.stack.default:
-            own = {d + (d >= dim): mask for d, mask in own.items()}
+            source_masks = {d + (d >= dim): mask for d, mask in source_masks.items()}
             size.insert(dim, 1)
-        for d in {*own, *out} - {dim}:
-            if d not in own or d not in out or not np.array_equal(own[d], out[d]):
+        for d in {*source_masks, *out} - {dim}:
+            if d not in source_masks or d not in out or not np.array_equal(source_masks[d], out[d]):
                 return False
-        parts.append(own.get(dim, np.ones(size[dim], dtype=bool)))
+        parts.append(source_masks.get(dim, np.ones(size[dim], dtype=bool)))
     return np.array_equal(np.concatenate(parts), out.get(dim, np.ones(shape[dim], dtype=bool)))
 
 
 def _reshapes(node: fx.Node, new: NewCall, sizes: Sizes) -> bool:
     source = node.args[0]
     old, shape = shape_of(source.meta["val"]), shape_of(node.meta["val"])
-    own, out = sizes.masks(source), sizes.masks(node)
+    source_masks, out = sizes.masks(source), sizes.masks(node)
     for before, after in blocks(old, shape):
-        touched = any(d in own for d in before) or any(d in out for d in after)
-        if touched and not np.array_equal(_places(old, own, before), _places(shape, out, after)):
+        touched = any(d in source_masks for d in before) or any(d in out for d in after)
+        if touched and not np.array_equal(_places(old, source_masks, before), _places(shape, out, after)):
             return False
-    found = _applied(new, source, torch.zeros(1).expand(sizes.shape(source)))
-    return [tuple(x.shape) for x in found] == [sizes.shape(node)]
+    results = _applied(new, source, torch.zeros(1).expand(sizes.shape(source)))
+    return [tuple(x.shape) for x in results] == [sizes.shape(node)]
 
 
 def _places(shape: Sequence[int], masks: dict[int, BoolArray], dims: range) -> BoolArray:

@@ -125,22 +125,22 @@ def _marked(
     marks: list[tuple[torch.Tensor, tuple[int, ...], str]], unit_of_atom: np.ndarray, count: int
 ) -> tuple[BoolArray, list[str]]:
     """Which components vary along the marked dimensions, and the reasons that hit any."""
-    found = np.zeros(count, dtype=bool)
+    marked = np.zeros(count, dtype=bool)
     reasons = []
     for label, dims, reason in marks:
         units = unit_of_atom[label.numpy()]
         varies = [d for d in dims if (units != np.take(units, [0], axis=d)).any()]
         if varies or (len(dims) == len(varying(label)) and (units >= 0).any()):
-            found[units[units >= 0]] = True
+            marked[units[units >= 0]] = True
             reasons.append(reason)
-    return found, list(dict.fromkeys(reasons))
+    return marked, list(dict.fromkeys(reasons))
 
 
 def _reads(ties: Ties, atoms: Atoms) -> frozenset[tuple[str, int]]:
     """State tensor dimensions that read channels, whatever moved them on the way to their operator."""
     reading = np.zeros(ties.next_atom, dtype=bool)
-    for found in ties.reads:
-        reading[found] = True
+    for read in ties.reads:
+        reading[read] = True
     return frozenset(
         (name, d)
         for name, first in atoms.first.items()
@@ -169,7 +169,7 @@ def _dimensions(value: Any, channel_map: Any, table: _ChannelMaps) -> tuple[tupl
     """For each dimension of a value, the channel_maps that remove its indices."""
     if not isinstance(value, Value):
         return ()
-    found: list[tuple[int, ...]] = [() for _ in value.shape]
+    dims_extents: list[tuple[int, ...]] = [() for _ in value.shape]
     for label in value.labels:
         # Under the final components a label of several dimensions depends on one, or on none.
         ids = channel_map(label.reshape(-1))
@@ -179,8 +179,8 @@ def _dimensions(value: Any, channel_map: Any, table: _ChannelMaps) -> tuple[tupl
             dims = [d for d in varying(label) if unit.reshape(-1)[0] >= 0][:1]
         if dims:
             vector = np.moveaxis(unit, dims[0], 0).reshape(unit.shape[dims[0]], -1)[:, 0]
-            found[dims[0]] = (*found[dims[0]], table.add(vector))
-    return tuple(found)
+            dims_extents[dims[0]] = (*dims_extents[dims[0]], table.add(vector))
+    return tuple(dims_extents)
 
 
 def _groups(

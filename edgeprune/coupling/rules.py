@@ -103,8 +103,8 @@ def unknown(ties: Ties, call: OperatorCall) -> Any:
 def _counted(node: fx.Node) -> float:
     """Multiply-accumulates of an operator as torch counts them; 0 where it cannot."""
 
-    def empty(given: fx.Node) -> Any:
-        val = given.meta["val"]
+    def empty(operand: fx.Node) -> Any:
+        val = operand.meta["val"]
         if not isinstance(val, torch.Tensor):
             return concrete(val)
         return torch.empty(shape_of(val), dtype=val.dtype, device="meta")

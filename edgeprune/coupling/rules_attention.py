@@ -42,15 +42,15 @@ def attention(ties: Ties, call: OperatorCall) -> Value:
     atoms: dict[int, torch.Tensor] = {}
     for d in range(rank - 2):
         n = q.shape[d]
-        own = queries.get(d, torch.zeros(n, dtype=torch.int64))
+        query_atoms = queries.get(d, torch.zeros(n, dtype=torch.int64))
         for other, source in ((keys, k), (values, v)):
             size = source.shape[d]
             theirs = other.get(d, torch.zeros(size, dtype=torch.int64))
             if d == head and size not in (1, n):
                 theirs = theirs.repeat_interleave(n // size)
             if size > 1 or n == 1:
-                ties.tie(own, theirs, f"{where} pairs heads that are not free")
-        atoms[d] = own
+                ties.tie(query_atoms, theirs, f"{where} pairs heads that are not free")
+        atoms[d] = query_atoms
     contracted = _tied(ties, queries, keys, column, q.shape[column], where)
     ties.mark_contracted(contracted, f"{where} multiplies queries and keys over it")
     seen = _tied(ties, keys, values, row, k.shape[row], where)
@@ -71,14 +71,14 @@ def attention(ties: Ties, call: OperatorCall) -> Value:
 
 def _by_dimension(ties: Ties, x: Value, where: str) -> dict[int, torch.Tensor]:
     """Atoms per dimension, each label settled on one: heads first, or width first on request."""
-    found: dict[int, torch.Tensor] = {}
+    atoms: dict[int, torch.Tensor] = {}
     rank = len(x.shape)
     for label in ties.distinct(x, where):
         dims = varying(label)
         heads, width = [d for d in dims if d < rank - 2], [d for d in reversed(dims) if d >= rank - 2]
         order = (*width, *heads) if ties.choice.heads == "width" else (*heads, *width)
-        found[order[0]] = ties.settle(label, order[0], f"{where} works on whole heads")
-    return found
+        atoms[order[0]] = ties.settle(label, order[0], f"{where} works on whole heads")
+    return atoms
 
 
 def _tied(

@@ -29,9 +29,9 @@ def index(ties: Ties, call: OperatorCall) -> Any:
 
     A selection of the input's features is an index whose own entries may go.
     """
-    given = call.args[2] if len(call.args) > 2 else None
-    if isinstance(given, Value) and given.parameter is not None and is_selection(given.parameter):
-        return _select(ties, call, call.args[0], given)
+    indices = call.args[2] if len(call.args) > 2 else None
+    if isinstance(indices, Value) and indices.parameter is not None and is_selection(indices.parameter):
+        return _select(ties, call, call.args[0], indices)
     moved = move(ties, call.node.target, call.args, call.kwargs, call.where, pin=False)
     if moved is not None:
         return moved
@@ -148,7 +148,7 @@ def _pin_along(ties: Ties, value: Any, dim: int, reason: str) -> None:
 
 
 def _slice_arguments(node: fx.Node) -> tuple[Any, Any, Any, Any]:
-    given = dict(zip(("dim", "start", "end", "step"), (0, None, None, 1), strict=True))
-    given.update(zip(given, node.args[2:], strict=False))
-    given.update(node.kwargs)
-    return given["dim"], given["start"], given["end"], given["step"]
+    arguments = dict(zip(("dim", "start", "end", "step"), (0, None, None, 1), strict=True))
+    arguments.update(zip(arguments, node.args[2:], strict=False))
+    arguments.update(node.kwargs)
+    return arguments["dim"], arguments["start"], arguments["end"], arguments["step"]

@@ -74,8 +74,8 @@ def rewrite_split(node: fx.Node, sizes: Sizes) -> NewCall:
     """Equal parts need not stay equal: all become explicit sizes."""
     source = node.args[0]
     shapes = shape_of(node.meta["val"])
-    given = node.args[2] if len(node.args) > 2 else node.kwargs.get("dim", 0)
-    dim = normal_dim(given, len(shapes[0]))
+    raw_dim = node.args[2] if len(node.args) > 2 else node.kwargs.get("dim", 0)
+    dim = normal_dim(raw_dim, len(shapes[0]))
     if dim not in sizes.masks(source):
         return node.target, node.args, node.kwargs
     parts = [sizes.shape(node, i)[dim] for i in range(len(shapes))]
@@ -144,10 +144,10 @@ def _joined(ties: Ties, call: OperatorCall, operands: list[Value], dim: int) -> 
     return join(ties, operands, dim, tuple(call.shape), call.where)
 
 
-def _new_sizes(node: fx.Node, given: Any, old: tuple[int, ...], new: tuple[int, ...]) -> list[Any]:
+def _new_sizes(node: fx.Node, sizes: Any, old: tuple[int, ...], new: tuple[int, ...]) -> list[Any]:
     """A list of sizes with those that shrink replaced: integers by integers, symbols by -1."""
-    out = list(given)
-    for i, (size, before, after) in enumerate(zip(given, old, new, strict=True)):
+    out = list(sizes)
+    for i, (size, before, after) in enumerate(zip(sizes, old, new, strict=True)):
         if before != after and size != -1:
             out[i] = -1 if isinstance(size, fx.Node) else after
     if sum(1 for s in out if isinstance(s, int) and s == -1) > 1:

@@ -31,10 +31,10 @@ def ordered(ties: Ties, call: OperatorCall) -> Any:
     """Pinned along the dimension, free in the others."""
     x, rank = call.args[0], len(call.args[0].shape)
     target = call.node.target
-    given = call.arg(DIM_AT.get(target, 1), "dim", DIM_OF.get(target))
-    if given is None or rank == 0:
+    raw_dim = call.arg(DIM_AT.get(target, 1), "dim", DIM_OF.get(target))
+    if raw_dim is None or rank == 0:
         return unknown(ties, call)
-    dim = given % rank
+    dim = raw_dim % rank
     if any(dim in varying(label) for label in x.labels):
         return unknown(ties, call)
     several = isinstance(call.shape, list)

@@ -70,8 +70,8 @@ def contract(
     atoms: dict[str, torch.Tensor] = {}
     for letter, n in size.items():
         holders = [
-            found.get(letter, torch.zeros(n, dtype=torch.int64))
-            for found, value, letters in zip(seen, operands, subscripts, strict=True)
+            vectors.get(letter, torch.zeros(n, dtype=torch.int64))
+            for vectors, value, letters in zip(seen, operands, subscripts, strict=True)
             if letter in letters and value.shape[letters.index(letter)] == n
         ]
         for other in holders[1:]:
@@ -93,15 +93,15 @@ def _vectors(
     ties: Ties, value: Value, letters: str, batch: set[str], out: set[str], where: str
 ) -> dict[str, torch.Tensor]:
     """Atoms per letter of one operand, each label settled on one letter."""
-    found: dict[str, torch.Tensor] = {}
+    vectors: dict[str, torch.Tensor] = {}
     for label in ties.distinct(value, where):
         dims = varying(label)
         heads = [d for d in dims if letters[d] in batch]
         width = [d for d in dims if letters[d] not in batch]
         width.sort(key=lambda d: letters[d] in out)  # contracted ones first
         order = (*width, *heads) if ties.choice.heads == "width" else (*heads, *width)
-        found[letters[order[0]]] = ties.settle(label, order[0], f"{where} works on whole heads")
-    return found
+        vectors[letters[order[0]]] = ties.settle(label, order[0], f"{where} works on whole heads")
+    return vectors
 
 
 def _consume(
@@ -142,8 +142,8 @@ def _spell(equation: str, ranks: Sequence[int]) -> tuple[list[str], str] | None:
     dots = "".join(chr(0x3B1 + i) for i in range(extra))
 
     def expand(part: str, rank: int) -> str:
-        own = rank - len(part.replace("...", ""))
-        return part.replace("...", dots[len(dots) - own :] if own else "")
+        named_rank = rank - len(part.replace("...", ""))
+        return part.replace("...", dots[len(dots) - named_rank :] if named_rank else "")
 
     spelled = [expand(p, r) for p, r in zip(parts, ranks, strict=True)]
     if not arrow:

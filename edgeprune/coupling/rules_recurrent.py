@@ -43,18 +43,18 @@ def recurrent(ties: Ties, call: OperatorCall) -> Any:
     steps = math.prod(x.shape[:2]) / call.batch
     first: tuple[torch.Tensor, torch.Tensor] | None = None
     for layer in range(layers):
-        made = []
+        outputs = []
         for direction in range(directions):
             start = per * (layer * directions + direction)
             cell = weights[start : start + plain]
             projection = weights[start + plain] if per > plain else None
             units, fed = _cell(ties, call, source, cell, gates, steps, projection)
-            made.append(fed)
+            outputs.append(fed)
             if first is not None:
                 for a, b in zip(first, (units, fed), strict=True):
                     ties.tie(a, b, f"{call.where} holds several layers or directions")
             first = first or (units, fed)
-        source = torch.cat(made)
+        source = torch.cat(outputs)
     assert first is not None
     kept = [first[1], first[0]]  # of an LSTM with a projection, only the cells are as wide as the gates
     for state, atoms in zip(states, kept, strict=False):
@@ -74,10 +74,10 @@ def cell(ties: Ties, call: OperatorCall) -> Any:
     """One step: as above without a time dimension."""
     x, states, *weights = call.args
     states = list(states) if isinstance(states, list | tuple) else [states]
-    given = [w for w in weights if isinstance(w, Value)]
+    tensors = [w for w in weights if isinstance(w, Value)]
     ties.pin_others(x, (1,), f"{call.where} runs over it")
     units, _ = _cell(
-        ties, call, ties.vector(x, 1, call.where), given, GATES[call.node.target], x.shape[0] / call.batch
+        ties, call, ties.vector(x, 1, call.where), tensors, GATES[call.node.target], x.shape[0] / call.batch
     )
     for state in states:
         ties.tie(ties.vector(state, 1, call.where), units, f"{call.where} starts from a fixed state")

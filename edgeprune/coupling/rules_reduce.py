@@ -56,8 +56,8 @@ def reduction(ties: Ties, call: OperatorCall) -> Any:
     x = call.args[0]
     rank = len(x.shape)
     at = 2 if call.node.target in (aten.linalg_vector_norm.default, aten.norm.ScalarOpt_dim) else 1
-    given = call.arg(at, "dim")
-    dims = [given] if isinstance(given, int) else list(given or range(rank))
+    raw_dims = call.arg(at, "dim")
+    dims = [raw_dims] if isinstance(raw_dims, int) else list(raw_dims or range(rank))
     reduced = {d % rank for d in dims}
     stay = [d for d in range(rank) if d not in reduced]
     several = isinstance(call.shape, list)  # a spread and its mean, of one shape

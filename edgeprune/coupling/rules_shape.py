@@ -76,8 +76,10 @@ def expand(ties: Ties, call: OperatorCall) -> Value:
     moved = move(ties, call.node.target, call.args, call.kwargs, call.where)
     source, sizes = call.args[0].shape, call.node.args[1]
     lead = len(sizes) - len(source)
-    made = [not isinstance(s, fx.Node) and (d < lead or source[d - lead] == 1) for d, s in enumerate(sizes)]
-    return Value(moved.shape, (*moved.labels, *_fresh(ties, call, made)))
+    new_dims = [
+        not isinstance(s, fx.Node) and (d < lead or source[d - lead] == 1) for d, s in enumerate(sizes)
+    ]
+    return Value(moved.shape, (*moved.labels, *_fresh(ties, call, new_dims)))
 
 
 @operators(aten.expand_as.default, replay="elements", lossless="move")
@@ -104,8 +106,10 @@ def repeat(ties: Ties, call: OperatorCall) -> Value:
     moved = move(ties, call.node.target, call.args, call.kwargs, call.where)
     source, times = call.args[0].shape, call.node.args[1]
     lead = len(times) - len(source)
-    made = [not isinstance(s, fx.Node) and (d < lead or source[d - lead] == 1) for d, s in enumerate(times)]
-    return Value(moved.shape, (*moved.labels, *_fresh(ties, call, made)))
+    new_dims = [
+        not isinstance(s, fx.Node) and (d < lead or source[d - lead] == 1) for d, s in enumerate(times)
+    ]
+    return Value(moved.shape, (*moved.labels, *_fresh(ties, call, new_dims)))
 
 
 def rewrite_pad(node: fx.Node, sizes: Sizes) -> NewCall:
@@ -210,11 +214,11 @@ def embedding(ties: Ties, call: OperatorCall) -> Value:
     return Value(shape, along(shape, len(shape) - 1, atoms))
 
 
-def _fresh(ties: Ties, call: OperatorCall, made: Sequence[bool]) -> tuple[torch.Tensor, ...]:
+def _fresh(ties: Ties, call: OperatorCall, new_dims: Sequence[bool]) -> tuple[torch.Tensor, ...]:
     """A uniform label for every dimension of the output that is made of copies."""
     shape = tuple(call.shape)
     labels: list[Any] = []
-    for dim, (size, new) in enumerate(zip(shape, made, strict=True)):
+    for dim, (size, new) in enumerate(zip(shape, new_dims, strict=True)):
         if new and size > 1:
             labels += along(shape, dim, ties.fresh(size, uniform=True))
     return tuple(labels)

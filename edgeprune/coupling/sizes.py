@@ -44,8 +44,8 @@ class Sizes:
     def tensor_masks(self, name: str) -> dict[int, BoolArray]:
         """The same for a state tensor."""
         dims = self.couplings.tensors[self.couplings.aliases[name]]
-        found = {d: self.extent_mask(e) for d, e in enumerate(dims) if e is not None}
-        return {d: m for d, m in found.items() if not m.all()}
+        masks = {d: self.extent_mask(e) for d, e in enumerate(dims) if e is not None}
+        return {d: m for d, m in masks.items() if not m.all()}
 
     def shape(self, node: fx.Node, output: int | None = None) -> tuple[int, ...]:
         """Predicted shape of a node's value, or of one of its several outputs."""
@@ -69,13 +69,13 @@ class Sizes:
 
 def compact(tensor: torch.Tensor, masks: dict[int, BoolArray]) -> torch.Tensor:
     """Drop the indices that the masks remove; what is only repeated (stride 0) stays so."""
-    shape, found = list(tensor.shape), slim(tensor)
+    shape, slimmed = list(tensor.shape), slim(tensor)
     for dim, mask in masks.items():
         kept = np.flatnonzero(mask)
         shape[dim] = len(kept)
-        if found.shape[dim] == len(mask):
-            found = found.index_select(dim, torch.from_numpy(kept))
-    return found.expand(shape)
+        if slimmed.shape[dim] == len(mask):
+            slimmed = slimmed.index_select(dim, torch.from_numpy(kept))
+    return slimmed.expand(shape)
 
 
 def normal_dim(dim: Any, rank: int) -> int:

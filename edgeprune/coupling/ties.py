@@ -71,8 +71,8 @@ class Ties:
 
     def read(self, atoms: torch.Tensor) -> None:
         """These indices of a weight read channels: silencing them silences the channel."""
-        found = np.unique(atoms.reshape(-1).numpy())
-        self.reads.append(found[found != 0])
+        read = np.unique(atoms.reshape(-1).numpy())
+        self.reads.append(read[read != 0])
 
     def tie(self, a: torch.Tensor, b: torch.Tensor, reason: str) -> None:
         """Elementwise: a[i] and b[i] go together; a partner of 0 pins."""
@@ -86,10 +86,10 @@ class Ties:
 
     def pin(self, atoms: torch.Tensor, reason: str) -> None:
         """These atoms stay, for this reason; an empty reason is not reported (kernel taps)."""
-        found = np.unique(atoms.reshape(-1).numpy())
-        found = found[found != 0]
-        if found.size:
-            self.pins.append((found, reason))
+        pinned = np.unique(atoms.reshape(-1).numpy())
+        pinned = pinned[pinned != 0]
+        if pinned.size:
+            self.pins.append((pinned, reason))
 
     def mark_inexact(self, label: torch.Tensor, dims: Iterable[int], reason: str) -> None:
         """Removing what varies along `dims` changes the result even where the channel carried nothing."""

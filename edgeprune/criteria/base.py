@@ -50,13 +50,13 @@ class Context:
                 "this criterion asks what layers read, and there is no data",
                 tip="give --data, or use --criterion l2",
             )
-        found = []
+        readers = []
         for layer in mixing_layers(self.couplings):
             vector = self.couplings.channel_maps[layer.inputs]
             mine = np.where(vector >= 0, self.couplings.group[np.maximum(vector, 0)] == group, False)
             if mine.any() and layer.node in self.statistics.layers:
-                found.append((layer, self.statistics.layers[layer.node], np.where(mine, vector, -1)))
-        return found
+                readers.append((layer, self.statistics.layers[layer.node], np.where(mine, vector, -1)))
+        return readers
 
 
 @dataclass(frozen=True)
@@ -102,14 +102,14 @@ def classes(context: Context, criterion: str) -> npt.NDArray[np.int64]:
     """
     assert context.statistics is not None
     labels, source = context.statistics.labels, context.statistics.label_source
-    found = None
+    reason = None
     if labels is None:
-        found = "the data have no labels and the model's output is not one of class scores"
+        reason = "the data have no labels and the model's output is not one of class scores"
     elif len(labels) and (labels == labels[0]).all():
-        found = f"all {len(labels)} samples are of class {labels[0]} ({source})"
-    if labels is None or found:
+        reason = f"all {len(labels)} samples are of class {labels[0]} ({source})"
+    if labels is None or reason:
         raise CriterionError(
-            f"--criterion {criterion}: ranks by what channels tell of a sample's class, but {found}",
+            f"--criterion {criterion}: ranks by what channels tell of a sample's class, but {reason}",
             tip="use ib-gauss, taylor, vib, l2, fpgm or random, which need no classes, or give labelled data",
         )
     return labels
@@ -155,25 +155,25 @@ def broadcast(context: Context, component: FloatArray) -> dict[str, npt.NDArray[
         sizes += per_component(couplings, inputs, fan)
     share = np.divide(component, sizes, out=np.zeros_like(component), where=sizes > 0)
     share = np.append(share, share.max(initial=0.0))  # at −1
-    found = {}
+    scores = {}
     for (_, in_dim, inputs), name in readings.items():
         weight = weights[name]
         value = share[couplings.channel_maps[inputs]]
         shape = [-1 if d == in_dim else 1 for d in range(weight.ndim)]
-        found[name] = np.broadcast_to(value.reshape(shape), weight.shape).astype(np.float32)
-    return found
+        scores[name] = np.broadcast_to(value.reshape(shape), weight.shape).astype(np.float32)
+    return scores
 
 
 def measured(context: Context) -> npt.NDArray[np.bool_]:
     """Components with values per sample: a captured layer reads them channel by channel, shape (count,)."""
     assert context.statistics is not None
-    found = np.zeros(context.couplings.count, dtype=bool)
+    mask = np.zeros(context.couplings.count, dtype=bool)
     for layer in mixing_layers(context.couplings):
         vector = context.couplings.channel_maps[layer.inputs]
         statistics = context.statistics.layers.get(layer.node)
         if statistics is not None and statistics.samples is not None:
-            found[vector[vector >= 0]] = True
-    return found
+            mask[vector[vector >= 0]] = True
+    return mask
 
 
 def complete(context: Context, component: FloatArray) -> FloatArray:
@@ -195,11 +195,11 @@ def _constant(context: Context) -> FloatArray:
     couplings, total = context.couplings, np.zeros(context.couplings.count)
     weights: dict[str, npt.NDArray[np.float32]] = {}
     for layer in mixing_layers(couplings):
-        found = context.statistics.layers.get(layer.node)
-        if found is not None and found.samples is None:
+        layer_statistics = context.statistics.layers.get(layer.node)
+        if layer_statistics is not None and layer_statistics.samples is None:
             weights = weights or context.weights()
-            own = own_energy(matrices(weights[str(layer.weight)], layer), found.slopes)
-            total += per_component(couplings, layer.inputs, 0.5 * found.power * own)
+            energy = own_energy(matrices(weights[str(layer.weight)], layer), layer_statistics.slopes)
+            total += per_component(couplings, layer.inputs, 0.5 * layer_statistics.power * energy)
     return total
 
 
@@ -222,20 +222,20 @@ def filters(context: Context) -> list[tuple[FloatArray, npt.NDArray[np.int32]]]:
     """
     couplings = context.couplings
     written = np.zeros(couplings.count + 1, dtype=bool)  # one more for −1
-    found: dict[tuple[str, int], npt.NDArray[np.int32]] = {}
+    vectors: dict[tuple[str, int], npt.NDArray[np.int32]] = {}
     for layer in couplings.layers:
         vector = couplings.channel_maps[layer.outputs]
         written[vector[vector >= 0]] = True
         if layer.weight is not None:
             dim, channel_map = couplings.writing(layer)
-            found.setdefault((couplings.aliases[layer.weight], dim), couplings.channel_maps[channel_map])
+            vectors.setdefault((couplings.aliases[layer.weight], dim), couplings.channel_maps[channel_map])
     for layer in mixing_layers(couplings):
         vector = couplings.channel_maps[layer.inputs]
         unwritten = np.where(written[vector], -1, vector)
         if (unwritten >= 0).any():
-            found.setdefault((couplings.aliases[str(layer.weight)], layer.in_dim), unwritten)
+            vectors.setdefault((couplings.aliases[str(layer.weight)], layer.in_dim), unwritten)
     known = np.zeros(couplings.count + 1, dtype=bool)
-    for vector in found.values():
+    for vector in vectors.values():
         known[vector[vector >= 0]] = True
     tensors = state_tensors(context.trace.graph)
     for name, dims in couplings.tensors.items():
@@ -243,10 +243,10 @@ def filters(context: Context) -> list[tuple[FloatArray, npt.NDArray[np.int32]]]:
             vector = couplings.channel_maps[map_of_dim] if map_of_dim is not None else np.zeros(0, np.int32)
             fresh = np.where(known[vector], -1, vector)
             if tensors[name].dim() > 1 and tensors[name].is_floating_point() and (fresh >= 0).any():
-                found.setdefault((name, dim), fresh)
+                vectors.setdefault((name, dim), fresh)
     return [
         (np.moveaxis(tensors[name].detach().float().numpy(), dim, 0).astype(np.float64), vector)
-        for (name, dim), vector in found.items()
+        for (name, dim), vector in vectors.items()
     ]
 
 

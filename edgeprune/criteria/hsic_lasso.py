@@ -77,7 +77,7 @@ def _centre(kernels: FloatArray) -> FloatArray:
 def entries(gram: FloatArray, target: FloatArray) -> FloatArray:
     """λ at which each member enters the non-negative lasso as λ falls, shape (members,)."""
     beta, product = np.zeros(len(target)), np.zeros(len(target))  # product = gram @ beta
-    found = np.full(len(target), -np.inf)
+    levels = np.full(len(target), -np.inf)
     for share in LAMBDAS:
         level = share * max(float(target.max(initial=0.0)), 1e-12)
         for _ in range(SWEEPS):
@@ -90,9 +90,9 @@ def entries(gram: FloatArray, target: FloatArray) -> FloatArray:
                     beta[i] = new
             if moved < 1e-7:
                 break
-        fresh = (beta > 0) & ~np.isfinite(found)
+        fresh = (beta > 0) & ~np.isfinite(levels)
         # Of those that enter in one step, the one that took more weight came earlier.
-        found[fresh] = level * (1 + 1e-3 * beta[fresh] / max(beta.max(), 1e-12))
-    rest = ~np.isfinite(found)
-    found[rest] = np.minimum((target - product)[rest], found[~rest].min(initial=np.inf))
-    return found
+        levels[fresh] = level * (1 + 1e-3 * beta[fresh] / max(beta.max(), 1e-12))
+    rest = ~np.isfinite(levels)
+    levels[rest] = np.minimum((target - product)[rest], levels[~rest].min(initial=np.inf))
+    return levels

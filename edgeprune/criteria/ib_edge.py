@@ -70,5 +70,5 @@ def _as_weight(
     """(outputs·taps, inputs) back to the weight's own shape."""
     kernel = [size for d, size in enumerate(shape) if d not in (in_dim, out_dim)]
     parts = nats.reshape(taps[1], taps[0], taps[2]).transpose(0, 2, 1)
-    whole = parts.reshape(taps[1], taps[2], *kernel)
-    return np.moveaxis(whole, (0, 1), (out_dim, in_dim)).astype(np.float32)
+    blocks = parts.reshape(taps[1], taps[2], *kernel)
+    return np.moveaxis(blocks, (0, 1), (out_dim, in_dim)).astype(np.float32)

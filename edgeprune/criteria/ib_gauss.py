@@ -51,11 +51,13 @@ def ib_gauss(context: Context) -> Scores:
         if not readers:
             continue
         consumers, fixed = [], others[members]
-        for layer, found, vector in readers:
-            if found.patches is None and found.second.ndim == 1:
-                fixed = fixed + alone(weights[str(layer.weight)], layer, found, local[vector], len(members))
+        for layer, layer_statistics, vector in readers:
+            if layer_statistics.patches is None and layer_statistics.second.ndim == 1:
+                fixed = fixed + alone(
+                    weights[str(layer.weight)], layer, layer_statistics, local[vector], len(members)
+                )
             else:
-                consumers.append(consumer(weights[str(layer.weight)], layer, found, local[vector]))
+                consumers.append(consumer(weights[str(layer.weight)], layer, layer_statistics, local[vector]))
         result = eliminate(consumers, fixed)
         # What goes later is worth at least what went before it: the score orders as the elimination.
         component[members[result.order]] = np.maximum.accumulate(result.score_nats[result.order])
@@ -76,27 +78,34 @@ def ib_gauss(context: Context) -> Scores:
 
 
 def consumer(
-    weight: npt.NDArray[np.float32], layer: Layer, found: LayerStatistics, unit: npt.NDArray[np.int32]
+    weight: npt.NDArray[np.float32],
+    layer: Layer,
+    layer_statistics: LayerStatistics,
+    unit: npt.NDArray[np.int32],
 ) -> information.Consumer:
     """One reading layer for the elimination: whole patches where there are moments of them."""
     taps = matrices(weight, layer)
-    if found.patches is None:
-        return information.Consumer(ridged(found.covariance), energy(taps, found.slopes), unit)
+    if layer_statistics.patches is None:
+        return information.Consumer(
+            ridged(layer_statistics.covariance), energy(taps, layer_statistics.slopes), unit
+        )
     rows = taps.transpose(1, 2, 0).reshape(1, taps.shape[1], -1)
-    covariance = ridged(found.patches.covariance)
-    return information.Consumer(covariance, energy(rows, found.slopes), np.repeat(unit, len(taps)))
+    covariance = ridged(layer_statistics.patches.covariance)
+    return information.Consumer(covariance, energy(rows, layer_statistics.slopes), np.repeat(unit, len(taps)))
 
 
 def alone(
     weight: npt.NDArray[np.float32],
     layer: Layer,
-    found: LayerStatistics,
+    layer_statistics: LayerStatistics,
     unit: npt.NDArray[np.int32],
     units: int,
 ) -> FloatArray:
     """Nats of each unit at a layer of uncorrelated inputs, shape (units,): ½·log(1 + Σ G_ii·Σ_ii)."""
-    variance = found.second - found.mean**2
-    gain = own_energy(matrices(weight, layer), found.slopes) * (variance + ridge(float(variance.mean())))
+    variance = layer_statistics.second - layer_statistics.mean**2
+    gain = own_energy(matrices(weight, layer), layer_statistics.slopes) * (
+        variance + ridge(float(variance.mean()))
+    )
     mine = unit >= 0
     return np.asarray(0.5 * np.log1p(np.bincount(unit[mine], gain[mine], units)))
 
@@ -110,8 +119,8 @@ def eliminate(consumers: list[information.Consumer], fixed: FloatArray) -> infor
         return information.Elimination(np.argsort(fixed, kind="stable"), fixed, fixed)
     if fixed.any():
         units = np.arange(len(fixed), dtype=np.int32)
-        own = information.Consumer(np.eye(len(fixed)), np.diag(np.expm1(2 * fixed)), units)
-        consumers = [*consumers, own]
+        independent = information.Consumer(np.eye(len(fixed)), np.diag(np.expm1(2 * fixed)), units)
+        consumers = [*consumers, independent]
     return information.backward_elimination(consumers, len(fixed))
 
 
@@ -147,7 +156,7 @@ def _connections(context: Context, component: FloatArray) -> dict[str, npt.NDArr
     """
     assert context.statistics is not None
     weights = context.weights()
-    found = broadcast(context, component)
+    scores = broadcast(context, component)
     for layer in mixing_layers(context.couplings):
         name = str(layer.weight)
         statistics = context.statistics.layers[layer.node]
@@ -164,5 +173,5 @@ def _connections(context: Context, component: FloatArray) -> dict[str, npt.NDArr
         axes = tuple(d for d in range(unique.ndim) if d != layer.in_dim)
         mean = unique.mean(axes, keepdims=True)
         share = np.divide(unique, mean, out=np.ones_like(unique), where=mean > 0)
-        found[name] = (found[name] * share).astype(np.float32)
-    return found
+        scores[name] = (scores[name] * share).astype(np.float32)
+    return scores

@@ -34,8 +34,8 @@ def find(name: str) -> Criterion:
     """
     if name in BUILT_IN:
         module, function = BUILT_IN[name].split(":")
-        found: Criterion = getattr(importlib.import_module(module), function)
-        return found
+        criterion: Criterion = getattr(importlib.import_module(module), function)
+        return criterion
     others = {e.name: e for e in entry_points(group="edgeprune.criteria")}
     if name in others:
         loaded: Criterion = others[name].load()

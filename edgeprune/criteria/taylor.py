@@ -17,12 +17,16 @@ def taylor(context: Context) -> Scores:
     component = np.zeros(couplings.count)
     seen: set[tuple[str, int]] = set()
     for layer in couplings.layers:
-        found = context.statistics.layers.get(layer.node)
+        layer_statistics = context.statistics.layers.get(layer.node)
         # The derivative by a shared source already holds all its readers: count a source once.
-        if found is None or found.taylor is None or (layer.source, layer.channel_dim) in seen:
+        if (
+            layer_statistics is None
+            or layer_statistics.taylor is None
+            or (layer.source, layer.channel_dim) in seen
+        ):
             continue
         seen.add((layer.source, layer.channel_dim))
-        component += per_component(couplings, layer.inputs, found.taylor)
+        component += per_component(couplings, layer.inputs, layer_statistics.taylor)
     component = complete(context, component)
     rank = rank_in_groups(couplings, component)
     return Scores(

@@ -21,18 +21,18 @@ Values = npt.NDArray[np.float32]
 def group_values(context: Context, group: int) -> list[Values]:
     """One array (samples, members) per distinct source that is read, members in component order."""
     members = np.flatnonzero(context.couplings.group == group)
-    found: dict[tuple[str, int], Any] = {}
+    values_of: dict[tuple[str, int], Any] = {}
     for layer, statistics, vector in context.readers(group):
         at = (layer.source, layer.channel_dim)
-        if at in found or statistics.reduced is None:
+        if at in values_of or statistics.reduced is None:
             continue
         mine = vector >= 0
         local = np.searchsorted(members, vector[mine])
         share = np.bincount(local, minlength=len(members)).astype(np.float32)
         mixing = np.zeros((int(mine.sum()), len(members)), np.float32)
         mixing[np.arange(len(local)), local] = 1.0
-        found[at] = (statistics.reduced[:, mine] @ mixing) / np.maximum(share, np.float32(1.0))
-    return list(found.values())
+        values_of[at] = (statistics.reduced[:, mine] @ mixing) / np.maximum(share, np.float32(1.0))
+    return list(values_of.values())
 
 
 def silent(values: Sequence[Values]) -> npt.NDArray[np.bool_]:

@@ -44,12 +44,12 @@ class ArrayPart:
 class Parts:
     """Raw arrays of a source.
 
-    `own` holds the parts that the source keeps apart from what may be trained on, "validation" before
+    `held_out` holds the parts that the source keeps apart from what may be trained on, "validation" before
     "test".
     """
 
     train: ArrayPart
-    own: dict[str, ArrayPart]
+    held_out: dict[str, ArrayPart]
     sha256: str
 
 
@@ -102,7 +102,7 @@ def from_mapping(arrays: Mapping[str, Any], name: str, *, sha256: str | None = N
         )
     if all(key.startswith("x_") and key[2:].isdigit() for key in inputs):
         inputs = dict(sorted(inputs.items(), key=lambda item: int(item[0][2:])))
-    own = {}
+    parts = {}
     for part, end in OWN.items():
         side = sides[end]
         if side and set(side) != set(inputs):
@@ -118,7 +118,7 @@ def from_mapping(arrays: Mapping[str, Any], name: str, *, sha256: str | None = N
         if end in groups and not side:
             raise DataError(f"{name}: group_{end} is there, but no x_{end}")
         if side:
-            own[part] = ArrayPart({key: side[key] for key in inputs}, labels[end], groups.get(end))
+            parts[part] = ArrayPart({key: side[key] for key in inputs}, labels[end], groups.get(end))
     for one, other in combinations(groups, 2):
         shared = np.intersect1d(groups[one], groups[other])
         if shared.size:
@@ -127,7 +127,7 @@ def from_mapping(arrays: Mapping[str, Any], name: str, *, sha256: str | None = N
                 f"{name}: group {shared[0]} is in {first} and in {second} ({shared.size} are in both)",
                 tip=f"move whole groups to one side, or leave x_{other}, y_{other} and {second} out",
             )
-    return Parts(ArrayPart(inputs, labels[""], groups.get("")), own, sha256 or _hash_arrays(arrays))
+    return Parts(ArrayPart(inputs, labels[""], groups.get("")), parts, sha256 or _hash_arrays(arrays))
 
 
 def read_idx(folder: Path) -> Parts:
@@ -189,7 +189,7 @@ def _hash_arrays(arrays: Mapping[str, Any]) -> str:
 def _plain(key: str) -> tuple[str, str]:
     """Name and part: `x_train` → x of the training part (""), `x_0_val` and `x_valid_0` → x_0 of "val"."""
     for pattern, name in ((r"x_([a-z]+)_(\d+)", r"x_\2"), (r".+_([a-z]+)", "")):
-        found = re.fullmatch(pattern, key)
-        if found and found[1] in ENDINGS:
-            return found.expand(name) or key.removesuffix(f"_{found[1]}"), ENDINGS[found[1]]
+        match = re.fullmatch(pattern, key)
+        if match and match[1] in ENDINGS:
+            return match.expand(name) or key.removesuffix(f"_{match[1]}"), ENDINGS[match[1]]
     return key, ""

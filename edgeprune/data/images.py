@@ -51,11 +51,11 @@ def open_image_folder(
     files: list[Path] = []
     labels: list[int] = []
     _collect(train_root, classes, files, labels, name)
-    own: dict[str, Indices] = {}
+    part_indices: dict[str, Indices] = {}
     for part, part_root in own_roots.items():
         before = len(files)
         _collect(part_root, classes, files, labels, name)
-        own[part] = np.arange(before, len(files))
+        part_indices[part] = np.arange(before, len(files))
     sha256, first_shape = scan_images(root, files)
     shape = image_shape(shapes, first_shape, name)
     prepare, described = fit((*shape[1:], shape[0]), np.dtype(np.uint8), shape, name=name, mean=mean, std=std)
@@ -70,8 +70,8 @@ def open_image_folder(
         class_names=tuple(shown(folder) for folder in classes),
         prepare=(prepare,),
         preprocessing=described,
-        validation_indices=own.get("validation"),
-        test_indices=own.get("test"),
+        validation_indices=part_indices.get("validation"),
+        test_indices=part_indices.get("test"),
         sha256=sha256,
         checked=True,  # uint8 pixels are finite
     )

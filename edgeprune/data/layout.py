@@ -132,10 +132,10 @@ def _statistics(
     mean: Statistic, std: Statistic, shape: tuple[int, ...], name: str
 ) -> tuple[list[float] | None, list[float] | None]:
     channels = shape[0] if shape else 1
-    found: list[list[float] | None] = []
+    statistics: list[list[float] | None] = []
     for label, value in (("mean", mean), ("std", std)):
         if value is None:
-            found.append(None)
+            statistics.append(None)
             continue
         numbers = [float(v) for v in np.asarray(value, dtype=np.float64).reshape(-1)]
         if len(numbers) not in (1, channels):
@@ -145,5 +145,5 @@ def _statistics(
             )
         if not np.isfinite(numbers).all() or (label == "std" and min(numbers) <= 0):
             raise DataError(f"{name}: {label} {numbers} is not usable; std must be above zero")
-        found.append(numbers)
-    return found[0], found[1]
+        statistics.append(numbers)
+    return statistics[0], statistics[1]

@@ -86,12 +86,12 @@ def _open_named(spec: str, shapes: Shapes, mean: Statistic, std: Statistic) -> D
         if not callable(function):
             return _open_object(function, spec, shapes, mean, std)
         try:
-            made = function()
+            source = function()
         except DataError:
             raise
         except Exception as exc:
             raise DataError(f"--data {spec}: the function raised {type(exc).__name__}: {exc}") from exc
-        return _open_object(made, spec, shapes, mean, std)
+        return _open_object(source, spec, shapes, mean, std)
     raise DataError(f"{spec}: no such file or folder")
 
 
@@ -135,8 +135,8 @@ def _build(parts: Parts, name: str, shapes: Shapes, mean: Statistic, std: Statis
     _require_lengths(arrays, parts.train.targets, name, "")
     size = len(next(iter(arrays.values())))
     groups = [_group_numbers(parts.train.groups, size, name, "group", 0)]
-    own: dict[str, npt.NDArray[np.int64]] = {}
-    for kind, part in parts.own.items():
+    part_indices: dict[str, npt.NDArray[np.int64]] = {}
+    for kind, part in parts.held_out.items():
         _require_lengths(part.inputs, part.targets, name, f"{kind} ")
         count = len(next(iter(part.inputs.values())))
         for key, array in part.inputs.items():
@@ -147,7 +147,7 @@ def _build(parts: Parts, name: str, shapes: Shapes, mean: Statistic, std: Statis
                 )
             arrays[key] = np.concatenate([arrays[key], array])
         targets.append(part.targets)
-        own[kind] = np.arange(size, size + count)
+        part_indices[kind] = np.arange(size, size + count)
         size += count
         first = max(int(numbers.max(initial=-1)) for numbers in groups) + 1
         groups.append(_group_numbers(part.groups, count, name, f"group_{OWN[kind]}", first))
@@ -160,7 +160,7 @@ def _build(parts: Parts, name: str, shapes: Shapes, mean: Statistic, std: Statis
         samples=[(key, array.shape[1:], array.dtype) for key, array in arrays.items()],
         size=size,
         targets=None if targets[0] is None else join(targets, name),
-        own=own,
+        part_indices=part_indices,
         sha256=parts.sha256,
         checked=True,
         fitting=(shapes, mean, std),
@@ -182,7 +182,7 @@ def _build_items(value: Any, name: str, shapes: Shapes, mean: Statistic, std: St
         samples=[(f"x_{i}", array.shape[1:], array.dtype) for i, array in enumerate(first)],
         size=size,
         targets=targets,
-        own={},
+        part_indices={},
         sha256=hash_items(source, size, number_classes(targets)[0]),
         checked=False,
         fitting=(shapes, mean, std),
@@ -196,7 +196,7 @@ def _assemble(
     samples: list[tuple[str, tuple[int, ...], np.dtype[Any]]],
     size: int,
     targets: Targets,
-    own: dict[str, npt.NDArray[np.int64]],
+    part_indices: dict[str, npt.NDArray[np.int64]],
     sha256: str,
     checked: bool,
     fitting: tuple[Shapes, Statistic, Statistic],
@@ -228,8 +228,8 @@ def _assemble(
         class_names=names,
         prepare=prepare,
         preprocessing=described[0] if len(described) == 1 else {"inputs": described},
-        validation_indices=own.get("validation"),
-        test_indices=own.get("test"),
+        validation_indices=part_indices.get("validation"),
+        test_indices=part_indices.get("test"),
         sha256=sha256,
         checked=checked,
         groups=groups,

@@ -43,20 +43,20 @@ def split(
         DataError: too few samples or groups for the parts, or sizes that leave nothing to train on.
     """
     size = len(dataset)
-    own, validated = dataset.test_indices, dataset.validation_indices
-    apart = [indices for indices in (own, validated) if indices is not None]
+    source_test, validated = dataset.test_indices, dataset.validation_indices
+    apart = [indices for indices in (source_test, validated) if indices is not None]
     pool = np.setdiff1d(np.arange(size), np.concatenate(apart)) if apart else np.arange(size)
     rng = np.random.default_rng(seed)
     groups = None if dataset.groups_of(pool) is None else dataset.groups
     if groups is not None:
         _require_groups(dataset, groups[pool])
     order = _stratified(pool, dataset.labels, rng)
-    if own is None:
+    if source_test is None:
         tests = _count(test, size - len(validated if validated is not None else ()), "test", dataset.name)
         test_part, order = _cut(dataset, order, tests, int(validated is None), rng)
         origin = "held out" if groups is None else "held out, whole groups"
     else:
-        test_part, origin = np.sort(own), "the source's own test part"
+        test_part, origin = np.sort(source_test), "the source's own test part"
     validations = 0 if validated is not None else _count(validation, len(order), "validation", dataset.name)
     calibrations = min(calibration, len(order) // 4)
     if calibration < 1:
@@ -104,21 +104,21 @@ def _stratified(pool: Indices, labels: npt.NDArray[np.int64] | None, rng: np.ran
     if labels is None:
         return shuffled
     keys = np.empty(len(shuffled))
-    own = labels[shuffled]
-    for label in np.unique(own):
-        at = np.flatnonzero(own == label)
+    shuffled_labels = labels[shuffled]
+    for label in np.unique(shuffled_labels):
+        at = np.flatnonzero(shuffled_labels == label)
         keys[at] = (np.arange(len(at)) + rng.random()) / len(at)
     return shuffled[np.argsort(keys, kind="stable")]
 
 
 def _require_groups(dataset: Dataset, groups: Indices) -> None:
-    found = len(np.unique(groups))
+    group_count = len(np.unique(groups))
     held = {"test": dataset.test_indices, "validation": dataset.validation_indices}
-    parts = [name for name, own in held.items() if own is None]
+    parts = [name for name, indices in held.items() if indices is None]
     needed = len(parts) + 1
-    if parts and found < needed:
+    if parts and group_count < needed:
         raise DataError(
-            f"{dataset.name}: {found} group{'s' * (found != 1)} cannot be kept whole in"
+            f"{dataset.name}: {group_count} group{'s' * (group_count != 1)} cannot be kept whole in"
             f" {', '.join(parts)} and training;"
             f" at least {needed} are needed",
             tip="give more groups, or leave group out where samples do not belong together",

@@ -64,31 +64,33 @@ def pop_targets(arrays: MutableMapping[str, Any], name: str) -> Targets:
     """
     targets = {key[2:]: arrays.pop(key) for key in [k for k in arrays if k.startswith("y_")]}
     if "y" in arrays:
-        whole = arrays.pop("y")
+        array = arrays.pop("y")
         if targets:
             raise DataError(
                 f"{name}: holds y and also {', '.join(f'y_{k}' for k in targets)}",
                 tip="several targets are named y_NAME, and there is no y then",
             )
-        return whole
+        return array
     if not targets:
         return None
     named = sorted(key.removesuffix(f"_{OFFSETS}") for key in targets if key.endswith(f"_{OFFSETS}"))
-    found: dict[str, Targets] = {}
+    sequences: dict[str, Targets] = {}
     for prefix in named:
         offsets = targets.pop(f"{prefix}_{OFFSETS}")
         fields = {k: targets.pop(k) for k in [k for k in targets if k.startswith(f"{prefix}_")]}
-        found[prefix] = _ragged({k.removeprefix(f"{prefix}_"): v for k, v in fields.items()}, offsets, name)
+        sequences[prefix] = _ragged(
+            {k.removeprefix(f"{prefix}_"): v for k, v in fields.items()}, offsets, name
+        )
     if OFFSETS in targets:
         offsets = targets.pop(OFFSETS)
         ragged = _ragged(targets, offsets, name)
-        if found:
+        if ragged:
             raise DataError(
                 f"{name}: holds y_offsets beside {', '.join(f'y_{p}_offsets' for p in named)}",
                 tip="name every target: y_NAME_offsets and y_NAME_…",
             )
         return ragged
-    return {**targets, **found}
+    return {**targets, **sequences}
 
 
 def collect_targets(items: Any, name: str) -> Targets:

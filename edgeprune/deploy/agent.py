@@ -309,13 +309,13 @@ def rollback(request: dict[str, Any], stream: BinaryIO) -> dict[str, Any]:
 
 def listing(request: dict[str, Any], stream: BinaryIO) -> dict[str, Any]:
     """The releases there, newest last, and which one is current."""
-    base, found = base_of(request), []
+    base, releases = base_of(request), []
     for folder in sorted((base / "releases").glob("[0-9a-f]*"), key=lambda p: p.stat().st_mtime):
         manifest = json.loads((folder / MANIFEST).read_text())
         size = sum(int(entry["bytes"]) for entry in manifest["files"].values())
         when = (folder / MANIFEST).stat().st_mtime
-        found.append({"id": folder.name, "name": manifest["name"], "bytes": size, "time": when})
-    return {"releases": found, "current": current_of(base), "history": history_of(base), "path": str(base)}
+        releases.append({"id": folder.name, "name": manifest["name"], "bytes": size, "time": when})
+    return {"releases": releases, "current": current_of(base), "history": history_of(base), "path": str(base)}
 
 
 def environment(request: dict[str, Any], stream: BinaryIO) -> dict[str, Any]:

@@ -26,12 +26,12 @@ OPTIONAL = {
 
 def diagnose_host() -> list[Finding]:
     """Python, packages, the C++ core, OpenSSH, the compiler and the arm64 sandbox of this machine."""
-    found = [Finding("python", True, f"{platform.python_version()} on {platform.machine()}", "")]
+    findings = [Finding("python", True, f"{platform.python_version()} on {platform.machine()}", "")]
     for name in NEEDED:
-        found.append(_package(name, needed=True, why=f"pip install {name}"))
-    found += [_package(name, needed=False, why=why) for name, why in OPTIONAL.items()]
+        findings.append(_package(name, needed=True, why=f"pip install {name}"))
+    findings += [_package(name, needed=False, why=why) for name, why in OPTIONAL.items()]
     core = importlib.util.find_spec("edgeprune._core") is not None
-    found.append(
+    findings.append(
         Finding("C++ core", core, "built" if core else "missing", "" if core else "pip install -e .")
     )
     tools = (
@@ -41,17 +41,17 @@ def diagnose_host() -> list[Finding]:
     )
     for tool, why in tools:
         where = shutil.which(tool)
-        found.append(Finding(tool, bool(where), where or "missing", "" if where else why, needed=False))
+        findings.append(Finding(tool, bool(where), where or "missing", "" if where else why, needed=False))
     sandbox = find_sandbox()
     text, tip = (
         (str(sandbox.folder), "") if sandbox else ("missing", "make arm64, in a checkout of edgeprune")
     )
-    found.append(Finding("arm64 sandbox", sandbox is not None, text, tip, needed=False))
+    findings.append(Finding("arm64 sandbox", sandbox is not None, text, tip, needed=False))
     load, cores = os.getloadavg()[0], os.cpu_count() or 1
     busy = load > cores / 2
     tip = "timings made now have wide intervals" if busy else ""
-    found.append(Finding("load", not busy, f"{load:.1f} on {cores} cores", tip, needed=False))
-    return found
+    findings.append(Finding("load", not busy, f"{load:.1f} on {cores} cores", tip, needed=False))
+    return findings
 
 
 def diagnose_board(board: Board) -> list[Finding]:
@@ -62,20 +62,20 @@ def diagnose_board(board: Board) -> list[Finding]:
     except EdgepruneError as error:
         return [Finding(name, False, error.message, error.tip)]
     where = facts["board"] or facts["system"]
-    found = [
+    findings = [
         Finding(name, True, f"{where}, {facts['architecture']}, {facts['bits']} bit, {facts['libc']}", "")
     ]
-    found.append(Finding("python", True, f"{facts['python']} ({facts['executable']})", ""))
+    findings.append(Finding("python", True, f"{facts['python']} ({facts['executable']})", ""))
     for package, version in facts["versions"].items():
-        found.append(Finding(package, bool(version), version or "missing", ""))
-    found.append(Finding("memory", True, f"{facts['memory_free_mb']} MB free", ""))
-    found.append(Finding("disk", True, f"{facts['disk_free_mb']} MB free", ""))
+        findings.append(Finding(package, bool(version), version or "missing", ""))
+    findings.append(Finding("memory", True, f"{facts['memory_free_mb']} MB free", ""))
+    findings.append(Finding("disk", True, f"{facts['disk_free_mb']} MB free", ""))
     if facts["emulated"]:
-        found.append(Finding("emulated", True, f"{facts['emulated']}: no latency will be shown", ""))
+        findings.append(Finding("emulated", True, f"{facts['emulated']}: no latency will be shown", ""))
     for problem in facts["problems"]:
         what, _, tip = problem.partition("; ")
-        found.append(Finding("problem", False, what, tip))
-    return found
+        findings.append(Finding("problem", False, what, tip))
+    return findings
 
 
 def _package(name: str, *, needed: bool, why: str) -> Finding:

@@ -73,10 +73,10 @@ def find_sandbox() -> Sandbox | None:
 
 def need_sandbox() -> Sandbox:
     """Find the sandbox or say how to get it."""
-    found = find_sandbox()
-    if found is None:
+    sandbox = find_sandbox()
+    if sandbox is None:
         raise DeviceError("the arm64 sandbox is not there", tip="prepare it in a checkout with: make arm64")
-    return found
+    return sandbox
 
 
 def count_instructions(

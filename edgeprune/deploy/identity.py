@@ -49,11 +49,11 @@ def require_board(board: Board, target: Target) -> tuple[str, ...]:
         DeviceError: its board, cores or their number are others; both are named.
     """
     facts = board.preflight()
-    found, name = match(target, facts), board.remote.destination
-    if found.refused:
+    comparison, name = match(target, facts), board.remote.destination
+    if comparison.refused:
         known = board_target(facts.get("board"))
         other = f", or give --target {known.name}" if known is not None else ""
         raise DeviceError(
-            f"{name} is not {target.name}: {'; '.join(found.refused)}", tip=f"leave --target out{other}"
+            f"{name} is not {target.name}: {'; '.join(comparison.refused)}", tip=f"leave --target out{other}"
         )
-    return tuple(f"{name} as --target {target.name}: {doubt}" for doubt in found.doubts)
+    return tuple(f"{name} as --target {target.name}: {doubt}" for doubt in comparison.doubts)

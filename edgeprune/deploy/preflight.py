@@ -67,16 +67,16 @@ def import_problem() -> str:
 
 def system_problems(machine: str, bits: int, python: Any, libc: str, glibc: bool) -> List[str]:
     """What no package can mend: processor, userland, Python and C library."""
-    found = []
+    problems = []
     if machine not in ARCHITECTURES:
-        found.append(f"architecture {machine}: onnxruntime has wheels for aarch64 and x86_64 only")
+        problems.append(f"architecture {machine}: onnxruntime has wheels for aarch64 and x86_64 only")
     elif bits != 64:
-        found.append("32-bit system on a 64-bit processor; install the 64-bit system")
+        problems.append("32-bit system on a 64-bit processor; install the 64-bit system")
     if tuple(python[:2]) < OLDEST_PYTHON:
-        found.append(f"Python {python[0]}.{python[1]} is too old; 3.8 or later is needed")
+        problems.append(f"Python {python[0]}.{python[1]} is too old; 3.8 or later is needed")
     if glibc and tuple(int(n) for n in libc.split(".")[:2]) < OLDEST_GLIBC:
-        found.append(f"glibc {libc} is too old; 2.27 or later is needed")
-    return found
+        problems.append(f"glibc {libc} is too old; 2.27 or later is needed")
+    return problems
 
 
 def known_bad(version: str, cpuinfo: str) -> List[str]:

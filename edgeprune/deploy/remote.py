@@ -48,26 +48,26 @@ class Board:
             tip = "install python3 there, or name one with --board-python"
             raise DeviceError(f"{name}: there is no {self.python}", tip=tip)
         try:
-            found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+            facts: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
         except (ValueError, IndexError):
             last = (done.stderr.strip().splitlines() or ["no message"])[-1]
             why = f"{self.remote.destination}: {self.python} failed (exit {done.code}): {last}"
             raise DeviceError(why, tip="try it by hand, or name another with --board-python") from None
-        self.facts = found
-        return found
+        self.facts = facts
+        return facts
 
     def require_fit(self, architecture: str | None = None) -> dict[str, Any]:
         """Refuse a board that cannot run onnxruntime, or that is not of the architecture asked for."""
-        found = self.preflight()
+        facts = self.preflight()
         name = self.remote.destination
-        if found["problems"]:
-            more = "".join(f"; {problem}" for problem in found["problems"][1:])
-            first, _, tip = found["problems"][0].partition("; ")
+        if facts["problems"]:
+            more = "".join(f"; {problem}" for problem in facts["problems"][1:])
+            first, _, tip = facts["problems"][0].partition("; ")
             raise DeviceError(f"{name} is not fit: {first}{more}", tip=tip or "see edgeprune doctor --board")
-        if architecture is not None and _family(found["architecture"]) != _family(architecture):
-            why = f"{name} is {found['architecture']}, but this was made for {architecture}"
+        if architecture is not None and _family(facts["architecture"]) != _family(architecture):
+            why = f"{name} is {facts['architecture']}, but this was made for {architecture}"
             raise DeviceError(why, tip="name the right board, or another --target")
-        return found
+        return facts
 
     def call(
         self,
@@ -113,8 +113,8 @@ class Board:
             "returns": list(returns),
         }
         answer = self.call(request, {"runner.py": RUNNER, **files}, timeout=seconds + 120)
-        found = read_answer(answer["stdout"], answer["code"], answer["stderr"], job, error=DeviceError)
-        return found, {name: base64.b64decode(text) for name, text in answer["files"].items()}
+        record = read_answer(answer["stdout"], answer["code"], answer["stderr"], job, error=DeviceError)
+        return record, {name: base64.b64decode(text) for name, text in answer["files"].items()}
 
 
 def board_bench(board: Board, request: BenchRequest, *, architecture: str | None = None) -> BenchResult:
@@ -157,9 +157,9 @@ def make_environment(board: Board, wheels: Path | None = None) -> str:
             raise DeviceError(f"no wheels in {wheels}", tip="fill it with: pip download --platform ...")
     board.preflight()
     request = {"do": "environment", "folder": ENVIRONMENT}
-    made = str(board.call(request, files, timeout=3600)["python"])
+    python = str(board.call(request, files, timeout=3600)["python"])
     board.facts = {}  # what was found holds for the Python before
-    return made
+    return python
 
 
 def _family(architecture: str) -> str:

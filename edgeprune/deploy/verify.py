@@ -86,8 +86,8 @@ def verify_on_board(
         sent = {f"call{n}.npz": _npz(call) for n, call in enumerate(calls)}
         wanted = [f"answer{n}.npz" for n in range(len(calls))]
         arguments = ["--save=answer", *(f"--check={name}" for name in sent), "--", names[0]]
-        _, found = board.run_runner(arguments, {**files, **sent}, "check", returns=wanted)
-        return [found[name] for name in wanted]
+        _, returned = board.run_runner(arguments, {**files, **sent}, "check", returns=wanted)
+        return [returned[name] for name in wanted]
 
     where = board.remote.destination
     parity = _compare(model, where, inputs, samples, seed, shapes, execute)
@@ -176,13 +176,13 @@ def _calls(
     model: Path, inputs: Path | None, samples: int, seed: int, shapes: Sequence[str]
 ) -> list[InputArrays]:
     """Inputs of each call in the file's order; several calls, so that outputs can be seen to move."""
-    given = [f"--inputs={inputs}"] if inputs else []
+    inputs_option = [f"--inputs={inputs}"] if inputs else []
     calls = []
     try:
         session = runner.open_session(model, 1)
         names = [item.name for item in session.get_inputs()]
         for n in range(1 if inputs else samples):
-            settings = [*given, f"--seed={seed + n}", *(f"--shape={s}" for s in shapes)]
+            settings = [*inputs_option, f"--seed={seed + n}", *(f"--shape={s}" for s in shapes)]
             feeds = runner.make_feeds(session, runner.parse([*settings, "--", str(model)]))
             calls.append(tuple(feeds[name] for name in names))
     except runner.RunnerError as error:

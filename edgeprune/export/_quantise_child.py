@@ -52,8 +52,8 @@ def prepare(job: dict[str, Any]) -> dict[str, Any]:
     onnx.save(named, job["prepared"])
     # Symbolic shape inference needs sympy and fails on some graphs; ONNX's own inference suffices here.
     quant_pre_process(job["prepared"], job["prepared"], skip_symbolic_shape=True)
-    found = graph_layers(onnx.load(job["prepared"]))
-    return {"layers": [[layer.label, layer.node, layer.operator] for layer in found]}
+    layers = graph_layers(onnx.load(job["prepared"]))
+    return {"layers": [[layer.label, layer.node, layer.operator] for layer in layers]}
 
 
 def calibrate(job: dict[str, Any]) -> dict[str, Any]:
@@ -79,15 +79,15 @@ def calibrate(job: dict[str, Any]) -> dict[str, Any]:
             for path in job["batches"]:
                 with np.load(path) as arrays:
                     calibrator.collect_data(_One({key: arrays[key] for key in arrays.files}))
-            found = calibrator.compute_data()
+            collected = calibrator.compute_data()
         except ValueError as error:  # histograms refuse values that hardly differ or are not finite
             failed[name] = str(error)
             continue
-        ranges[name] = {t: [float(np.min(v)) for v in d.range_value] for t, d in found.items()}
+        ranges[name] = {t: [float(np.min(v)) for v in d.range_value] for t, d in collected.items()}
     if not ranges:
         raise ValueError("; ".join(failed.values()))
     Path(job["ranges"]).write_text(json.dumps(ranges))
-    return {"tensors": {name: len(found) for name, found in ranges.items()}, "failed": failed}
+    return {"tensors": {name: len(collected) for name, collected in ranges.items()}, "failed": failed}
 
 
 class _One:
@@ -214,8 +214,8 @@ def main(path: str) -> None:
     warnings.simplefilter("ignore")
     job = json.loads(Path(path).read_text())
     answer, sys.stdout = sys.stdout, sys.stderr  # what the quantiser prints is no answer
-    found = {"prepare": prepare, "calibrate": calibrate, "build": build}[job["step"]](job)
-    print(json.dumps(found), file=answer)
+    answer_record = {"prepare": prepare, "calibrate": calibrate, "build": build}[job["step"]](job)
+    print(json.dumps(answer_record), file=answer)
 
 
 if __name__ == "__main__":

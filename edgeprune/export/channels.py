@@ -71,21 +71,21 @@ def allowed_gap(
     widest = size.max(initial=0.0)
     allowed = np.full((1,) * size.ndim, rtol * widest)
     for axis in channel_axes(size.shape):
-        own = size.max(axis=tuple(d for d in range(size.ndim) if d != axis), keepdims=True, initial=0.0)
-        channel = np.maximum(rtol * np.minimum(ALIKE * own, widest), NOISE * widest)
+        peak = size.max(axis=tuple(d for d in range(size.ndim) if d != axis), keepdims=True, initial=0.0)
+        channel = np.maximum(rtol * np.minimum(ALIKE * peak, widest), NOISE * widest)
         allowed = np.minimum(allowed, channel)
     return allowed
 
 
 def channel_losses(
-    expected: Sequence[npt.NDArray[Any]], found: Sequence[npt.NDArray[Any]]
+    expected: Sequence[npt.NDArray[Any]], actual: Sequence[npt.NDArray[Any]]
 ) -> list[ChannelLoss]:
     """The loss of every channel of one output over calls; channels that are constant in `expected` left out.
 
     An output whose channels hold too few values, or whose shape changes between calls, is judged as one.
     """
     calls = [
-        (np.asarray(a, np.float64), np.asarray(b, np.float64)) for a, b in zip(expected, found, strict=True)
+        (np.asarray(a, np.float64), np.asarray(b, np.float64)) for a, b in zip(expected, actual, strict=True)
     ]
     largest = max((float(np.abs(a).max(initial=0.0)) for a, _ in calls), default=0.0)
     losses: list[ChannelLoss] = []
@@ -103,11 +103,11 @@ def _by_channel(values: FloatArray, axis: int) -> FloatArray:
     return np.moveaxis(values, axis, 0).reshape(values.shape[axis], -1)
 
 
-def _losses(expected: FloatArray, found: FloatArray, axis: int | None, largest: float) -> list[ChannelLoss]:
+def _losses(expected: FloatArray, actual: FloatArray, axis: int | None, largest: float) -> list[ChannelLoss]:
     if axis is not None and expected.shape[1] < LEAST_VALUES:
         return []
-    variance, now = expected.var(axis=1), found.var(axis=1)
-    error = ((expected - found) ** 2).mean(axis=1)
+    variance, now = expected.var(axis=1), actual.var(axis=1)
+    error = ((expected - actual) ** 2).mean(axis=1)
     return [
         ChannelLoss(axis, int(n), float(error[n] / variance[n]), bool(now[n] < 1e-3 * variance[n]))
         for n in np.flatnonzero(np.sqrt(variance) > STILL * largest)

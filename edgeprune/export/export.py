@@ -61,10 +61,10 @@ def export_onnx(
             _tidy(draft, external)
         except OSError as e:
             raise OutputError(f"cannot write {path}: {e.strerror or e}", tip="free some space") from e
-        found = opset_of(load(draft, external_data=False))
-        if found != opset:
+        actual = opset_of(load(draft, external_data=False))
+        if actual != opset:
             raise ExportError(
-                f"asked for opset {opset}; the exporter gave {found}", tip=f"use opset {max(found, 18)}"
+                f"asked for opset {opset}; the exporter gave {actual}", tip=f"use opset {max(actual, 18)}"
             )
         check(draft)
         move_into_place(draft, path)

@@ -39,10 +39,10 @@ def model_files(path: Path, *, error: type[EdgepruneError] = BenchError) -> tupl
         raise error(f"{path}: not an ONNX model, or cut short", tip="export the model again") from None
     if not model.graph.node and not model.graph.output:
         raise error(f"{path}: holds no graph", tip="export the model again")
-    found: dict[Path, None] = {path: None}
+    files: dict[Path, None] = {path: None}
     for name in _external_names(model.graph):
-        found[_inside(path, name, error)] = None
-    return tuple(found)
+        files[_inside(path, name, error)] = None
+    return tuple(files)
 
 
 def total_bytes(path: Path) -> int:

@@ -61,7 +61,7 @@ def graph_layers(model: Any) -> tuple[GraphLayer, ...]:
     """Every node of the main graph with a stored weight, in graph order."""
     shapes = {t.name: (tuple(t.dims), t.data_type) for t in model.graph.initializer}
     producers = {out: node for node in model.graph.node for out in node.output}
-    found: list[GraphLayer] = []
+    layers: list[GraphLayer] = []
     taken: set[str] = set()
     for node in model.graph.node:
         if node.op_type not in OPERATORS:
@@ -77,10 +77,10 @@ def graph_layers(model: Any) -> tuple[GraphLayer, ...]:
         taken.add(label)
         groups = attributes["group"].i if "group" in attributes else 1
         flag = node.op_type == "Gemm" and "transB" in attributes and bool(attributes["transB"].i)
-        found.append(
+        layers.append(
             GraphLayer(label, node.name, node.op_type, weight, shape, groups, flag != turned, kind in (2, 3))
         )
-    return tuple(found)
+    return tuple(layers)
 
 
 def _stored_weight(node: Any, shapes: dict[str, Any], producers: dict[str, Any]) -> tuple[str | None, bool]:

@@ -57,7 +57,7 @@ def judged(
     label: str,
     names: Sequence[str],
     expected: Sequence[Arrays],
-    found: Sequence[Arrays],
+    actual: Sequence[Arrays],
     rtol: float,
     samples: int,
     runtime: str,
@@ -68,7 +68,7 @@ def judged(
         ParityError: as `check_parity`.
     """
     outputs = tuple(
-        _compare(name, [e[i] for e in expected], [f[i] for f in found], rtol) for i, name in enumerate(names)
+        _compare(name, [e[i] for e in expected], [f[i] for f in actual], rtol) for i, name in enumerate(names)
     )
     _judge(label, outputs, rtol)
     worst = max(outputs, key=lambda o: o.max_abs / o.atol if o.atol else o.max_abs)
@@ -107,14 +107,14 @@ def _judge(label: str, outputs: tuple[OutputParity, ...], rtol: float) -> None:
         )
 
 
-def _compare(name: str, expected: list[np.ndarray], found: list[np.ndarray], rtol: float) -> OutputParity:
-    for e, f in zip(expected, found, strict=True):
+def _compare(name: str, expected: list[np.ndarray], actual: list[np.ndarray], rtol: float) -> OutputParity:
+    for e, f in zip(expected, actual, strict=True):
         if e.shape != f.shape:
             raise ParityError(
                 f"output {name!r} has shape {list(f.shape)}; the reference gives {list(e.shape)}"
             )
     exact = all(e.dtype.kind in "iub" for e in expected)
-    pairs = [(e.astype(np.float64), f.astype(np.float64)) for e, f in zip(expected, found, strict=True)]
+    pairs = [(e.astype(np.float64), f.astype(np.float64)) for e, f in zip(expected, actual, strict=True)]
     for which, side in (("the reference", 0), ("the file", 1)):
         if not all(np.isfinite(pair[side]).all() for pair in pairs):
             raise ParityError(
@@ -178,11 +178,11 @@ def _spread(values: list[np.ndarray]) -> float:
     return float(np.sqrt(table.var(axis=0).mean())) if table.size else 0.0
 
 
-def _top1(expected: list[np.ndarray], found: list[np.ndarray]) -> float | None:
+def _top1(expected: list[np.ndarray], actual: list[np.ndarray]) -> float | None:
     """Share of equal largest entries along axis 1; None for one column, which any file agrees on."""
     if any(e.ndim < 2 or e.shape[1] < 2 for e in expected):
         return None
-    same = [np.argmax(e, axis=1) == np.argmax(f, axis=1) for e, f in zip(expected, found, strict=True)]
+    same = [np.argmax(e, axis=1) == np.argmax(f, axis=1) for e, f in zip(expected, actual, strict=True)]
     return float(np.concatenate([s.ravel() for s in same]).mean())
 
 

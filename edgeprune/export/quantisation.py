@@ -275,8 +275,8 @@ def _leave_slow(
     return looks[best], times, ratios[best]
 
 
-def _shares(base: Mapping[str, float], found: Mapping[str, float]) -> dict[str, float]:
-    return {name: found[name] / base[name] for name in base if name in found and base[name] > 0}
+def _shares(base: Mapping[str, float], new: Mapping[str, float]) -> dict[str, float]:
+    return {name: new[name] / base[name] for name in base if name in new and base[name] > 0}
 
 
 def _slow_ones(times: Mapping[str, float], names: Sequence[str], floats: Mapping[str, str]) -> dict[str, str]:

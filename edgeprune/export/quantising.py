@@ -110,10 +110,10 @@ class Quantiser:
         self._ranges = str(folder / "ranges.json")
         self._numbers = itertools.count()
         self._built: dict[tuple[str, frozenset[str]], Path] = {}
-        found = self._child({"step": "prepare", "source": str(source), "prepared": self._model})["layers"]
-        self.layers = tuple((label, operator) for label, _, operator in found)
-        self._nodes = {label: node for label, node, _ in found}
-        self.quantisable = tuple(label for label, _, operator in found if operator in QUANTISABLE)
+        layers = self._child({"step": "prepare", "source": str(source), "prepared": self._model})["layers"]
+        self.layers = tuple((label, operator) for label, _, operator in layers)
+        self._nodes = {label: node for label, node, _ in layers}
+        self.quantisable = tuple(label for label, _, operator in layers if operator in QUANTISABLE)
         self.calls: list[Arrays] = []
         self.methods: list[str] = []
         self.failed: dict[str, str] = {}
@@ -154,17 +154,17 @@ class Quantiser:
 
     def harm(self, method: str, names: Sequence[str]) -> dict[str, float]:
         """Output difference, as in `difference`, of files with one layer alone in 8 bits."""
-        found: dict[str, float] = {}
+        harm_of: dict[str, float] = {}
         for start in range(0, len(names), AT_ONCE):
             some = names[start : start + AT_ONCE]
             files = self._files(method, [frozenset(set(self.quantisable) - {n}) for n in some])
             for name, path in zip(some, files, strict=True):
                 difference = self.difference(path)
-                found[name] = max(difference.share, difference.channel.share)
+                harm_of[name] = max(difference.share, difference.channel.share)
             for path in files:
                 path.unlink(missing_ok=True)
             self._built = {key: path for key, path in self._built.items() if path not in files}
-        return found
+        return harm_of
 
     def sensitive(self, method: str) -> dict[str, str]:
         """Layers that should keep float unless measured harmless, with the reason; see sensitive_layers."""
@@ -182,13 +182,13 @@ class Quantiser:
         calls = [run(call) for call in self.calls]
         shares, same, worst = [], [], ("", ChannelLoss(None, 0, 0.0, False))
         for n, name in enumerate(run.names):
-            expected, found = [c[n] for c in self._expected], [c[n] for c in calls]
+            expected, quantised = [c[n] for c in self._expected], [c[n] for c in calls]
             if expected[0].dtype.kind != "f":
                 continue
-            for what, side in (("the float file", expected), ("the 8-bit file", found)):
+            for what, side in (("the float file", expected), ("the 8-bit file", quantised)):
                 if not all(np.isfinite(a).all() for a in side):
                     raise ParityError(f"{self.source.name}: output {name!r} of {what} is not finite")
-            ours, theirs = ([np.asarray(a, np.float64) for a in side] for side in (expected, found))
+            ours, theirs = ([np.asarray(a, np.float64) for a in side] for side in (expected, quantised))
             errors = sum(float(((a - b) ** 2).sum()) for a, b in zip(ours, theirs, strict=True))
             flat = np.concatenate([a.reshape(-1) for a in ours])
             shares.append(errors / max(flat.size, 1) / max(float(flat.var()), 1e-30))

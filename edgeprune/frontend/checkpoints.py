@@ -29,15 +29,15 @@ def build(factory: str) -> torch.nn.Module:
     Raises:
         ModelError: not importable, not callable, it raised, or it gave no module.
     """
-    made = import_object(factory, option="--model", error=ModelError)
-    if isinstance(made, torch.nn.Module):
-        return made
-    if not callable(made):
+    target = import_object(factory, option="--model", error=ModelError)
+    if isinstance(target, torch.nn.Module):
+        return target
+    if not callable(target):
         raise ModelError(
-            f"--model {factory}: a value of type {type(made).__name__}, not a function that builds a module"
+            f"--model {factory}: a value of type {type(target).__name__}, not a function that builds a module"
         )
     try:
-        module = made()
+        module = target()
     except Exception as exc:
         raise ModelError(
             f"--model {factory}: raised {type(exc).__name__}: {exc}",
@@ -106,14 +106,14 @@ def _choice(inside: dict[str, dict[str, torch.Tensor]], source: str) -> tuple[st
 
 def _states(saved: Any) -> dict[str, dict[str, torch.Tensor]]:
     """State dicts in a dictionary, up to two levels down, by dotted key."""
-    found: dict[str, dict[str, torch.Tensor]] = {}
+    states: dict[str, dict[str, torch.Tensor]] = {}
     if isinstance(saved, dict) and not _is_state(saved):
         for key, value in saved.items():
             if _is_state(value):
-                found[str(key)] = dict(value)
+                states[str(key)] = dict(value)
             elif isinstance(value, dict):
-                found.update({f"{key}.{k}": dict(v) for k, v in value.items() if _is_state(v)})
-    return found
+                states.update({f"{key}.{k}": dict(v) for k, v in value.items() if _is_state(v)})
+    return states
 
 
 def matched(state: Mapping[str, Any], wanted: Collection[str]) -> tuple[dict[str, str], tuple[str, ...]]:
@@ -156,15 +156,15 @@ def fill(
     Raises:
         ModelError: keys missing, unexpected or of another shape: counts and the first few of each.
     """
-    own = module.state_dict()
-    names, notes = matched(state, own)
-    given, state = state, {new: state[old] for old, new in names.items()}
-    missing = [k for k in own if k not in state and not k.endswith("num_batches_tracked")]
-    unexpected = [k for k in state if k not in own]
+    expected = module.state_dict()
+    names, notes = matched(state, expected)
+    renamed_from, state = state, {new: state[old] for old, new in names.items()}
+    missing = [k for k in expected if k not in state and not k.endswith("num_batches_tracked")]
+    unexpected = [k for k in state if k not in expected]
     shaped = [
-        f"{k} ({_shape(state[k])} in the file, {_shape(own[k])} in the model)"
-        for k in own
-        if k in state and isinstance(own[k], torch.Tensor) and _shape(own[k]) != _shape(state[k])
+        f"{k} ({_shape(state[k])} in the file, {_shape(expected[k])} in the model)"
+        for k in expected
+        if k in state and isinstance(expected[k], torch.Tensor) and _shape(expected[k]) != _shape(state[k])
     ]
     parts = [
         f"{len(keys)} {what} ({', '.join(keys[:SHOWN])}{', …' if len(keys) > SHOWN else ''})"
@@ -172,10 +172,11 @@ def fill(
         if keys
     ]
     if parts:
-        prefix = _common_prefix(given)
+        prefix = _common_prefix(renamed_from)
         shared = f"; all names in the file begin with {prefix!r}" if prefix else ""
         raise ModelError(
-            f"{source}: does not fit --model {factory}: of {len(own)} tensors, {'; '.join(parts)}{shared}",
+            f"{source}: does not fit --model {factory}: of {len(expected)} tensors, {'; '.join(parts)}"
+            f"{shared}",
             tip="give the factory of the network that these weights were trained in",
         )
     module.load_state_dict(state, strict=False)

@@ -57,7 +57,7 @@ def example_tensors(
     if len(names) != len(shapes):
         raise ModelError(f"{len(names)} input dtypes for {len(shapes)} input shapes")
     generator = torch.Generator().manual_seed(SEED)
-    made = []
+    tensors = []
     for shape, name in zip(shapes, names, strict=True):
         if any(int(size) < 1 for size in shape):
             raise ModelError(f"input shape {tuple(shape)} has a size below 1")
@@ -67,10 +67,10 @@ def example_tensors(
         full = (BATCH, *(int(size) for size in shape))
         _require_size(full, dtype, "--input-shape " + ",".join(map(str, shape)))
         if dtype.is_floating_point:
-            made.append(torch.randn(full, generator=generator).to(dtype))
+            tensors.append(torch.randn(full, generator=generator).to(dtype))
         else:
-            made.append(torch.randint(0, 2, full, generator=generator).to(dtype))
-    return tuple(made)
+            tensors.append(torch.randint(0, 2, full, generator=generator).to(dtype))
+    return tuple(tensors)
 
 
 def examples_of_program(program: Any, source: str) -> tuple[torch.Tensor, ...]:
@@ -110,10 +110,10 @@ def require_shapes(
     Raises:
         ModelError: with the shapes that the program takes.
     """
-    own = [tuple(x.shape[1:]) for x in inputs]
-    if asked and [tuple(shape) for shape in asked] != own:
+    actual = [tuple(x.shape[1:]) for x in inputs]
+    if asked and [tuple(shape) for shape in asked] != actual:
         shown, taken = (
-            ", ".join(",".join(map(str, shape)) or "scalar" for shape in shapes) for shapes in (asked, own)
+            ", ".join(",".join(map(str, shape)) or "scalar" for shape in shapes) for shapes in (asked, actual)
         )
         raise ModelError(
             f"--input-shape {shown}: {source} is an exported program, which takes {taken}",

@@ -33,18 +33,18 @@ NOT_CARRIED = frozenset(dir(nn.Module()))
 class Way:
     """One way in which a module is called.
 
-    given: its arguments, whole where they hold tensors alone and are positional, else the tensors in order.
-    rows: samples that came this way in one run; where the fullest call had fewer than two, `given` is noise.
+    inputs: its arguments, whole where they hold tensors alone and are positional, else the tensors in order.
+    rows: samples that came this way in one run; where the fullest call had fewer than two, `inputs` is noise.
     spec, fixed: the tree of (args, kwargs); its constants by position, None where there is nothing to bind.
     """
 
-    given: tuple[Any, ...]
+    inputs: tuple[Any, ...]
     rows: int
     spec: Any = None
     fixed: dict[int, Any] | None = None
 
     def around(self, module: nn.Module) -> nn.Module:
-        """The module as something that takes `given`."""
+        """The module as something that takes `inputs`."""
         return module if self.fixed is None else Bound(module, self.spec, self.fixed)
 
     def instead(self, graph: nn.Module, module: nn.Module) -> nn.Module:
@@ -63,8 +63,10 @@ class Bound(nn.Module):  # type: ignore[misc]
         self.training = module.training
 
     def forward(self, *tensors: torch.Tensor) -> Any:
-        given = iter(tensors)
-        leaves = [self._fixed[i] if i in self._fixed else next(given) for i in range(self._spec.num_leaves)]
+        remaining = iter(tensors)
+        leaves = [
+            self._fixed[i] if i in self._fixed else next(remaining) for i in range(self._spec.num_leaves)
+        ]
         args, kwargs = pytree.tree_unflatten(leaves, self._spec)
         return self.module(*args, **kwargs)
 
@@ -202,10 +204,10 @@ def ways(calls: list[ModuleCall], samples: int) -> list[Way] | str:
                 break
         else:
             alike.append([call])
-    found = [_way(group, samples) for group in alike]
-    if not all(isinstance(way, Way) for way in found):
-        return next(way for way in found if isinstance(way, str))
-    return sorted((w for w in found if isinstance(w, Way)), key=lambda w: -_volume(w))
+    ways_or_reasons = [_way(group, samples) for group in alike]
+    if not all(isinstance(way, Way) for way in ways_or_reasons):
+        return next(way for way in ways_or_reasons if isinstance(way, str))
+    return sorted((w for w in ways_or_reasons if isinstance(w, Way)), key=lambda w: -_volume(w))
 
 
 def _problem(call: ModuleCall) -> str:
@@ -250,4 +252,4 @@ def _way(calls: list[ModuleCall], samples: int) -> Way | str:
 
 
 def _volume(way: Way) -> int:
-    return sum(x[0].numel() for x in pytree.tree_leaves(way.given))
+    return sum(x[0].numel() for x in pytree.tree_leaves(way.inputs))

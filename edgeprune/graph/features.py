@@ -62,11 +62,11 @@ def open_features(traced: Trace) -> tuple[Trace, tuple[str, ...]]:
         if f"{SELECTION}{node.name}" in earlier:
             opened += 1
             continue
-        found = _place(node)
-        if isinstance(found, str):
-            stay.append(f"input '{node.name}' stays as it is: {found}")
+        place = _place(node)
+        if isinstance(place, str):
+            stay.append(f"input '{node.name}' stays as it is: {place}")
         else:
-            _insert(graph, *found, f"{SELECTION}{node.name}")
+            _insert(graph, *place, f"{SELECTION}{node.name}")
             opened += 1
     if not opened:
         raise ModelError(
@@ -101,14 +101,14 @@ def kept_features(graph: fx.GraphModule) -> list[dict[str, Any]]:
             continue
         select = next(iter(node.users))
         name = str(node.target).removeprefix(SELECTION).removeprefix(FIXED)
-        given = next(n for n in graph.graph.nodes if n.op == "placeholder" and n.name == name)
+        placeholder = next(n for n in graph.graph.nodes if n.op == "placeholder" and n.name == name)
         source, dim = select.args[0], select.args[1]
-        shape = shape_of(given.meta["val"])[1:]
+        shape = shape_of(placeholder.meta["val"])[1:]
         entries.append(
             {
-                "input": given.name,
+                "input": placeholder.name,
                 "shape": list(shape),
-                "of": _meaning(given, source, dim),
+                "of": _meaning(placeholder, source, dim),
                 "count": int(shape_of(source.meta["val"])[dim]),
                 "kept": attribute(graph, str(node.target)).tolist(),
             }
@@ -145,15 +145,15 @@ def selected(graph: fx.GraphModule, inputs: tuple[torch.Tensor, ...]) -> tuple[t
     """
     entries = {entry["input"]: entry for entry in kept_features(graph)}
     names = [n.name for n in graph.graph.nodes if n.op == "placeholder"]
-    found = []
+    kept = []
     for name, x in zip(names, inputs, strict=True):
         of = entries[name]["of"] if name in entries else ""
         if of == FLAT or of.startswith(DIMENSION):
             x = x.flatten(1) if of == FLAT else x
             dim = 1 if of == FLAT else int(of.removeprefix(DIMENSION))
             x = x.index_select(dim, torch.tensor(entries[name]["kept"]))
-        found.append(x)
-    return tuple(found)
+        kept.append(x)
+    return tuple(kept)
 
 
 def _rename(graph: fx.GraphModule, old: str, new: str) -> list[str]:
@@ -168,9 +168,9 @@ def _rename(graph: fx.GraphModule, old: str, new: str) -> list[str]:
     return names
 
 
-def _place(given: fx.Node) -> tuple[fx.Node, int] | str:
+def _place(placeholder: fx.Node) -> tuple[fx.Node, int] | str:
     """The value between an input and its layers where one dimension counts the features, or why not."""
-    node, value = given, given.meta.get("val")
+    node, value = placeholder, placeholder.meta.get("val")
     if not isinstance(value, torch.Tensor) or not value.is_floating_point() or value.dim() < 2:
         return "it holds no features"
     while True:
@@ -216,11 +216,11 @@ def _insert(graph: fx.GraphModule, source: fx.Node, dim: int, name: str) -> None
         user.replace_input_with(source, select)
 
 
-def _meaning(given: fx.Node, source: fx.Node, dim: int) -> str:
+def _meaning(placeholder: fx.Node, source: fx.Node, dim: int) -> str:
     """What a number in the selection counts: the dimension is followed back to the input."""
-    shape, before = shape_of(source.meta["val"]), shape_of(given.meta["val"])
+    shape, before = shape_of(source.meta["val"]), shape_of(placeholder.meta["val"])
     node, at, turned, reshaped = source, dim, False, False
-    while node is not given:
+    while node is not placeholder:
         operand = next(n for n in node.all_input_nodes if n.op != "get_attr")
         if node.target in TURNS:
             rank = len(shape_of(node.meta["val"]))

@@ -39,13 +39,13 @@ def free_batch(fixed: Trace) -> Trace | None:
             freed = trace(reexport(graph, together, (True,) * len(together)))
         with torch.no_grad():
             wanted = [run(fixed.graph, inputs) for inputs in chunks]
-            found = run(freed.graph, together)
+            actual = run(freed.graph, together)
     except (TraceError, RuntimeError, ValueError):
         return None
-    if not all(freed.dynamic) or any(out.dim() == 0 for out in found):
+    if not all(freed.dynamic) or any(out.dim() == 0 for out in actual):
         return None
     expected = [torch.cat(parts) for parts in zip(*wanted, strict=True)]
-    return freed if all(map(_same, found, expected)) else None
+    return freed if all(map(_same, actual, expected)) else None
 
 
 @contextlib.contextmanager
@@ -71,8 +71,8 @@ def _rewrite(graph: fx.GraphModule, batch: int) -> None:
         elif node.target is aten.expand.default:
             shape = list(node.args[1])
             if shape and shape[0] == batch:
-                given = node.args[0].meta["val"].shape
-                grows = len(shape) > len(given) or given[0] != batch
+                before = node.args[0].meta["val"].shape
+                grows = len(shape) > len(before) or before[0] != batch
                 with graph.graph.inserting_before(node):
                     size: Any = graph.graph.call_function(aten.sym_size.int, (source, 0)) if grows else -1
                 node.args = (node.args[0], [size, *shape[1:]])
@@ -82,20 +82,20 @@ def _rewrite(graph: fx.GraphModule, batch: int) -> None:
 def _different(inputs: tuple[torch.Tensor, ...], seed: int) -> tuple[torch.Tensor, ...]:
     """Inputs of the same shapes with other values: noise, or the integers in another order."""
     generator = torch.Generator().manual_seed(seed)
-    found = []
+    samples = []
     for x in inputs:
         if x.is_floating_point():
-            found.append(torch.randn(x.shape, generator=generator, dtype=x.dtype))
+            samples.append(torch.randn(x.shape, generator=generator, dtype=x.dtype))
         else:
             order = torch.randperm(x.numel(), generator=generator)
-            found.append(x.reshape(-1)[order].reshape(x.shape))
-    return tuple(found)
+            samples.append(x.reshape(-1)[order].reshape(x.shape))
+    return tuple(samples)
 
 
-def _same(found: torch.Tensor, expected: torch.Tensor) -> bool:
-    if found.shape != expected.shape or found.dtype != expected.dtype:
+def _same(actual: torch.Tensor, expected: torch.Tensor) -> bool:
+    if actual.shape != expected.shape or actual.dtype != expected.dtype:
         return False
-    if not found.is_floating_point():
-        return bool((found == expected).all())
+    if not actual.is_floating_point():
+        return bool((actual == expected).all())
     scale = float(expected.abs().max()) if expected.numel() else 0.0
-    return bool(torch.isfinite(found).all()) and float((found - expected).abs().max()) <= TOLERANCE * scale
+    return bool(torch.isfinite(actual).all()) and float((actual - expected).abs().max()) <= TOLERANCE * scale

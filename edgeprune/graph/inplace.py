@@ -211,17 +211,17 @@ def _same_storage(node: fx.Node, write: fx.Node) -> set[fx.Node] | None:
 
     What shares it by way of the write itself sees the new value, and is left out.
     """
-    found, ahead = {node}, [node]
+    aliases, ahead = {node}, [node]
     while ahead:
         now = ahead.pop()
         if now.op != "call_function":
             return None
         near = [*_shared(now), *(u for u in now.users if u is not write and now in _shared(u))]
         for other in near:
-            if other.op != "output" and other not in found and _is_tensor(other):
-                found.add(other)
+            if other.op != "output" and other not in aliases and _is_tensor(other):
+                aliases.add(other)
                 ahead.append(other)
-    return found
+    return aliases
 
 
 def _shared(node: fx.Node) -> list[fx.Node]:
@@ -259,13 +259,13 @@ def _state(graph: fx.GraphModule) -> set[int]:
 
 def _outputs(graph: fx.GraphModule, inputs: tuple[torch.Tensor, ...]) -> list[torch.Tensor] | None:
     sources = [n.meta.get("val") for n in graph.graph.nodes if n.op == "placeholder"]
-    given = [  # copies: a model may write to its input
+    copies = [  # copies: a model may write to its input
         (x[:1] if _free(val) else x).detach().clone() for x, val in zip(inputs, sources, strict=True)
     ]
     buffers = {name: tensor.detach().clone() for name, tensor in graph.named_buffers()}
     try:
         with torch.no_grad():
-            return [x.clone() for x in outputs(graph, given)]  # an output may be a buffer
+            return [x.clone() for x in outputs(graph, copies)]  # an output may be a buffer
     except (RuntimeError, ValueError, TypeError, IndexError):
         return None
     finally:  # nor may the model's state move on: its first call would be lost

@@ -62,8 +62,8 @@ def source_line(node: fx.Node) -> str:
     """
     lines = [ln.strip() for ln in (node.meta.get("stack_trace") or "").splitlines()]
     frames = [ln for ln in lines if ln.startswith("File ") and 'File "<' not in ln]
-    own = [f for f in frames if "/torch/" not in f]
-    for frame in reversed(own or frames):
+    user_frames = [f for f in frames if "/torch/" not in f]
+    for frame in reversed(user_frames or frames):
         parts = frame.split('"')
         if len(parts) > 2 and "line " in parts[2]:
             return f"{Path(parts[1]).name}:{parts[2].split('line ')[1].split(',')[0]}"

@@ -180,8 +180,8 @@ def spell_shuffles(graph: fx.GraphModule) -> None:
     for node in list(graph.graph.nodes):
         if node.target is not aten.channel_shuffle.default:
             continue
-        made, groups = node.args[0], node.args[1]
-        width = int(made.meta["val"].shape[1])
+        shuffled, groups = node.args[0], node.args[1]
+        width = int(shuffled.meta["val"].shape[1])
         steps: tuple[tuple[Any, tuple[Any, ...]], ...] = (
             (aten.unflatten.int, (1, [groups, width // groups])),
             (aten.transpose.int, (1, 2)),
@@ -189,10 +189,10 @@ def spell_shuffles(graph: fx.GraphModule) -> None:
         )
         with graph.graph.inserting_before(node):
             for target, args in steps:
-                value = target(made.meta["val"], *args)
-                made = graph.graph.call_function(target, (made, *args))
-                made.meta = {**node.meta, "val": value}
-        node.replace_all_uses_with(made)
+                value = target(shuffled.meta["val"], *args)
+                shuffled = graph.graph.call_function(target, (shuffled, *args))
+                shuffled.meta = {**node.meta, "val": value}
+        node.replace_all_uses_with(shuffled)
         graph.graph.erase_node(node)
 
 

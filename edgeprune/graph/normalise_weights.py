@@ -45,8 +45,8 @@ def fold_weights(graph: fx.GraphModule) -> None:
             args, kwargs = fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
             with torch.no_grad():
                 values[node] = node.target(*args, **kwargs)
-        made = torch.nn.Parameter(values[ends[0]].detach().clone(), trained)
-        graph.get_submodule(owner).register_parameter(last, made)
+        folded = torch.nn.Parameter(values[ends[0]].detach().clone(), trained)
+        graph.get_submodule(owner).register_parameter(last, folded)
         with graph.graph.inserting_before(ends[0]):
             new = graph.graph.get_attr(name)
         new.meta = dict(ends[0].meta)
@@ -57,16 +57,16 @@ def fold_weights(graph: fx.GraphModule) -> None:
 
 def _computed(graph: fx.GraphModule) -> dict[str, list[fx.Node]]:
     """Name of a weight -> the nodes that read the parameters it is computed from."""
-    found: dict[str, list[fx.Node]] = {}
+    readers: dict[str, list[fx.Node]] = {}
     hooked: dict[str, dict[str, fx.Node]] = {}
     for node in graph.graph.nodes:
         if node.op != "get_attr" or not isinstance(attribute(graph, str(node.target)), torch.nn.Parameter):
             continue
         if match := PARAMETRISED.fullmatch(str(node.target)):
-            found.setdefault(match["owner"] + match["name"], []).append(node)
+            readers.setdefault(match["owner"] + match["name"], []).append(node)
         elif match := HOOKED.fullmatch(str(node.target)):
             hooked.setdefault(match["owner"] + match["name"], {})[match["part"]] = node
-    return found | {name: list(parts.values()) for name, parts in hooked.items() if set(parts) in HOOKS}
+    return readers | {name: list(parts.values()) for name, parts in hooked.items() if set(parts) in HOOKS}
 
 
 def _inner(graph: fx.GraphModule, sources: list[fx.Node]) -> list[fx.Node]:
@@ -74,9 +74,9 @@ def _inner(graph: fx.GraphModule, sources: list[fx.Node]) -> list[fx.Node]:
     inner: list[fx.Node] = []
     reached = set(sources)
     for node in graph.graph.nodes:
-        given = node.all_input_nodes
-        started = node.op == "call_function" and any(n in reached for n in given)
-        if started and all(n in reached or _constant(graph, n) for n in given):
+        operands = node.all_input_nodes
+        started = node.op == "call_function" and any(n in reached for n in operands)
+        if started and all(n in reached or _constant(graph, n) for n in operands):
             reached.add(node)
             inner.append(node)
     return inner

@@ -43,7 +43,7 @@ class Part:
     @property
     def inputs(self) -> tuple[Any, ...]:
         """Arguments as recorded; noise where there were fewer than two samples (no detection, no mask)."""
-        return self.ways[0].given
+        return self.ways[0].inputs
 
     @property
     def trace(self) -> Trace:
@@ -78,14 +78,14 @@ def exportable_parts(
         if id(module) in seen or not any(True for _ in module.parameters()):
             return
         seen.add(id(module))
-        found = (refused or {}).get(path) or _part(path, module, calls.get(path, []), samples)
-        if isinstance(found, Part):
-            parts.append(found)
+        part_or_reason = (refused or {}).get(path) or _part(path, module, calls.get(path, []), samples)
+        if isinstance(part_or_reason, Part):
+            parts.append(part_or_reason)
             seen.update(map(id, module.modules()))
             return
         children = list(module.named_children())
         if not children or any(True for _ in module.parameters(recurse=False)):
-            missed[path] = found
+            missed[path] = part_or_reason
         for name, child in children:
             descend(f"{path}.{name}" if path else name, child)
 
@@ -98,7 +98,7 @@ def exportable_parts(
 class Told:
     """Which parts of a refused model export, in words, and how to go on with one of several layers."""
 
-    found: str
+    summary: str
     tip: str
 
 
@@ -110,28 +110,29 @@ def describe_parts(model: nn.Module, inputs: tuple[Any, ...]) -> Told | None:
         return None
     if not parts:
         return None
-    whole = _weight(model)
+    total = _weight(model)
     sizes = {part.path: _weight(model.get_submodule(part.path)) for part in parts}
-    taken = ", ".join(f"{path} ({100 * size / whole:.0f}%)" for path, size in _largest(sizes))
-    found = f"of its parts (with their share of the parameters) {taken} can be exported"
+    taken = ", ".join(f"{path} ({100 * size / total:.0f}%)" for path, size in _largest(sizes))
+    summary = f"of its parts (with their share of the parameters) {taken} can be exported"
     if missed:
         left = ", ".join(f"{path} ({why})" for path, why in list(missed.items())[:SHOWN])
-        found += f", {left} cannot"
+        summary += f", {left} cannot"
     several = [part for part in parts if _layers(model.get_submodule(part.path)) > 1]
     if not several:  # a layer alone has nothing between its inputs and its outputs
-        return Told(found, "")
+        return Told(summary, "")
     tip = (
         "; or prune these parts where they are, from Python: edgeprune.prune_parts(model, example_inputs,"
         " macs=0.5)"
     )
     first = max(several, key=lambda part: sizes[part.path])
     if first.ways[0].fixed is None:  # takes tensors alone
-        given = ", ".join(_as_code(x) for x in pytree.tree_leaves(first.inputs))
+        arguments = ", ".join(_as_code(x) for x in pytree.tree_leaves(first.inputs))
         tip += (
-            f"; or take a part alone: torch.export.save(torch.export.export(model.{first.path}, ({given},)),"
+            f"; or take a part alone:"
+            f" torch.export.save(torch.export.export(model.{first.path}, ({arguments},)),"
             f" '{first.path}.pt2')"
         )
-    return Told(found, tip)
+    return Told(summary, tip)
 
 
 def _largest(sizes: dict[str, int]) -> list[tuple[str, int]]:
@@ -164,16 +165,16 @@ def put_back(model: nn.Module, path: str, module: nn.Module) -> None:
 
 def _part(path: str, module: nn.Module, calls: list[ModuleCall], samples: int) -> Part | str:
     """The part, or why the module is none."""
-    found = ways(calls, samples)
-    if isinstance(found, str):
-        return found
-    if len(found) > SHAPES:
-        return f"called in {len(found)} different shapes in one run"
+    call_ways = ways(calls, samples)
+    if isinstance(call_ways, str):
+        return call_ways
+    if len(call_ways) > SHAPES:
+        return f"called in {len(call_ways)} different shapes in one run"
     try:
         traces = [
-            require_function(trace(way.around(module), pytree.tree_map(lambda x: x[:2], way.given)))
-            for way in found
+            require_function(trace(way.around(module), pytree.tree_map(lambda x: x[:2], way.inputs)))
+            for way in call_ways
         ]
     except TraceError as error:
         return error.message
-    return Part(path, tuple(found), tuple(traces))
+    return Part(path, tuple(call_ways), tuple(traces))

@@ -54,26 +54,26 @@ def unshare(graph: fx.GraphModule) -> None:
 
 
 def _split(graph: fx.Graph, node: fx.Node) -> None:
-    x, given, weights, biased, layers, dropout, train, both, first = node.args
-    states = list(given) if isinstance(given, list | tuple) else [given]
+    x, initial, weights, biased, layers, dropout, train, both, first = node.args
+    states = list(initial) if isinstance(initial, list | tuple) else [initial]
     directions = 2 if both else 1
     per = len(weights) // layers
-    made: list[list[fx.Node]] = []  # per layer: the final states
+    finals: list[list[fx.Node]] = []  # per layer: the final states
     with graph.inserting_before(node):
         for layer in range(layers):
             start = [_part(graph, s, layer * directions, directions) for s in states]
-            begin: Any = start if isinstance(given, list | tuple) else start[0]
-            own = list(weights[layer * per : (layer + 1) * per])
-            args = (x, begin, own, biased, 1, dropout, train, both, first)
+            begin: Any = start if isinstance(initial, list | tuple) else start[0]
+            layer_weights = list(weights[layer * per : (layer + 1) * per])
+            args = (x, begin, layer_weights, biased, 1, dropout, train, both, first)
             step = _layer(graph, node, args, layer * directions, directions)
             x, *final = [_call(graph, node, operator.getitem, (step, i)) for i in range(len(states) + 1)]
-            made.append(final)
+            finals.append(final)
         for user in list(node.users):  # every reader is a getitem
             index = user.args[1]
             if index == 0:
                 user.replace_all_uses_with(x)
                 continue
-            _serve(graph, user, [final[index - 1] for final in made], directions)
+            _serve(graph, user, [final[index - 1] for final in finals], directions)
     for user in list(node.users):
         if not user.users:
             graph.erase_node(user)

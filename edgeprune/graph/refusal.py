@@ -75,10 +75,10 @@ def explain(model: torch.nn.Module, inputs: tuple[Any, ...], error: BaseExceptio
 
 def _odd_output(name: str, error: BaseException) -> TraceError | None:
     """The model returns an object that is no tensor and no container, as language models do their cache."""
-    found = next((m for e in _chain(error) if (m := ODD_OUTPUT.search(str(e)))), None)
-    if found is None:
+    match = next((m for e in _chain(error) if (m := ODD_OUTPUT.search(str(e)))), None)
+    if match is None:
         return None
-    kind, wrapper = found[1].rpartition(".")[2], "wrap it in a module whose forward returns tensors only"
+    kind, wrapper = match[1].rpartition(".")[2], "wrap it in a module whose forward returns tensors only"
     cache = "Cache" in kind
     return TraceError(
         f"{name} cannot be exported: it returns a {kind}, which torch.export does not know",
@@ -158,10 +158,10 @@ def _innermost(frames: Iterator[Place]) -> Place | None:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    found: BaseException | None = error
-    while found is not None:
-        yield found
-        found = found.__cause__ or found.__context__
+    link: BaseException | None = error
+    while link is not None:
+        yield link
+        link = link.__cause__ or link.__context__
 
 
 def _place(error: BaseException) -> Place | None:

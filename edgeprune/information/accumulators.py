@@ -37,7 +37,7 @@ class JointCounts(CountsState):
     """
 
     def __init__(self, edges: Edges, classes: int) -> None:
-        classes = validate.whole(classes, "classes", 1, validate.MAX_CLASSES)
+        classes = validate.integer_in_range(classes, "classes", 1, validate.MAX_CLASSES)
         super().__init__(require_edges(edges).channels, classes, edges.bins)
         self.edges = edges
 
@@ -118,7 +118,7 @@ class EdgeCounts(CountsState):
 
     def __init__(self, ranges: Any, classes: int) -> None:
         ranges = validate.numbers(ranges, "ranges", np.float32).copy()
-        classes = validate.whole(classes, "classes", 1, validate.MAX_CLASSES)
+        classes = validate.integer_in_range(classes, "classes", 1, validate.MAX_CLASSES)
         if ranges.ndim != 1:
             raise DataError(f"ranges have shape {ranges.shape}, wanted (channels,)")
         wrong = ~(np.isfinite(ranges) & (ranges >= 0))

@@ -52,9 +52,12 @@ def bootstrap_intervals(
     level = validate.finite(level, "level")
     if not 0 < level < 1:
         raise DataError(f"level is {level}, wanted between 0 and 1")
-    resamples = validate.whole(resamples, "resamples", 20, validate.MAX_SAMPLES)
-    seed, threads = validate.whole(seed, "seed", 0, validate.MAX_INT64), validate.thread_count(threads)
-    if validate.whole(unit, "unit", 1, validate.MAX_SAMPLES) > 1:
+    resamples = validate.integer_in_range(resamples, "resamples", 20, validate.MAX_SAMPLES)
+    seed, threads = (
+        validate.integer_in_range(seed, "seed", 0, validate.MAX_INT64),
+        validate.thread_count(threads),
+    )
+    if validate.integer_in_range(unit, "unit", 1, validate.MAX_SAMPLES) > 1:
         raise DataError(
             f"unit is {unit}: counts of soft labels do not tell how their samples scatter",
             tip="resample the samples, and count each time",

@@ -107,7 +107,7 @@ class Codes:
             raise DataError(
                 f"codes have {self.codes.shape[0]} samples, at most {validate.MAX_SAMPLES} can be counted"
             )
-        object.__setattr__(self, "bins", validate.whole(self.bins, "bins", 1, 256))
+        object.__setattr__(self, "bins", validate.integer_in_range(self.bins, "bins", 1, 256))
         if self.edges is not None:
             require_edges(self.edges)
         wrong = self.codes >= self.bins if self.bins < 256 else np.zeros((0, 0), bool)
@@ -128,8 +128,8 @@ def sketch_rows(samples: int, sketch: int = SKETCH) -> npt.NDArray[np.uint32]:
     Raises:
         DataError: samples is negative or too large, sketch is below 2.
     """
-    samples = validate.whole(samples, "samples", 0, validate.MAX_SAMPLES)
-    sketch = validate.whole(sketch, "sketch", 2)
+    samples = validate.integer_in_range(samples, "samples", 0, validate.MAX_SAMPLES)
+    sketch = validate.integer_in_range(sketch, "sketch", 2)
     if samples <= sketch:
         return np.arange(samples, dtype=np.uint32)
     run = np.arange(sketch + 1, dtype=np.uint64)
@@ -170,7 +170,7 @@ def edges_of(x: npt.NDArray[Any], dtype: str, bins: int, sketch: int, threads: i
         DataError: as `find_edges`.
     """
     validate.not_empty(x)
-    bins, threads = validate.whole(bins, "bins", 2, MAX_BINS), validate.thread_count(threads)
+    bins, threads = validate.integer_in_range(bins, "bins", 2, MAX_BINS), validate.thread_count(threads)
     thresholds = core.find_edges(x, dtype, sketch_rows(x.shape[0], sketch), bins, threads)
     if thresholds is None:
         validate.refuse_non_finite(x, dtype)
@@ -197,7 +197,7 @@ def fixed_edges(low: Any, high: Any, bins: int = 32, *, zero_atom: bool = True) 
         raise DataError(
             f"the range of channel {at} is [{low[at]}, {high[at]}]", tip="low must be below high, in float32"
         )
-    bins = validate.whole(bins, "bins", 2, MAX_BINS - 2 if zero_atom else MAX_BINS)
+    bins = validate.integer_in_range(bins, "bins", 2, MAX_BINS - 2 if zero_atom else MAX_BINS)
     inner = low[:, None] + (high - low)[:, None] * (np.arange(1, bins) / bins)
     thresholds = inner.astype(np.float32)
     if zero_atom:

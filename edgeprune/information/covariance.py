@@ -59,7 +59,7 @@ class Covariance:
     """
 
     def __init__(self, channels: int, shift: Any = None) -> None:
-        channels = validate.whole(channels, "channels", 1, validate.MAX_CHANNELS)
+        channels = validate.integer_in_range(channels, "channels", 1, validate.MAX_CHANNELS)
         shift = np.zeros(channels) if shift is None else validate.numbers(shift, "shift").copy()
         if shift.shape != (channels,) or not (np.abs(shift) <= LARGEST).all():
             raise DataError(f"shift has shape {shift.shape}, wanted ({channels},) of what float32 can hold")
@@ -82,7 +82,7 @@ class Covariance:
             raise DataError(f"x has {x.shape[1]} channels, the accumulator has {self.channels}")
         threads = validate.thread_count(threads)
         with self._lock:
-            start = validate.whole(
+            start = validate.integer_in_range(
                 self._next if start is None else start, "start", 0, validate.MAX_INT64 - x.shape[0]
             )
             self._tree.refuse_known(start, start + x.shape[0])

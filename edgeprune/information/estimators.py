@@ -112,7 +112,10 @@ def mutual_information(
         DataError: unequal lengths, labels or counts of the wrong type, fewer than two samples.
     """
     _check_correction(correction)
-    unit, threads = validate.whole(unit, "unit", 1, validate.MAX_SAMPLES), validate.thread_count(threads)
+    unit, threads = (
+        validate.integer_in_range(unit, "unit", 1, validate.MAX_SAMPLES),
+        validate.thread_count(threads),
+    )
     if unit > 1 and correction == "shuffle":
         raise DataError(
             f"unit is {unit} with correction {correction}", tip="soft labels cannot be shuffled by counts"
@@ -158,7 +161,7 @@ def entropy(
     """
     if correction not in ("none", "miller-madow"):
         raise DataError(f"correction is {correction!r}, wanted none or miller-madow")
-    unit = validate.whole(unit, "unit", 1, validate.MAX_SAMPLES)
+    unit = validate.integer_in_range(unit, "unit", 1, validate.MAX_SAMPLES)
     table = _table(counts_or_codes, None, 1, threads)
     stats = _enough(statistics_of(table, threads, unit), unit)
     if correction == "none":
@@ -190,7 +193,7 @@ def conditional_entropy(
     """
     if correction not in ("none", "miller-madow"):
         raise DataError(f"correction is {correction!r}, wanted none or miller-madow")
-    unit = validate.whole(unit, "unit", 1, validate.MAX_SAMPLES)
+    unit = validate.integer_in_range(unit, "unit", 1, validate.MAX_SAMPLES)
     table = _table(counts_or_codes, labels, classes, threads)
     stats = _enough(statistics_of(table, threads, unit), unit)
     conditional = stats.entropy - stats.information
@@ -256,9 +259,9 @@ def label_information(
     checked, classes = validate.labels_and_classes(labels, x.shape[0], classes)
     edges = edges_of(x, dtype, bins, sketch, threads)
     shuffle = correction == "shuffle"
-    found = core.label_statistics(x, dtype, edges.thresholds, checked, classes, shuffle, threads)
-    if found is None:
+    statistics = core.label_statistics(x, dtype, edges.thresholds, checked, classes, shuffle, threads)
+    if statistics is None:
         validate.refuse_non_finite(x, dtype)
-    rows, shuffled = found
+    rows, shuffled = statistics
     stats = _enough(_named(rows))
     return stats.information - shuffled if shuffle else _corrected(stats, correction)

@@ -59,9 +59,9 @@ def read(path: str | os.PathLike[str], kind: str) -> Arrays:
             arrays = {name: archive[name] for name in archive.files}
     except (OSError, ValueError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"cannot read {path}: {error}") from error
-    found = str(arrays.pop("kind", "nothing"))
-    if found != f"{kind}/1":
-        raise DataError(f"{path} holds {found}, wanted {kind}/1")
+    stored_kind = str(arrays.pop("kind", "nothing"))
+    if stored_kind != f"{kind}/1":
+        raise DataError(f"{path} holds {stored_kind}, wanted {kind}/1")
     return arrays
 
 

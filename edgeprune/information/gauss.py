@@ -65,7 +65,7 @@ def backward_elimination(consumers: Sequence[Consumer], units: int, *, threads: 
         DataError: no Consumer, shapes that differ, values that are not finite, a matrix that is
             not symmetric, a covariance that is not positive definite.
     """
-    units, threads = validate.whole(units, "units", 0, 2**31 - 1), validate.thread_count(threads)
+    units, threads = validate.integer_in_range(units, "units", 0, 2**31 - 1), validate.thread_count(threads)
     if not isinstance(consumers, Sequence):
         raise DataError(f"consumers is {validate.shown(consumers)}, wanted a list of Consumer")
     checked = [_check(consumer, index, units) for index, consumer in enumerate(consumers)]

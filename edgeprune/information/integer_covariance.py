@@ -35,7 +35,7 @@ class IntegerCovariance:
     """
 
     def __init__(self, channels: int) -> None:
-        self.channels = validate.whole(channels, "channels", 1, validate.MAX_CHANNELS)
+        self.channels = validate.integer_in_range(channels, "channels", 1, validate.MAX_CHANNELS)
         self.samples = 0
         self.sums = np.zeros(channels, np.int64)
         self.products = validate.zeros((channels, channels), np.int64, "channels", channels)

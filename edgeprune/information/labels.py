@@ -40,7 +40,7 @@ def bin_targets(targets: Any, bins: int = 16) -> npt.NDArray[np.int64]:
         raise DataError(f"targets have type {array.dtype} and shape {array.shape}, wanted real (samples,)")
     if array.size == 0:
         raise DataError("targets are empty")
-    bins = validate.whole(bins, "bins", 2, validate.MAX_CLASSES)
+    bins = validate.integer_in_range(bins, "bins", 2, validate.MAX_CLASSES)
     wrong = ~np.isfinite(array)
     if wrong.any():
         at = int(np.argmax(wrong))

@@ -40,7 +40,7 @@ def ross_information(
     """
     x = doubles(x)
     checked, classes = validate.labels_and_classes(labels, x.shape[1], classes)
-    k = validate.whole(neighbours, "neighbours", 1, validate.MAX_SAMPLES)
+    k = validate.integer_in_range(neighbours, "neighbours", 1, validate.MAX_SAMPLES)
     out: FloatArray = core.ross_information(x, checked, classes, k, validate.thread_count(threads))
     return out
 
@@ -63,7 +63,7 @@ def mixed_information(x: Any, y: Any, *, neighbours: int = 5, threads: int = 0) 
     x, y = doubles(x), doubles(y, "y")
     if x.shape != y.shape:
         raise DataError(f"x has shape {x.shape[::-1]}, y has {y.shape[::-1]}")
-    k = validate.whole(neighbours, "neighbours", 1, x.shape[1] - 1)
+    k = validate.integer_in_range(neighbours, "neighbours", 1, x.shape[1] - 1)
     out: FloatArray = core.mixed_information(x, y, k, validate.thread_count(threads))
     return out
 

@@ -76,7 +76,7 @@ def jmi_selection(
     free = np.ones(channels, bool) if candidates is None else validate.array_of(candidates, "candidates")
     if free.shape != (channels,) or free.dtype != np.bool_:
         raise DataError(f"candidates has type {free.dtype} and shape {free.shape}, wanted bool ({channels},)")
-    choose = validate.whole(choose, "choose", 0, int(free.sum()))
+    choose = validate.integer_in_range(choose, "choose", 0, int(free.sum()))
     theta = validate.finite(theta, "theta")
     if theta != 0 and entropy is None:
         raise DataError(
@@ -114,7 +114,7 @@ def joint_information(
         DataError: too many bins, mismatched lengths, labels out of range, no such channel.
     """
     table, checked, classes = _pair_input(codes, labels, classes, correction)
-    other = validate.whole(other, "other", 0, table.shape[0] - 1)
+    other = validate.integer_in_range(other, "other", 0, table.shape[0] - 1)
     threads = validate.thread_count(threads)
     out: FloatArray = core.joint_information(
         table, codes.bins, checked, classes, other, correction == "miller-madow", threads

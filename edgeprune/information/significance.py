@@ -48,9 +48,12 @@ def p_values(
     """
     if method not in ("auto", "chi2", "permutation"):
         raise DataError(f"method is {method!r}, wanted auto, chi2 or permutation")
-    rounds = validate.whole(rounds, "rounds", 1, validate.MAX_SAMPLES)
-    seed, threads = validate.whole(seed, "seed", 0, validate.MAX_INT64), validate.thread_count(threads)
-    unit = validate.whole(unit, "unit", 1, validate.MAX_SAMPLES)
+    rounds = validate.integer_in_range(rounds, "rounds", 1, validate.MAX_SAMPLES)
+    seed, threads = (
+        validate.integer_in_range(seed, "seed", 0, validate.MAX_INT64),
+        validate.thread_count(threads),
+    )
+    unit = validate.integer_in_range(unit, "unit", 1, validate.MAX_SAMPLES)
     table = validate.joint_table(counts)
     stats = statistics_of(table, threads, unit)
     degrees = (stats.bins - 1) * (stats.classes - 1)

@@ -71,8 +71,8 @@ class SoftCounts(CountsState):
     """
 
     def __init__(self, edges: Edges, classes: int, resolution: int = 256) -> None:
-        classes = validate.whole(classes, "classes", 1, MAX_CLASSES)
-        self.resolution = validate.whole(resolution, "resolution", 1, MAX_RESOLUTION)
+        classes = validate.integer_in_range(classes, "classes", 1, MAX_CLASSES)
+        self.resolution = validate.integer_in_range(resolution, "resolution", 1, MAX_RESOLUTION)
         super().__init__(require_edges(edges).channels, classes, edges.bins, self.resolution)
         self.edges = edges
         self._pairs = np.zeros((classes, classes), np.int64)  # sums of products of a sample's units
@@ -215,7 +215,7 @@ def _shares(probabilities: Any, samples: int, resolution: int) -> npt.NDArray[np
     if wrong.any():
         at = int(np.argmax(wrong))
         raise DataError(f"probabilities[{at}] is no distribution: least {p[at].min():g}, sum {p[at].sum():g}")
-    resolution = validate.whole(resolution, "resolution", 1)
+    resolution = validate.integer_in_range(resolution, "resolution", 1)
     if samples * resolution > validate.MAX_SAMPLES:
         raise DataError(f"resolution is {resolution}: {samples} samples would need more than 2^32 - 1 units")
     share = p * (resolution / p.sum(axis=1, keepdims=True))

@@ -25,7 +25,7 @@ MAX_THREADS = 1024  # more is a mistake, and each has its own scratch memory
 _FLOATS = {"float16", "float32", "float64", "bfloat16"}
 
 
-def whole(value: Any, name: str, low: int, high: int | None = None, *, tip: str = "") -> int:
+def integer_in_range(value: Any, name: str, low: int, high: int | None = None, *, tip: str = "") -> int:
     """Return `value` as an int of at least `low` and at most `high`.
 
     Raises:
@@ -45,7 +45,7 @@ def thread_count(threads: Any) -> int:
     Raises:
         DataError: no integer, negative, or more than any machine has.
     """
-    return whole(threads, "threads", 0, MAX_THREADS, tip="0 takes all processors")
+    return integer_in_range(threads, "threads", 0, MAX_THREADS, tip="0 takes all processors")
 
 
 def finite(value: Any, name: str) -> float:
@@ -187,7 +187,7 @@ def class_labels(labels: Any, samples: int, classes: int, name: str = "labels") 
     Raises:
         DataError: wrong type, shape or length, or a label out of range.
     """
-    classes = whole(classes, "classes", 1, MAX_CLASSES)
+    classes = integer_in_range(classes, "classes", 1, MAX_CLASSES)
     array = array_of(labels, name).copy()
     if array.ndim != 1:
         raise DataError(
@@ -218,11 +218,11 @@ def labels_and_classes(labels: Any, samples: int, classes: int | None) -> tuple[
     """
     if classes is not None:
         return class_labels(labels, samples, classes), int(classes)
-    found = class_labels(labels, samples, MAX_CLASSES)
-    most = int(found.max()) + 1 if found.size else 1
+    checked = class_labels(labels, samples, MAX_CLASSES)
+    most = int(checked.max()) + 1 if checked.size else 1
     if most <= max(samples, 2**16):
-        return found, most
-    used, numbers = np.unique(found, return_inverse=True)
+        return checked, most
+    used, numbers = np.unique(checked, return_inverse=True)
     return numbers.astype(np.int32), len(used)
 
 

@@ -36,18 +36,18 @@ class Collected:
         sites: Sequence[Site],
         traced: Trace,
         couplings: Couplings,
-        found: Profile | None,
+        earlier: Profile | None,
     ) -> None:
         self.sites, self.owners = sites, Owners(network, sites)
         self.names = _width_names(couplings, state_tensors(traced.graph))
         self.network = fingerprint(traced, couplings)
-        self.wholes: list[Whole] = list(found.wholes) if found else []
-        self.points: list[ProfilePoint] = list(found.points) if found else []
-        self.lots: list[tuple[float, float]] = list(found.lots) if found else []
-        self.layers: tuple[Layer, ...] = found.layers if found else ()
-        self.shapes: tuple[str, ...] = found.shapes if found else ()
-        self.warnings: set[str] = set(found.warnings) if found else set()
-        self.machine: dict[str, Any] = dict(found.machine) if found else {}
+        self.wholes: list[Whole] = list(earlier.wholes) if earlier else []
+        self.points: list[ProfilePoint] = list(earlier.points) if earlier else []
+        self.lots: list[tuple[float, float]] = list(earlier.lots) if earlier else []
+        self.layers: tuple[Layer, ...] = earlier.layers if earlier else ()
+        self.shapes: tuple[str, ...] = earlier.shapes if earlier else ()
+        self.warnings: set[str] = set(earlier.warnings) if earlier else set()
+        self.machine: dict[str, Any] = dict(earlier.machine) if earlier else {}
 
     def add(self, answer: Mapping[str, Any], kept: Sequence[npt.NDArray[np.int64]]) -> None:
         """Take in the answer of one call; `kept` are the kept counts of its networks after the dense one."""
@@ -94,8 +94,8 @@ class Collected:
         parts, _ = self.owners.split(base["nodes"])
         layers = []
         for site, operators in zip(self.sites, parts, strict=True):
-            own = operators[0]["inputs"][0][2:] if operators and operators[0]["inputs"] else []
-            size = "x".join(map(str, own))
+            first_shape = operators[0]["inputs"][0][2:] if operators and operators[0]["inputs"] else []
+            size = "x".join(map(str, first_shape))
             after = [o["op"] for o in operators[1:] if "Reorder" not in o["op"]]
             fused = len(operators[0]["inputs"]) if operators else 0
             text = f"{site.traits} {site.inputs.dense}->{site.outputs.dense}"
@@ -136,10 +136,10 @@ class Collected:
 
 def worst_of_each(warnings: Iterable[str]) -> tuple[str, ...]:
     """One warning of each kind, which is what stands before the colon: that of the largest number."""
-    found: dict[str, str] = {}
+    worst: dict[str, str] = {}
     for text in sorted(warnings, key=lambda text: (len(text), text)):
-        found[text.partition(":")[0]] = text
-    return tuple(sorted(found.values()))
+        worst[text.partition(":")[0]] = text
+    return tuple(sorted(worst.values()))
 
 
 def _sum_ms(operators: Sequence[Mapping[str, Any]], drift: float) -> Interval:
@@ -165,9 +165,9 @@ def _middle(samples: npt.NDArray[np.float64]) -> Interval:
 
 def _width_names(couplings: Couplings, tensors: Mapping[str, Any]) -> dict[int, tuple[str, int]]:
     """A state tensor's dimension for each channel_map, to find the channel_map again in another analysis."""
-    found: dict[int, tuple[str, int]] = {}
+    names: dict[int, tuple[str, int]] = {}
     for name, dims in couplings.tensors.items():
         for dim, channel_map in enumerate(dims):
             if channel_map is not None and name in tensors:
-                found.setdefault(channel_map, (name, dim))
-    return found
+                names.setdefault(channel_map, (name, dim))
+    return names

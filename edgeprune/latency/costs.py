@@ -105,11 +105,13 @@ def latency_cost(profile: Profile, traced: Trace, couplings: Couplings) -> Laten
 def predictions(profile: Profile, wholes: Sequence[Whole]) -> npt.NDArray[np.float64]:
     """Predicted p50 ms of networks of these widths, each of which a profile of the same network may hold."""
     overhead, times, head = _fitted(profile)
-    found = []
-    for whole in wholes:
-        pairs = zip(profile.layers, whole.widths, strict=True)
-        found.append(overhead.whole_ms(head + sum(times.models[layer.shape](*pair) for layer, pair in pairs)))
-    return np.array(found)
+    predicted = []
+    for network in wholes:
+        pairs = zip(profile.layers, network.widths, strict=True)
+        predicted.append(
+            overhead.whole_ms(head + sum(times.models[layer.shape](*pair) for layer, pair in pairs))
+        )
+    return np.array(predicted)
 
 
 def explained(profile: Profile) -> tuple[list[dict[str, Any]], float | None]:

@@ -65,12 +65,12 @@ class Scheme:
         return classes + (self.in_block > 1) + len(self.out_blocks) + (self.out_blocks[0] > 1)
 
     def classes(self, i: FloatArray, o: FloatArray) -> npt.NDArray[np.int64]:
-        found = np.zeros(np.shape(i), np.int64)
+        indices = np.zeros(np.shape(i), np.int64)
         for width, levels in ((i, self.inputs), (o, self.outputs)):
-            found *= len(levels) + 1
+            indices *= len(levels) + 1
             for level in levels:
-                found += (np.asarray(width) % level == 0).astype(np.int64)
-        return found
+                indices += (np.asarray(width) % level == 0).astype(np.int64)
+        return indices
 
     def features(self, i: FloatArray, o: FloatArray) -> FloatArray:
         """Columns 1, in, out and in·out for each block; shape (points, 3 + blocks)."""
@@ -89,7 +89,7 @@ class ShapeModel:
     """
 
     scheme: Scheme
-    whole: FloatArray
+    coefficients: FloatArray
     by_class: Mapping[int, FloatArray]
     residuals: FloatArray = field(default_factory=lambda: np.zeros((0, 4)))
 
@@ -99,14 +99,14 @@ class ShapeModel:
     def at(self, i: FloatArray, o: FloatArray) -> FloatArray:
         """Many widths at once."""
         classes = self.scheme.classes(i, o)
-        chosen = np.stack([self.by_class.get(int(c), self.whole) for c in classes])
-        found: FloatArray = (self.scheme.features(i, o) * chosen).sum(axis=-1)
+        chosen = np.stack([self.by_class.get(int(c), self.coefficients) for c in classes])
+        ms: FloatArray = (self.scheme.features(i, o) * chosen).sum(axis=-1)
         if len(self.residuals):
             li, lo, kind, left = self.residuals.T
             away = (np.log(i)[:, None] - li) ** 2 + (np.log(o)[:, None] - lo) ** 2
             weight = np.exp(-away / (2 * NEAR**2)) * (classes[:, None] == kind)
-            found = found * np.exp((weight * left).sum(axis=1) / (weight.sum(axis=1) + PRIOR))
-        return found
+            ms = ms * np.exp((weight * left).sum(axis=1) / (weight.sum(axis=1) + PRIOR))
+        return ms
 
 
 @dataclass(frozen=True)
@@ -122,24 +122,24 @@ def fit_shapes(profile: Profile, overhead: Overhead) -> Layers:
     rows = defaultdict(list)
     for point in profile.points:
         took = point.ms.value
-        own = max(took - overhead.watching_ms * point.operators, LEAST_SHARE * took)
-        rows[point.shape].append((point.inputs, point.outputs, own))
+        operator_ms = max(took - overhead.watching_ms * point.operators, LEAST_SHARE * took)
+        rows[point.shape].append((point.inputs, point.outputs, operator_ms))
     tables = [np.array(rows[n], dtype=np.float64).reshape(-1, 3) for n in range(len(profile.shapes))]
     reference = float(np.median([operators for _, operators in profile.lots]))
     scale = reference / profile.lots[0][1]
     kinds = defaultdict(list)
     for n, shape in enumerate(profile.shapes):
         kinds[_kind(shape)].append(n)
-    found: dict[str, ShapeModel] = {}
+    models: dict[str, ShapeModel] = {}
     errors = []
     for members in kinds.values():
         mine = [tables[n] for n in members]
         scheme = choose_scheme(mine)
         errors.append(_left_out(mine, scheme))
         for n in members:
-            found[profile.shapes[n]] = fit_table(tables[n] * (1.0, 1.0, scale), scheme)
+            models[profile.shapes[n]] = fit_table(tables[n] * (1.0, 1.0, scale), scheme)
     left_out = np.concatenate(errors)
-    return Layers(found, float(left_out.mean()) if left_out.size else None)
+    return Layers(models, float(left_out.mean()) if left_out.size else None)
 
 
 def choose_scheme(tables: Sequence[FloatArray]) -> Scheme:
@@ -171,17 +171,17 @@ def fit_table(table: FloatArray, scheme: Scheme, *, near: bool = True) -> ShapeM
         return ShapeModel(scheme, np.zeros(3 + len(scheme.out_blocks)), {})
     i, o, t = table.T
     features = scheme.features(i, o) / t[:, None]
-    whole = nnls(features, np.ones(len(t)))[0]
+    unweighted = nnls(features, np.ones(len(t)))[0]
     classes = scheme.classes(i, o)
     by_class = {}
     for c in np.unique(classes):
         mine = features[classes == c]
-        level = float(np.median(1 / np.maximum(mine @ whole, 1e-9)))
+        level = float(np.median(1 / np.maximum(mine @ unweighted, 1e-9)))
         weight = LEAN * np.abs(features).mean(axis=0)
         rows = np.concatenate([mine, np.diag(weight)])
-        goal = np.concatenate([np.ones(len(mine)), weight * whole * level])
+        goal = np.concatenate([np.ones(len(mine)), weight * unweighted * level])
         by_class[int(c)] = nnls(rows, goal)[0]
-    fitted = ShapeModel(scheme, whole, by_class)
+    fitted = ShapeModel(scheme, unweighted, by_class)
     if not near:
         return fitted
     left = np.log(t / np.maximum(fitted.at(i, o), 1e-9 * t.max()))

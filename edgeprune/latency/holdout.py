@@ -54,17 +54,17 @@ def whole_errors(profile: Profile) -> WholeErrors | None:
 def points_by_network(profile: Profile) -> list[list[ProfilePoint]]:
     """The points that each network gave: they were kept in the order of networks, and of layers in each."""
     shapes = [profile.shapes.index(layer.shape) for layer in profile.layers]
-    found: list[list[ProfilePoint]] = []
+    by_network: list[list[ProfilePoint]] = []
     place = 0
-    for whole in profile.wholes:
+    for network in profile.wholes:
         mine: list[ProfilePoint] = []
-        for shape, pair in zip(shapes, whole.widths, strict=True):  # a layer fused away gave none
+        for shape, pair in zip(shapes, network.widths, strict=True):  # a layer fused away gave none
             point = profile.points[place] if place < len(profile.points) else None
             if point is not None and (point.shape, (point.inputs, point.outputs)) == (shape, pair):
                 mine.append(point)
                 place += 1
-        found.append(mine)
-    return found
+        by_network.append(mine)
+    return by_network
 
 
 def _measured(profile: Profile) -> npt.NDArray[np.float64]:

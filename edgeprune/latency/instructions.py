@@ -72,9 +72,9 @@ def count(
     core = core_name(cpu)
     removals = [np.zeros(couplings.count, bool), *draw_widths(couplings, networks, seed)]
     counts = []
-    with tempfile.TemporaryDirectory(prefix="edgeprune-") as made:
-        network = Resizable(traced, couplings, Path(made))
-        path = Path(made) / "network.onnx"
+    with tempfile.TemporaryDirectory(prefix="edgeprune-") as scratch:
+        network = Resizable(traced, couplings, Path(scratch))
+        path = Path(scratch) / "network.onnx"
         for n, removed in enumerate(removals):
             network.write(path, couplings.kept(removed))
             counts.append(count_instructions(path, core).per_inference)

@@ -82,16 +82,16 @@ def profile_model(
         _doubts(target, machine(), "this machine")
     design = [np.zeros(couplings.count, bool), *draw_widths(couplings, networks, seed)]
     request = _identity(traced, target, board, threads, networks, seed)
-    found = _earlier(path, request)
-    if found is not None and found.complete:
-        return found
-    with tempfile.TemporaryDirectory(prefix="edgeprune-") as made:
-        folder = Path(made)
+    earlier = _earlier(path, request)
+    if earlier is not None and earlier.complete:
+        return earlier
+    with tempfile.TemporaryDirectory(prefix="edgeprune-") as scratch:
+        folder = Path(scratch)
         network = Resizable(traced, couplings, folder)
         sites = find_sites(network)
         if not sites:
             raise BenchError("the model has no layer with weights", tip="there is nothing to profile")
-        collected = Collected(network, sites, traced, couplings, found)
+        collected = Collected(network, sites, traced, couplings, earlier)
         lot = TOGETHER * CALLS
         while len(collected.wholes) < len(design):
             done = len(collected.wholes)
@@ -181,23 +181,23 @@ def _identity(
 def _earlier(path: Path | None, request: str) -> Profile | None:
     if path is None or not path.exists():
         return None
-    found = read_profile(path)
-    if found.request != request:
+    profile = read_profile(path)
+    if profile.request != request:
         raise BenchError(
             f"{path}: holds a profile of another model, target or setting", tip="give another --output"
         )
-    return found
+    return profile
 
 
 def _doubts(target: Target, facts: Mapping[str, Any], where: str) -> set[str]:
     """What could not be told of a machine; one that surely is not the target is refused."""
-    found = match(target, facts)
-    if found.refused:
+    comparison = match(target, facts)
+    if comparison.refused:
         raise BenchError(
-            f"{where} is not {target.name}: {'; '.join(found.refused)}",
+            f"{where} is not {target.name}: {'; '.join(comparison.refused)}",
             tip="leave --target out, or name the right board with --board",
         )
-    return {f"{where} as {target.name}: {doubt}" for doubt in found.doubts}
+    return {f"{where} as {target.name}: {doubt}" for doubt in comparison.doubts}
 
 
 def _machine_family() -> str:

@@ -47,12 +47,12 @@ def require_network(profile: Profile, traced: Trace, couplings: Couplings) -> No
     """
     if profile.network == fingerprint(traced, couplings):
         return
-    found = next(_differences(profile, traced, couplings), None)
-    if profile.network is None and found is None:
+    difference = next(_differences(profile, traced, couplings), None)
+    if profile.network is None and difference is None:
         return
     raise BenchError(
         f"the profile is of another network, {profile.model}:"
-        f" {found or 'a layer here has another kind, weight shape or input size'}",
+        f" {difference or 'a layer here has another kind, weight shape or input size'}",
         tip="measure this one: edgeprune profile",
     )
 
@@ -82,33 +82,34 @@ def check(
         raise BenchError(
             f"the profile was measured with {profile.threads} thread(s), asked for {threads}", tip=again
         )
-    found = profile.machine
+    profiled = profile.machine
     if target is not None:
-        arch = found.get("architecture")
+        arch = profiled.get("architecture")
         if target.arch != arch:
             raise BenchError(
                 f"the profile is of a {arch} machine, target {target.name} is {target.arch}", tip=again
             )
-        kind = match(target, found)
+        kind = match(target, profiled)
         if kind.refused:
             raise BenchError(
                 f"the profile's machine is not {target.name}: {'; '.join(kind.refused)}", tip=again
             )
         said += [f"as {target.name}: {doubt}" for doubt in kind.doubts]
-        if "flags" not in found and not target.local:
+        if "flags" not in profiled and not target.local:
             said.append(f"the profile does not say the instruction set of its machine: is it {target.name}?")
         if target.name != profile.target:
             said.append(f"the profile was measured for target {profile.target}, not {target.name}")
     if machine is not None:
         for name in ("architecture", "processor", "board"):
-            if machine.get(name) != found.get(name):
+            if machine.get(name) != profiled.get(name):
                 raise BenchError(
-                    f"the profile was measured on {name} {found.get(name)!r}, this is {machine.get(name)!r}",
+                    f"the profile was measured on {name} {profiled.get(name)!r},"
+                    f" this is {machine.get(name)!r}",
                     tip=again,
                 )
-        if machine.get("onnxruntime") != found.get("onnxruntime"):
+        if machine.get("onnxruntime") != profiled.get("onnxruntime"):
             said.append(
-                f"the profile was measured with onnxruntime {found.get('onnxruntime')}, "
+                f"the profile was measured with onnxruntime {profiled.get('onnxruntime')}, "
                 f"this is {machine.get('onnxruntime')}: times may differ"
             )
     dense = profile.dense_ms

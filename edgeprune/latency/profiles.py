@@ -120,9 +120,9 @@ class Profile:
     @property
     def source(self) -> str:
         """One line for reports: where the numbers come from."""
-        found = self.machine
-        where = self.board or found.get("board") or found.get("processor") or "unknown"
-        runtime = f"onnxruntime {found.get('onnxruntime')}"
+        machine = self.machine
+        where = self.board or machine.get("board") or machine.get("processor") or "unknown"
+        runtime = f"onnxruntime {machine.get('onnxruntime')}"
         return f"profile of {where}, {runtime}, {self.threads} thread(s), {self.date}"
 
 
@@ -204,8 +204,8 @@ def _compact(profile: Profile) -> dict[str, Any]:
     return raw
 
 
-def _row(found: Interval) -> list[float]:
-    return [round(found.value, 6), round(found.low, 6), round(found.high, 6)]
+def _row(interval: Interval) -> list[float]:
+    return [round(interval.value, 6), round(interval.low, 6), round(interval.high, 6)]
 
 
 def _restore(stored: _Stored) -> Profile:
@@ -219,9 +219,9 @@ def _restore(stored: _Stored) -> Profile:
         raise ValueError("a point of no layer")
     if any(layer.shape not in shapes for layer in layers):
         raise ValueError("a layer of no shape")
-    if any(len(whole.widths) != len(layers) for whole in stored.wholes):
+    if any(len(network.widths) != len(layers) for network in stored.wholes):
         raise ValueError("a network of other layers")
-    if any(whole.lot >= len(lots) for whole in stored.wholes):
+    if any(network.lot >= len(lots) for network in stored.wholes):
         raise ValueError("a network of no lot")
     names = ("target", "board", "machine", "threads", "date", "model", "planned", "request", "network")
     return Profile(

@@ -146,18 +146,18 @@ class Resizable:
                 all_of = [n.attribute[position] for n in nodes]
                 ints = [[a.i] if a.type == onnx.AttributeProto.INT else list(a.ints) for a in all_of]
                 if any(i != ints[0] for i in ints):
-                    found = tuple(self._follow(c, nodes[0].name) for c in zip(*ints, strict=True))
-                    self._attributes.append((index, position, found))
+                    followed = tuple(self._follow(c, nodes[0].name) for c in zip(*ints, strict=True))
+                    self._attributes.append((index, position, followed))
 
     def _follow(self, sizes: Sequence[int], name: str) -> Follows:
         """The channel_map whose kept counts explain the sizes of one number in all exports."""
         if len(set(sizes)) == 1:
             return Follows(int(sizes[0]))
         best: Follows | None = None
-        for channel_map, whole in enumerate(self._kept[0]):
-            if whole <= 0 or sizes[0] % whole:
+        for channel_map, dense_size in enumerate(self._kept[0]):
+            if dense_size <= 0 or sizes[0] % dense_size:
                 continue
-            times = int(sizes[0] // whole)
+            times = int(sizes[0] // dense_size)
             fits = all(s == times * int(k[channel_map]) for s, k in zip(sizes, self._kept, strict=True))
             if fits and (best is None or times < best.times):
                 best = Follows(int(sizes[0]), channel_map, times)

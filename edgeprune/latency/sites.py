@@ -35,7 +35,7 @@ class Site:
 def find_sites(network: Resizable) -> tuple[Site, ...]:
     """The layers of an exported network, in its order."""
     weights = {t.name for t in network.model.graph.initializer}
-    found = []
+    sites = []
     for node in network.model.graph.node:
         position = next((p for p in (1, 0) if p < len(node.input) and node.input[p] in weights), None)
         if node.op_type not in WEIGHTED or position is None:
@@ -62,8 +62,8 @@ def find_sites(network: Resizable) -> tuple[Site, ...]:
             if name in attributes and set(attributes[name].ints) != {1}
         ]
         traits = " ".join(text for text in (node.op_type, kernel, kind, *more) if text)
-        found.append(Site(node.name, node.op_type, inputs, outputs, traits))
-    return tuple(found)
+        sites.append(Site(node.name, node.op_type, inputs, outputs, traits))
+    return tuple(sites)
 
 
 class Owners:

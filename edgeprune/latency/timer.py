@@ -33,11 +33,11 @@ LEAD_NS = 50_000_000
 
 def load_runner(path: str) -> Any:
     """Import the runner from its file; on a board it lies beside this one."""
-    found = importlib.util.spec_from_file_location("edgeprune_runner", path)
-    if found is None or found.loader is None:
+    spec = importlib.util.spec_from_file_location("edgeprune_runner", path)
+    if spec is None or spec.loader is None:
         raise OSError(f"{path}: no runner")
-    module = importlib.util.module_from_spec(found)
-    found.loader.exec_module(module)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
     return module
 
 
@@ -49,16 +49,16 @@ class File:
 
         self.runner, self.path = runner, path
         self.plain = runner.open_session(path, args.threads)
-        made = onnxruntime.SessionOptions()
-        made.intra_op_num_threads = args.threads
-        made.inter_op_num_threads = 1
-        made.log_severity_level = 4
-        made.enable_profiling = True
-        made.profile_file_prefix = os.path.join(folder, str(number))
-        made.add_session_config_entry("session.force_spinning_stop", "1")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = args.threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 4
+        options.enable_profiling = True
+        options.profile_file_prefix = os.path.join(folder, str(number))
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         try:
             providers = ["CPUExecutionProvider"]
-            self.watched = onnxruntime.InferenceSession(str(path), made, providers=providers)
+            self.watched = onnxruntime.InferenceSession(str(path), options, providers=providers)
         except Exception as error:  # onnxruntime raises a dozen unrelated classes
             raise runner.RunnerError(f"{path}: onnxruntime cannot profile it: {error}") from None
         feeds = argparse.Namespace(inputs=None, shape=args.shape, seed=args.seed, batch=1)
@@ -114,7 +114,7 @@ def operators(
     runs = sorted((e for e in events if e.get("name") == "model_run"), key=lambda e: e["ts"])
     kernels = [e for e in events if e.get("cat") == "Node" and e["name"].endswith("_kernel_time")]
     kernels.sort(key=lambda e: e["ts"])
-    found: dict[str, dict[str, Any]] = {}
+    rows: dict[str, dict[str, Any]] = {}
     place = 0
     for run, counts in zip(runs, counted, strict=True):
         end = run["ts"] + run["dur"]
@@ -123,14 +123,14 @@ def operators(
             if not counts:
                 continue
             name = event["name"][: -len("_kernel_time")]
-            if name not in found:
+            if name not in rows:
                 args = event["args"]
                 shapes: list[list[int]] = [
                     next(iter(s.values()), []) for s in args.get("input_type_shape", [])
                 ]
-                found[name] = {"name": name, "op": args.get("op_name", ""), "inputs": shapes, "us": []}
-            found[name]["us"].append(event["dur"])
-    return list(found.values()), [r["dur"] for r, counts in zip(runs, counted, strict=True) if counts]
+                rows[name] = {"name": name, "op": args.get("op_name", ""), "inputs": shapes, "us": []}
+            rows[name]["us"].append(event["dur"])
+    return list(rows.values()), [r["dur"] for r, counts in zip(runs, counted, strict=True) if counts]
 
 
 def measure(runner: Any, args: argparse.Namespace) -> dict[str, Any]:

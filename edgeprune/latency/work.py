@@ -38,8 +38,8 @@ class _Products:
         self.index = self.index.reshape(len(rows), longest)
 
     def at(self, kept: FloatArray) -> FloatArray:
-        found: FloatArray = self.coefficients * kept[self.index].prod(axis=1)
-        return found
+        products: FloatArray = self.coefficients * kept[self.index].prod(axis=1)
+        return products
 
 
 class Work:
@@ -84,11 +84,11 @@ class Work:
     def at(self, removed: BoolArray) -> Amounts:
         """Amounts after a removal; boolean, shape (couplings.count,)."""
         kept = np.append(self.couplings.kept(removed), 1).astype(np.float64)
-        found = np.bincount(self._owners, self._macs.at(kept), len(self.kinds))
-        macs = np.asarray(found, dtype=np.float64)
+        per_kind = np.bincount(self._owners, self._macs.at(kept), len(self.kinds))
+        macs = np.asarray(per_kind, dtype=np.float64)
         return Amounts(macs, self._written.at(kept), self._weights.at(kept))
 
-    def _spread(self, whole: float, channel_maps: tuple[int, ...]) -> tuple[float, tuple[int, ...]]:
+    def _spread(self, total: float, channel_maps: tuple[int, ...]) -> tuple[float, tuple[int, ...]]:
         """A whole amount as a coefficient of the product of these channel_maps' sizes."""
         sizes = float(np.prod([max(len(self.couplings.channel_maps[e]), 1) for e in channel_maps]))
-        return whole / sizes, channel_maps
+        return total / sizes, channel_maps

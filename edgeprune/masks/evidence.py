@@ -93,7 +93,7 @@ def evidence(
     return Evidence(connections, kept, share, lost, mass, scored, tuple(dict.fromkeys(unscored)))
 
 
-def order(found: Evidence, saving: Any) -> npt.NDArray[np.int64]:
+def order(mask_evidence: Evidence, saving: Any) -> npt.NDArray[np.int64]:
     """Components in order of score mass lost per unit of target cost saved, cheapest first.
 
     Components that save nothing, or that no score speaks of, come last. Equals go by the
@@ -106,14 +106,14 @@ def order(found: Evidence, saving: Any) -> npt.NDArray[np.int64]:
         MaskError: another shape, or a value that is not finite.
     """
     saving = np.asarray(saving, dtype=np.float64)
-    if saving.shape != found.lost.shape or not np.isfinite(saving).all():
+    if saving.shape != mask_evidence.lost.shape or not np.isfinite(saving).all():
         raise MaskError(
-            f"savings of shape {saving.shape} for {found.lost.size} components, or not finite",
+            f"savings of shape {saving.shape} for {mask_evidence.lost.size} components, or not finite",
             tip="give one finite saving per component",
         )
-    known = (saving > 0) & (found.scored > 0)
-    rate = np.divide(found.lost, saving, out=np.full(saving.shape, np.inf), where=known)
-    return np.lexsort((np.arange(saving.size), found.kept_share, rate)).astype(np.int64)
+    known = (saving > 0) & (mask_evidence.scored > 0)
+    rate = np.divide(mask_evidence.lost, saving, out=np.full(saving.shape, np.inf), where=known)
+    return np.lexsort((np.arange(saving.size), mask_evidence.kept_share, rate)).astype(np.int64)
 
 
 def readings(couplings: Couplings) -> tuple[list[Reading], list[Reading]]:
@@ -123,25 +123,25 @@ def readings(couplings: Couplings) -> tuple[list[Reading], list[Reading]]:
     out: it holds no connection that could be counted.
     """
     read: dict[Reading, None] = {}
-    made: dict[Reading, None] = {}
+    written: dict[Reading, None] = {}
     for layer in couplings.layers:
         if layer.weight is None:
             continue
         name = couplings.aliases[layer.weight]
         for table, dim, channel_map in (
             (read, *couplings.reading(layer)),
-            (made, *couplings.writing(layer)),
+            (written, *couplings.writing(layer)),
         ):
             vector = couplings.channel_maps[channel_map]
             shape = coupled_shape(couplings, name)
             if dim < len(shape) and len(vector) == shape[dim] and (vector >= 0).any():
                 table[(name, dim, channel_map)] = None
-    return list(read), list(made)
+    return list(read), list(written)
 
 
 def _connections(couplings: Couplings) -> Iterator[tuple[Reading, BoolArray]]:
     """Every reading, with the components whose connections it holds."""
-    read, made = readings(couplings)
+    read, written = readings(couplings)
     has_reader = np.zeros(couplings.count, dtype=bool)
     for _, _, channel_map in read:
         units = couplings.channel_maps[channel_map]
@@ -149,20 +149,20 @@ def _connections(couplings: Couplings) -> Iterator[tuple[Reading, BoolArray]]:
     for reading in read:
         yield reading, np.ones(couplings.count, dtype=bool)
     if not has_reader.all():
-        for reading in made:
+        for reading in written:
             yield reading, ~has_reader
 
 
 def _scores(scores: Mapping[str, Any], couplings: Couplings, scale: Scale) -> dict[str, FloatArray]:
-    found: dict[str, FloatArray] = {}
-    for name, given in scores.items():
+    scaled: dict[str, FloatArray] = {}
+    for name, array in scores.items():
         if name not in couplings.aliases:
             raise MaskError(
                 f"scores of {name!r}: the model has no tensor of that name",
                 tip=f"names look like {next(iter(couplings.aliases), '')!r}",
             )
         target = couplings.aliases[name]
-        values = np.asarray(given, dtype=np.float64)
+        values = np.asarray(array, dtype=np.float64)
         if values.shape != coupled_shape(couplings, target):
             raise MaskError(
                 f"scores of {name!r}: shape {values.shape}, but the weight has "
@@ -171,8 +171,8 @@ def _scores(scores: Mapping[str, Any], couplings: Couplings, scale: Scale) -> di
             )
         if np.isnan(values).any():
             raise MaskError(f"scores of {name!r}: hold NaN", tip="every connection needs a score")
-        found[target] = _scaled(values, scale)
-    return found
+        scaled[target] = _scaled(values, scale)
+    return scaled
 
 
 def _scaled(values: FloatArray, scale: Scale) -> FloatArray:

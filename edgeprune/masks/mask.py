@@ -62,12 +62,12 @@ def read_mask(path: Path) -> Mask:
             archive = np.load(file, allow_pickle=False)
             if isinstance(archive, np.ndarray):
                 raise MaskError(f"--mask {path}: one bare array, not named ones", tip=tip)
-            found = {name: archive[name] for name in archive.files}
+            arrays = {name: archive[name] for name in archive.files}
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise MaskError(f"--mask {path}: not an npz of plain arrays ({error})", tip=tip) from error
-    if not found:
+    if not arrays:
         raise MaskError(f"--mask {path}: holds no array", tip=tip)
-    return Mask({name: binary(name, array) for name, array in found.items()})
+    return Mask({name: binary(name, array) for name, array in arrays.items()})
 
 
 def write_mask(mask: Mask, path: Path) -> None:
@@ -127,16 +127,16 @@ def canonical(mask: Mask, couplings: Couplings) -> dict[str, BoolArray]:
     """
     known = {name: coupled_shape(couplings, target) for name, target in couplings.aliases.items()}
     check_mask(mask, known)
-    found: dict[str, BoolArray] = {}
+    kept_of: dict[str, BoolArray] = {}
     for name, keep in mask.keep.items():
         target = couplings.aliases[name]
-        if target in found and not np.array_equal(found[target], keep):
+        if target in kept_of and not np.array_equal(kept_of[target], keep):
             raise MaskError(
                 f"mask of {name!r}: differs from that of {target!r}, which is the same tied tensor",
                 tip="give one mask for a tied tensor, under either name",
             )
-        found[target] = keep
-    return found
+        kept_of[target] = keep
+    return kept_of
 
 
 def restrict(mask: Mask, couplings: Couplings, removed: BoolArray) -> Mask:

@@ -37,8 +37,8 @@ def mask_from_scores(scores: Mapping[str, Any], density: float) -> Mask:
             tip="give the share of connections to keep, above 0 and at most 1",
         )
     keep = {}
-    for name, given in scores.items():
-        values = _floats(given)
+    for name, array in scores.items():
+        values = _floats(array)
         if not values.size or np.isnan(values).any():
             what = "NaN" if values.size else "no value"
             raise MaskError(
@@ -55,8 +55,8 @@ def mask_from_scores(scores: Mapping[str, Any], density: float) -> Mask:
 
 def mask_from_zeros(state: Mapping[str, Any]) -> Mask:
     """The mask that already sparse weights imply: exact zeros of tensors with two dimensions or more."""
-    found = {name: _floats(value) for name, value in state.items() if len(value.shape) >= 2}
-    return Mask({name: values != 0 for name, values in found.items()})
+    weights = {name: _floats(value) for name, value in state.items() if len(value.shape) >= 2}
+    return Mask({name: values != 0 for name, values in weights.items()})
 
 
 def split_prune_state(state: Mapping[str, Any]) -> tuple[dict[str, Any], Mask]:

@@ -36,17 +36,17 @@ def main(job: dict[str, Any]) -> dict[str, Any]:
     """Profile every file of the job."""
     if emulator():
         raise RunnerError("an emulator's times mean nothing", "profile on the processor itself")
-    found = machine()
+    this_machine = machine()
     pin(job["threads"])
-    with tempfile.TemporaryDirectory() as made:
-        files = [_File(Path(path), Path(made) / str(n), job) for n, path in enumerate(job["files"])]
+    with tempfile.TemporaryDirectory() as scratch:
+        files = [_File(Path(path), Path(scratch) / str(n), job) for n, path in enumerate(job["files"])]
         each = job["seconds"] / len(files) / CHUNKS / 2
         for _ in range(CHUNKS):
             for file in files:
                 file.turn(each)
         return {
-            "machine": found,
-            "overhead_us": overhead(Path(made), job["threads"]),
+            "machine": this_machine,
+            "overhead_us": overhead(Path(scratch), job["threads"]),
             "bandwidth": bandwidth(),
             "files": [file.result() for file in files],
         }
@@ -185,11 +185,11 @@ class _File:
 
 
 def _kernels(path: str) -> list[dict[str, Any]]:
-    found = []
+    kernels = []
     for event in json.loads(Path(path).read_text()):
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
-            found.append({**event, "name": event["name"].removesuffix("_kernel_time")})
-    return found
+            kernels.append({**event, "name": event["name"].removesuffix("_kernel_time")})
+    return kernels
 
 
 def _middle(values: Any) -> float:
@@ -305,7 +305,7 @@ def bandwidth() -> list[tuple[int, float]]:
     A size counts with the best rate of any larger one too: some memcpy fall into a hole where two
     buffers lie at the same offset within a page (5 GB/s between 50 and 49 was seen).
     """
-    found: list[tuple[int, float]] = []
+    rates: list[tuple[int, float]] = []
     for exponent in range(26, 13, -2):
         half = np.ones(2**exponent // 8, np.float32)
         other, best = np.zeros_like(half), float("inf")
@@ -313,8 +313,8 @@ def bandwidth() -> list[tuple[int, float]]:
             start = time.perf_counter_ns()
             np.copyto(other, half)
             best = min(best, time.perf_counter_ns() - start)
-        found.insert(0, (2**exponent, max(2**exponent / best, found[0][1] if found else 0.0)))
-    return found
+        rates.insert(0, (2**exponent, max(2**exponent / best, rates[0][1] if rates else 0.0)))
+    return rates
 
 
 def _line(error: BaseException) -> str:

@@ -62,11 +62,11 @@ def staircase(*, threads: int = 1, seconds: float = 6.0, cache: Path | None = No
 
     folder = cache or Path(os.environ.get("EDGEPRUNE_CACHE", "~/.cache/edgeprune")).expanduser()
     file = folder / f"staircase-{_slug(_processor())}-ort{onnxruntime.__version__}-t{threads}.json"
-    found = _read(file)
-    if found is not None:
-        return found
-    with tempfile.TemporaryDirectory() as made:
-        paths = tuple(_write_stack(Path(made) / f"w{w}.onnx", w) for w in WIDTHS)
+    stored = _read(file)
+    if stored is not None:
+        return stored
+    with tempfile.TemporaryDirectory() as scratch:
+        paths = tuple(_write_stack(Path(scratch) / f"w{w}.onnx", w) for w in WIDTHS)
         result = run_bench(BenchRequest(paths, threads=threads, seconds=seconds, probes=0))
     relative = {WIDTHS[0]: (1.0, 1.0, 1.0)}
     for width, row in zip(WIDTHS[1:], result.ratios, strict=True):

@@ -27,22 +27,22 @@ def time_tail(
         time: lets files take turns for a number of seconds.
         note: is told how long it takes, and when the limit cuts it short: p99 is then None.
     """
-    found, limit = time(paths, seconds), LIMIT * (len(paths) + 1) / 2
-    while not enough(found) and seconds < limit:
-        needed = max(_needed(found), seconds * P99_SAMPLES / min(m.samples for m in found.models) * SPARE)
+    result, limit = time(paths, seconds), LIMIT * (len(paths) + 1) / 2
+    while not enough(result) and seconds < limit:
+        needed = max(_needed(result), seconds * P99_SAMPLES / min(m.samples for m in result.models) * SPARE)
         what = f"{P99_SAMPLES} inferences, which a 99th percentile needs, take {needed:.3g} s"
         note(what if needed <= limit else f"{what}; stopped after {limit:.0f} s")
         seconds = min(needed, limit)
-        found = time(paths, seconds)
-    return found
+        result = time(paths, seconds)
+    return result
 
 
-def enough(found: BenchResult) -> bool:
+def enough(result: BenchResult) -> bool:
     """Whether every file that was timed has its 99th percentile."""
-    return all(row.p99_ms is not None for row in found.models if row.p50_ms is not None)
+    return all(row.p99_ms is not None for row in result.models if row.p50_ms is not None)
 
 
-def _needed(found: BenchResult) -> float:
+def _needed(result: BenchResult) -> float:
     """Seconds for the percentile by the medians: turns begin with an uncounted run, the first has a twin."""
-    medians = [row.p50_ms.value for row in found.models if row.p50_ms is not None]
+    medians = [row.p50_ms.value for row in result.models if row.p50_ms is not None]
     return P99_SAMPLES * SPARE * 2 * (sum(medians) + medians[0]) / 1e3

@@ -56,8 +56,8 @@ def percentile_ms(nanoseconds: FloatArray, q: float, seed: int) -> Interval | No
 def time_ratio(candidate: FloatArray, base: FloatArray, seed: int) -> Interval:
     """Median over rounds of candidate's time by base's, on the log scale; shapes (rounds, repeats)."""
     logs = np.log(np.median(candidate, axis=1) / np.median(base, axis=1))
-    found = block_bootstrap(logs, lambda v: np.median(v, axis=-1), seed)
-    return Interval(math.exp(found.value), math.exp(found.low), math.exp(found.high), found.level)
+    interval = block_bootstrap(logs, lambda v: np.median(v, axis=-1), seed)
+    return Interval(math.exp(interval.value), math.exp(interval.low), math.exp(interval.high), interval.level)
 
 
 def missed_share(response_ns: FloatArray, deadline_ms: float, seed: int) -> Interval:
@@ -67,11 +67,13 @@ def missed_share(response_ns: FloatArray, deadline_ms: float, seed: int) -> Inte
     follow another, and Wilson's, which stays open where no miss was seen at all.
     """
     late = (response_ns > deadline_ms * 1e6).astype(np.float64)
-    found = block_bootstrap(late, lambda v: v.mean(axis=-1), seed)
-    n, share, z = len(late), found.value, 1.959964
+    interval = block_bootstrap(late, lambda v: v.mean(axis=-1), seed)
+    n, share, z = len(late), interval.value, 1.959964
     centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
-    return Interval(share, max(0.0, min(found.low, centre - half)), min(1.0, max(found.high, centre + half)))
+    return Interval(
+        share, max(0.0, min(interval.low, centre - half)), min(1.0, max(interval.high, centre + half))
+    )
 
 
 def trust_warnings(
@@ -126,6 +128,6 @@ def apart(same: Interval) -> float:
     return 1.0 if same.low <= 1.0 <= same.high else max(same.value, 1 / same.value)
 
 
-def widened(found: Interval, factor: float) -> Interval:
+def widened(interval: Interval, factor: float) -> Interval:
     """An interval that also holds what the A/A row was off by."""
-    return Interval(found.value, found.low / factor, found.high * factor, found.level)
+    return Interval(interval.value, interval.low / factor, interval.high * factor, interval.level)

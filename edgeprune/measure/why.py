@@ -58,11 +58,11 @@ def run_report(*files: Path) -> dict[str, Any] | None:
     """The report.json of the run folder that one of the files lies in, the last first; None without."""
     for file in reversed(files):
         try:
-            found = json.loads((Path(file).parent / "report.json").read_text(encoding="utf-8"))
+            report = json.loads((Path(file).parent / "report.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             continue
-        if isinstance(found, dict) and "layers" in found:
-            return found
+        if isinstance(report, dict) and "layers" in report:
+            return report
     return None
 
 
@@ -142,11 +142,11 @@ def _bounds(file: FileProfile, profile: OperatorProfile) -> dict[str, str]:
         copying = row.bytes / _rate(profile.bandwidth, row.bytes) / 1e3
         memory[row.serves] = memory.get(row.serves, 0.0) + min(copying, row.us)
         overhead[row.serves] = overhead.get(row.serves, 0.0) + min(profile.overhead_us, row.us)
-    found = {}
+    bound_of = {}
     for name, us in total.items():
         worst = max((memory[name], "memory"), (overhead[name], "overhead"))
-        found[name] = worst[1] if worst[0] >= MOSTLY * us else "compute"
-    return found
+        bound_of[name] = worst[1] if worst[0] >= MOSTLY * us else "compute"
+    return bound_of
 
 
 def _rate(bandwidth: Sequence[tuple[int, float]], moved: int) -> float:
@@ -178,7 +178,7 @@ def _reasons(report: Mapping[str, Any] | None) -> dict[str, str]:
     """Layer → why it kept channels, from a run's report."""
     if report is None:
         return {}
-    found: dict[str, str] = {}
+    reasons: dict[str, str] = {}
     for row in report.get("layers", ()):
         if row["before"] == row["after"]:
             pins = [p for p in report.get("pinned", ()) if p["name"] == row["name"]]
@@ -186,39 +186,39 @@ def _reasons(report: Mapping[str, Any] | None) -> dict[str, str]:
             pins = pins or [
                 p for p in report.get("pinned", ()) if not p["name"] and p["channels"] == row["before"]
             ]
-            found[row["name"]] = "the plan kept all its channels"
+            reasons[row["name"]] = "the plan kept all its channels"
             if pins:
-                found[row["name"]] = f"the run pins {pins[0]['channels']} channels, {pins[0]['reason']}"
-    return found
+                reasons[row["name"]] = f"the run pins {pins[0]['channels']} channels, {pins[0]['reason']}"
+    return reasons
 
 
 def _causes(profile: OperatorProfile, layers: Sequence[LayerChange]) -> tuple[str, ...]:
     first, second = profile.files
     total = second.total_us
     least = SHARE * total
-    found: list[tuple[float, str]] = []
+    causes: list[tuple[float, str]] = []
     for row in layers:
         if row.us_after is None or row.us_before is None:
             continue
         if row.note.startswith("did not shrink") and row.us_after >= least:
             share = row.us_after / total
-            found.append((row.us_after, f"{row.name} {row.note}; it takes {share:.0%} of the time"))
+            causes.append((row.us_after, f"{row.name} {row.note}; it takes {share:.0%} of the time"))
         elif row.lost_us >= least:
-            found.append((row.lost_us, _sentence(row)))
+            causes.append((row.lost_us, _sentence(row)))
     gained = _conversions(second) - _conversions(first)
     if gained >= least:
         kinds = sorted({o.operator for o in second.operators if o.operator in CONVERSIONS})
-        found.append((gained, f"conversions take {gained:.1f} µs more than before ({', '.join(kinds)})"))
+        causes.append((gained, f"conversions take {gained:.1f} µs more than before ({', '.join(kinds)})"))
     starting = len(second.operators) * profile.overhead_us
     if starting >= 0.1 * total:
         text = (
             f"starting {len(second.operators)} operators takes about {starting:.1f} of {total:.1f} µs,"
             " whatever their width"
         )
-        found.append((starting, text))
-    if not found:
-        found.append((0.0, f"no layer lost {SHARE:.0%} of the time against what its multiply-adds promise"))
-    return tuple(text for _, text in sorted(found, key=lambda c: -c[0])[:MOST_CAUSES])
+        causes.append((starting, text))
+    if not causes:
+        causes.append((0.0, f"no layer lost {SHARE:.0%} of the time against what its multiply-adds promise"))
+    return tuple(text for _, text in sorted(causes, key=lambda c: -c[0])[:MOST_CAUSES])
 
 
 def _sentence(row: LayerChange) -> str:

@@ -199,17 +199,17 @@ class _Reader:
     def _record(self, kind: Any, value: Any, where: str) -> Any:
         if not isinstance(value, dict):
             raise self.wrong(where, value, "an object")
-        hints, found = _hints(kind), {}
+        hints, values = _hints(kind), {}
         for field in dataclasses.fields(kind):
             place = f"{where}.{field.name}" if where else field.name
             if field.name in value:
-                found[field.name] = self.read(hints[field.name], value[field.name], place)
+                values[field.name] = self.read(hints[field.name], value[field.name], place)
             elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
                 raise self.error(f"{self.source}: {place}: missing", tip=self.tip)
         unknown = sorted(set(value) - set(hints), key=str)
         if self.strict and unknown:
             raise self.wrong(where, unknown[0], f"one of the fields {', '.join(hints)}")
-        return kind(**found)
+        return kind(**values)
 
     def _sequence(self, origin: Any, arguments: tuple[Any, ...], value: Any, where: str) -> Any:
         if not isinstance(value, list | tuple):

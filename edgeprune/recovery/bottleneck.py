@@ -52,8 +52,8 @@ def reading_axes(graph: fx.GraphModule, inputs: tuple[torch.Tensor, ...]) -> Axe
         graph: in evaluation form. inputs: a batch.
     """
     first = {n.args[0].name: channel_dim(n) for n in reversed(reading_nodes(graph))}
-    found = sample_axes(graph, first.items(), inputs)
-    return {source: axis for (source, _), axis in found.items() if axis is not None}
+    axes = sample_axes(graph, first.items(), inputs)
+    return {source: axis for (source, _), axis in axes.items() if axis is not None}
 
 
 class Observed:

@@ -233,7 +233,7 @@ def penultimate(
     graph: fx.GraphModule, dataset: Dataset, indices: npt.NDArray[np.int64], batch_size: int = 128
 ) -> npt.NDArray[np.float32]:
     """What the last layer reads, reduced over positions, shape (samples, features)."""
-    found = []
+    features_by_batch = []
     axes = reading_axes(graph, tensors(dataset.batch(indices[:batch_size])))
     with torch.no_grad():
         for start in range(0, len(indices), batch_size):
@@ -242,8 +242,8 @@ def penultimate(
             features = last_features(graph, watcher.seen)
             if features is None:
                 raise CriterionError("feature distillation: no layer of this network reads features")
-            found.append(features.float().numpy())
-    return np.concatenate(found)
+            features_by_batch.append(features.float().numpy())
+    return np.concatenate(features_by_batch)
 
 
 def _loss(

@@ -92,15 +92,15 @@ def affordable(traced: Trace, last: dict[str, list[str]], batches: Batches, memo
         peaks.append((node.name, live))
         live -= sum(sizes.get(gone, 0.0) for gone in last.get(node.name, ()))
     ceiling = len(batches)
-    found: dict[str, int] = {}
+    batches_of: dict[str, int] = {}
     for name, peak in reversed(peaks):
         ceiling = max(min(ceiling, int(memory // max(peak, 1.0))), 1)
-        found[name] = ceiling
+        batches_of[name] = ceiling
     held = 0
     for name, _ in peaks:
-        held = found[name] if found[name] >= min(2 * held, len(batches)) else held
-        found[name] = held
-    return found
+        held = batches_of[name] if batches_of[name] >= min(2 * held, len(batches)) else held
+        batches_of[name] = held
+    return batches_of
 
 
 def evaluate(traced: Trace, node: fx.Node, values: Values, batches: Batches) -> None:
@@ -123,10 +123,10 @@ def last_use(graph: fx.GraphModule) -> dict[str, list[str]]:
         last[node.name] = node.name  # what nobody reads goes at once
         for source in node.all_input_nodes:
             last[source.name] = node.name
-    found: dict[str, list[str]] = {}
+    last_read_by: dict[str, list[str]] = {}
     for source_name, user in last.items():
-        found.setdefault(user, []).append(source_name)
-    return found
+        last_read_by.setdefault(user, []).append(source_name)
+    return last_read_by
 
 
 def _bytes(value: Any) -> float:

@@ -63,17 +63,18 @@ def _measured(report: Mapping[str, Any]) -> str:
 
 
 def _estimate(report: Mapping[str, Any]) -> str:
-    found = report.get("estimate")
-    if not found:
+    estimate = report.get("estimate")
+    if not estimate:
         return ""
-    dense, shipped, what = words.estimate(found)
-    text = f"For {_target(report)}: {dense} dense, {shipped} shipped, in {what}. Source: {found['source']}."
+    dense, shipped, what = words.estimate(estimate)
+    text = f"For {_target(report)}: {dense} dense, {shipped} shipped, in {what}."
+    text += f" Source: {estimate['source']}."
     return f"<p>{escape(text)}</p>"
 
 
 def _timing(report: Mapping[str, Any]) -> str:
-    found = report.get("timing")
-    return f"<p>{escape(capital(found['text']))}.</p>" if found else ""
+    timing = report.get("timing")
+    return f"<p>{escape(capital(timing['text']))}.</p>" if timing else ""
 
 
 def _planned(report: Mapping[str, Any]) -> str:

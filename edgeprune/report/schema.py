@@ -45,14 +45,14 @@ def _check_accuracy(accuracy: Accuracy) -> None:
         if name != "drop" and accuracy.unit == "points" and not 0 <= interval.value <= 1:
             raise _wrong(f"{where}.value", interval.value, "a number from 0 to 1")
         if not interval.low <= interval.value <= interval.high:
-            found = f"{interval.value} outside {interval.low}..{interval.high}"
-            raise _wrong(where, found, "low ≤ value ≤ high")
+            actual = f"{interval.value} outside {interval.low}..{interval.high}"
+            raise _wrong(where, actual, "low ≤ value ≤ high")
 
 
 def _check_latency(latency: LatencyRow) -> None:
     if not latency.ratio_low <= latency.ratio <= latency.ratio_high:
-        found = f"{latency.ratio} outside {latency.ratio_low}..{latency.ratio_high}"
-        raise _wrong("latency.ratio", found, "ratio_low ≤ ratio ≤ ratio_high")
+        actual = f"{latency.ratio} outside {latency.ratio_low}..{latency.ratio_high}"
+        raise _wrong("latency.ratio", actual, "ratio_low ≤ ratio ≤ ratio_high")
     if latency.basis == "measured":
         for key in ("dense_p50_ms", "shipped_p50_ms"):
             if getattr(latency, key) is None:
@@ -68,5 +68,5 @@ def _refuse_milliseconds(record: Report) -> None:
         raise _wrong("latency", ", ".join(held), f"no milliseconds where the basis is {latency.basis!r}")
 
 
-def _wrong(where: str, found: Any, expected: str) -> RunError:
-    return RunError(f"report.json: {where}: found {str(found)[:80]}; expected {expected}", tip=TIP)
+def _wrong(where: str, actual: Any, expected: str) -> RunError:
+    return RunError(f"report.json: {where}: found {str(actual)[:80]}; expected {expected}", tip=TIP)

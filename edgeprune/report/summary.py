@@ -46,13 +46,13 @@ VERSIONS = ("edgeprune", "torch", "onnx", "onnxruntime", "onnxscript", "onnxsim"
 
 def versions() -> dict[str, str]:
     """Versions of what the result depends on; what is not installed is left out."""
-    found = {}
+    versions_by_name = {}
     for name in VERSIONS:
         try:
-            found[name] = importlib.metadata.version(name)
+            versions_by_name[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return versions_by_name
 
 
 def report(

@@ -38,13 +38,13 @@ def speed(latency: Mapping[str, Any] | None) -> Verdict:
     if latency["basis"] == "estimate":
         return Verdict("estimate", f"about {ratio:.2f} of the dense time", "estimated, not measured")
     if high < 1:
-        found = Verdict("faster", f"{_fold(ratio)} faster", f"{1 / high:.2f} to {1 / low:.2f}")
+        change = Verdict("faster", f"{_fold(ratio)} faster", f"{1 / high:.2f} to {1 / low:.2f}")
     else:
         kind = "slower" if low > 1 else "not faster"
-        found = Verdict(kind, kind, f"{ratio:.2f} of the dense time, {low:.2f} to {high:.2f}")
+        change = Verdict(kind, kind, f"{ratio:.2f} of the dense time, {low:.2f} to {high:.2f}")
     if latency.get("on_target", True):
-        return found
-    return Verdict("elsewhere", f"{found.headline} on {latency['where']}, not the target", found.detail)
+        return change
+    return Verdict("elsewhere", f"{change.headline} on {latency['where']}, not the target", change.detail)
 
 
 def estimate(entry: Mapping[str, Any]) -> tuple[str, str, str]:

@@ -42,11 +42,11 @@ EXAMPLES = 64  # samples that the task is chosen and fitted on
 class Analysis:
     """A model that was traced and coupled.
 
-    given: the trace before features of inputs were made removable. keep: layers whose channels all stay.
+    original: the trace before features of inputs were made removable. keep: layers whose channels all stay.
     """
 
     loaded: LoadedModel
-    given: Trace
+    original: Trace
     trace: Trace
     couplings: Couplings
     keep: tuple[str, ...] = ()
@@ -64,16 +64,16 @@ def analyse_model(
     """
     options, clock = options or Options(), clock or Clock()
     with clock.stage("trace"):
-        given, notes = open_trace(loaded)
-        traced = given
+        original, notes = open_trace(loaded)
+        traced = original
         if options.prune_inputs:
-            traced, refused = open_features(given)
+            traced, refused = open_features(original)
             notes = (*notes, *refused)
     with clock.stage("coupling"):
         _check_keep(traced, options.keep)
         choice = FactorChoice(options.heads, options.groups)
         couplings = analyse(traced, keep=options.keep, seed=options.seed, choice=choice)
-    return Analysis(replace(loaded, notes=notes), given, traced, couplings, tuple(options.keep), notes)
+    return Analysis(replace(loaded, notes=notes), original, traced, couplings, tuple(options.keep), notes)
 
 
 def check_targets(loaded: LoadedModel, dataset: Dataset, options: Options) -> None:

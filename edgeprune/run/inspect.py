@@ -103,13 +103,13 @@ def _batch(example: torch.Tensor, dynamic: bool) -> int | None:
 
 def _groups_of(couplings: Couplings, channel_map: int) -> tuple[str, ...]:
     vector = couplings.channel_maps[channel_map]
-    found = np.unique(couplings.group[vector[vector >= 0]])
-    return tuple(couplings.group_names[g] for g in found)
+    groups = np.unique(couplings.group[vector[vector >= 0]])
+    return tuple(couplings.group_names[g] for g in groups)
 
 
 def _group_rows(couplings: Couplings, layers: tuple[LayerRow, ...]) -> tuple[GroupRow, ...]:
     rows = []
-    whole = couplings.macs()
+    dense_macs = couplings.macs()
     for g, name in enumerate(couplings.group_names):
         members = np.flatnonzero(couplings.group == g)
         gone: BoolArray = np.zeros(couplings.count, bool)
@@ -120,7 +120,7 @@ def _group_rows(couplings: Couplings, layers: tuple[LayerRow, ...]) -> tuple[Gro
                 len(members),
                 int(couplings.exact[members].sum()),
                 tuple(layer.name for layer in layers if name in layer.groups),
-                round(whole - couplings.macs(gone)),
+                round(dense_macs - couplings.macs(gone)),
             )
         )
     return tuple(rows)

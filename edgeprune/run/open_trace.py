@@ -26,7 +26,7 @@ def open_trace(loaded: LoadedModel) -> tuple[Trace, tuple[str, ...]]:
         parts = describe_parts(loaded.module, loaded.example_inputs) if loaded.module is not None else None
         if parts is None:
             raise
-        raise TraceError(f"{error.message}; {parts.found}", tip=error.tip + parts.tip) from error
+        raise TraceError(f"{error.message}; {parts.summary}", tip=error.tip + parts.tip) from error
     traced, masks = fuse_masks(close_features(require_function(traced)))
     notes = (*loaded.notes, *_unlisted(traced))
     if masks.keep:

@@ -114,10 +114,10 @@ def sliced_part(
     try:
         applied = apply_recipe(first.around(module), plan, inputs, part.trace)
         bound = first.fixed is not None
-        own: nn.Module = applied.module.module if bound else applied.module
+        sliced: nn.Module = applied.module.module if bound else applied.module
         for way, traced, couplings in zip(part.ways[1:], part.traces[1:], coupled.ways[1:], strict=True):
             expected = run(cut(traced, couplings, removed).graph, traced.inputs)
-            proven(way.around(own), pytree.tree_map(lambda x: x[:2], way.given), expected)
+            proven(way.around(sliced), pytree.tree_map(lambda x: x[:2], way.inputs), expected)
     except TraceError as error:
         if part.path not in choices.graphs:
             raise KeepWhole(part.path, _to_keep(coupled, removed, error, choices.kept(part))) from error
@@ -130,7 +130,7 @@ def sliced_part(
             if name in held:
                 held[name].copy_(tensor)
     changed = {k.removeprefix("module.") if bound else k: v for k, v in applied.attributes.items()}
-    return own, changed, None
+    return sliced, changed, None
 
 
 def _to_keep(coupled: CoupledPart, removed: BoolArray, error: BaseException, kept: list[str]) -> str:

@@ -124,11 +124,11 @@ def prune_parts(
         DataError: a criterion that needs data, and none reached a part.
     """
     share, name = parse_share(str(macs), "macs"), type(model).__name__
-    own = copied(model).eval()
-    require_finite_weights(named_tensors(own), name)
+    pruned = copied(model).eval()
+    require_finite_weights(named_tensors(pruned), name)
     call = _caller(example_inputs)
     try:
-        spent = macs_by_path(own, call)
+        spent = macs_by_path(pruned, call)
     except Exception as error:
         raise ModelError(
             f"{name} does not run on example_inputs: {first_line(error)}",
@@ -136,18 +136,18 @@ def prune_parts(
         ) from error
     refused: dict[str, str] = {}
     choices = Choices()
-    parts, missed = _found_parts(own, call, refused, name)
+    parts, missed = _found_parts(pruned, call, refused, name)
     while True:
         outside = max(0, spent.get("", 0) - sum(spent.get(part.path, 0) for part in parts))
         took = {path: _apart(path, parts, spent) for path in missed}
         try:
             coupled = [_coupled(part, choices) for part in parts]
             asked = _shares(coupled, share, outside, _dearest(missed, took))
-            seen = _samples(own, parts, data or ())
+            seen = _samples(pruned, parts, data or ())
             done = [
                 _pruned(
-                    own.get_submodule(c.part.path), c, asked[c.part.path], seen[c.part.path], criterion, seed,
-                    choices,
+                    pruned.get_submodule(c.part.path), c, asked[c.part.path], seen[c.part.path], criterion,
+                    seed, choices,
                 )
                 for c in coupled
             ]  # fmt: skip
@@ -159,21 +159,21 @@ def prune_parts(
                 raise
         except Unusable as part:
             refused[part.path] = part.reason
-            parts, missed = _found_parts(own, call, refused, name)
+            parts, missed = _found_parts(pruned, call, refused, name)
     for small, record in done:
-        put_back(own, record.path, small)
+        put_back(pruned, record.path, small)
     try:
         with torch.no_grad():
-            call(own)
+            call(pruned)
     except Exception as error:
         raise ModelError(f"{name} does not run with its pruned parts: {first_line(error)}") from error
-    return PrunedParts(own, tuple(record for _, record in done), missed, took, outside)
+    return PrunedParts(pruned, tuple(record for _, record in done), missed, took, outside)
 
 
 def _found_parts(
-    own: nn.Module, call: Callable[[nn.Module], Any], refused: dict[str, str], name: str
+    model: nn.Module, call: Callable[[nn.Module], Any], refused: dict[str, str], name: str
 ) -> tuple[list[Part], dict[str, str]]:
-    parts, missed = exportable_parts(own, call, samples=2, refused=refused)
+    parts, missed = exportable_parts(model, call, samples=2, refused=refused)
     if not parts:
         why = ", ".join(f"{path or name} ({reason})" for path, reason in list(missed.items())[:3])
         raise TraceError(f"no part of {name} can be exported: {why or 'it has no parameters'}")
@@ -203,9 +203,9 @@ def _coupled(part: Part, choices: Choices) -> CoupledPart:
 def _same_components(one: Couplings, other: Couplings) -> bool:
     """Whether component numbers mean the same indices of the same tensors."""
 
-    def index(found: Couplings, name: str) -> list[Any]:
-        dims = found.tensors[found.aliases[name]]
-        return [None if d is None else found.channel_maps[d].tolist() for d in dims]
+    def index(couplings: Couplings, name: str) -> list[Any]:
+        dims = couplings.tensors[couplings.aliases[name]]
+        return [None if d is None else couplings.channel_maps[d].tolist() for d in dims]
 
     return (
         one.count == other.count
@@ -216,12 +216,12 @@ def _same_components(one: Couplings, other: Couplings) -> bool:
 
 def _shares(coupled: list[CoupledPart], share: float, outside: int, dearest: str) -> dict[str, float]:
     """The share of its MACs that each part is asked for, the same for all that can go so far."""
-    whole = {c.part.path: c.macs() for c in coupled}
+    dense_macs = {c.part.path: c.macs() for c in coupled}
     floor = {c.part.path: c.floor() for c in coupled}
-    total = sum(whole.values()) + outside
+    total = sum(dense_macs.values()) + outside
 
     def kept(asked: float) -> float:
-        return outside + sum(macs * max(asked, floor[path]) for path, macs in whole.items())
+        return outside + sum(macs * max(asked, floor[path]) for path, macs in dense_macs.items())
 
     if kept(0.0) > share * total:
         pins = [pin for c in coupled for pin in c.couplings.pins]
@@ -252,24 +252,24 @@ def _dearest(missed: dict[str, str], took: dict[str, int]) -> str:
     return ", ".join(f"{path} ({missed[path]})" for path in some[:3])
 
 
-def _samples(own: nn.Module, parts: list[Part], data: Iterable[Any]) -> dict[str, Batches]:
+def _samples(model: nn.Module, parts: list[Part], data: Iterable[Any]) -> dict[str, Batches]:
     """What reaches each part from the data, as its graph takes it."""
-    found: dict[str, Batches] = {part.path: [] for part in parts}
+    batches_of: dict[str, Batches] = {part.path: [] for part in parts}
     for item in data:
-        calls = recorded(own, _caller(item))
+        calls = recorded(model, _caller(item))
         for part in parts:
             for called in calls.get(part.path, []):
-                given = tensors_of(called)
-                if _fits(given, part.trace):
-                    found[part.path].append(tuple(x.detach() for x in given))
-    return found
+                tensors = tensors_of(called)
+                if _fits(tensors, part.trace):
+                    batches_of[part.path].append(tuple(x.detach() for x in tensors))
+    return batches_of
 
 
-def _fits(given: tuple[torch.Tensor, ...], traced: Trace) -> bool:
+def _fits(tensors: tuple[torch.Tensor, ...], traced: Trace) -> bool:
     """Whether a graph takes tensors: its sizes, and its batch where that is fixed; at least one sample."""
-    return len(given) == len(traced.inputs) and all(
+    return len(tensors) == len(traced.inputs) and all(
         x.shape[1:] == y.shape[1:] and len(x) > 0 and (free or len(x) == len(y))
-        for x, y, free in zip(given, traced.inputs, traced.dynamic, strict=True)
+        for x, y, free in zip(tensors, traced.inputs, traced.dynamic, strict=True)
     )
 
 
@@ -286,9 +286,11 @@ def _pruned(
     part, couplings = coupled.part, coupled.couplings
     size = parameters(part.trace)
     before = coupled.macs()
-    whole = PrunedPart(part.path, (couplings.count,) * 2, (round(before),) * 2, (size, size), couplings.pins)
+    unpruned = PrunedPart(
+        part.path, (couplings.count,) * 2, (round(before),) * 2, (size, size), couplings.pins
+    )
     if share >= 1 or not couplings.count:
-        return module, whole
+        return module, unpruned
     statistics = None
     if samples and needs_data(criterion):
         joined = tuple(torch.cat(column).numpy() for column in zip(*samples, strict=True))

@@ -56,7 +56,7 @@ def prepare(
     )  # fmt: skip
     with run.clock.stage("export dense"):
         artifact = export_trace(
-            analysis.given, calls, run.folder.path / "dense.onnx",
+            analysis.original, calls, run.folder.path / "dense.onnx",
             opset=options.opset, fixed_batch=options.fixed_batch,
         )  # fmt: skip
     latency = open_latency(traced, couplings, artifact.path, run)
@@ -90,17 +90,19 @@ def _dense_outputs(traced: Trace, data: RunData, run: RunContext) -> dict[str, O
     """All outputs of the dense model on train (the teacher), validation, test and further sets."""
     if run.folder.load("dense") is not None:
         return _by_part(run.folder.arrays("dense"))
-    found: dict[str, Outputs] = {}
+    outputs_by_part: dict[str, Outputs] = {}
     for part in ("validation", "test", "train"):
         run.progress.stage(f"dense outputs: {part}")
-        found[part] = outputs(
+        outputs_by_part[part] = outputs(
             traced.graph, data.dataset, data.indices(part), BATCH, progress=run.progress.step
         )
     for name, other in data.further.items():
-        found[f"eval:{name}"] = outputs(traced.graph, other, np.arange(len(other)), BATCH)
-    flat = {f"{part}/{i}": array for part, arrays in found.items() for i, array in enumerate(arrays)}
+        outputs_by_part[f"eval:{name}"] = outputs(traced.graph, other, np.arange(len(other)), BATCH)
+    flat = {
+        f"{part}/{i}": array for part, arrays in outputs_by_part.items() for i, array in enumerate(arrays)
+    }
     run.folder.save("dense", {"splits": data.splits.to_json()}, arrays=flat)
-    return found
+    return outputs_by_part
 
 
 def _by_part(flat: Mapping[str, np.ndarray]) -> dict[str, Outputs]:

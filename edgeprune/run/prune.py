@@ -176,10 +176,12 @@ def _validation(
     if mask is not None:
         steps["masked"] = apply_mask(analysis.trace, analysis.couplings, mask)
     with clock.stage("validation"):
-        found = {k: outputs(t.graph, data.dataset, data.splits.validation, BATCH) for k, t in steps.items()}
-    judged = replace(data, dense={"validation": found["given"]})
-    values = {k: judged.measured(out, "validation")[0][1].value for k, out in found.items()}
-    loss = judged.loss(found["pruned"], "validation")
+        step_outputs = {
+            k: outputs(t.graph, data.dataset, data.splits.validation, BATCH) for k, t in steps.items()
+        }
+    judged = replace(data, dense={"validation": step_outputs["given"]})
+    values = {k: judged.measured(out, "validation")[0][1].value for k, out in step_outputs.items()}
+    loss = judged.loss(step_outputs["pruned"], "validation")
     return Validation(
         loss.deciding.measure, loss.unit, len(data.splits.validation), values["given"], values["pruned"],
         loss.drop, values.get("masked"),

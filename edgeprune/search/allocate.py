@@ -109,9 +109,9 @@ def allocate(
         price = scale * 2.0**middle
         starts = [counts, *fitting[-1:]]
         ends = [_descend(choice, options, dict(start), price) for start in starts]
-        found = min(ends, key=lambda c: choice.total(c) + price * choice.price(c))
-        if choice.price(found) <= target:
-            fitting.append(found)
+        candidate = min(ends, key=lambda c: choice.total(c) + price * choice.price(c))
+        if choice.price(candidate) <= target:
+            fitting.append(candidate)
             high = middle
         else:
             low = middle
@@ -122,7 +122,7 @@ def allocate(
         if choice.price(least) > target:
             return choice.removal(least)
         fitting = [least]
-    full = [_exchange(choice, _spend(choice, found, target), target) for found in fitting[-CLOSEST:]]
+    full = [_exchange(choice, _spend(choice, candidate, target), target) for candidate in fitting[-CLOSEST:]]
     return choice.removal(min(full, key=lambda c: (choice.total(c), -choice.price(c))))
 
 
@@ -204,13 +204,13 @@ def _keep_more(choice: _Choice, counts: dict[int, int], target: float) -> dict[i
     """
 
     def scaled(share: float) -> dict[int, int]:
-        found = {}
+        kept_counts = {}
         for g, count in counts.items():
             least, total, block = choice.least[g], len(choice.members[g]), choice.block[g]
             kept = total - least - share * (count - least)
             fewer = total - min(math.ceil(kept / block) * block, total)
-            found[g] = min(max(fewer, least), count)
-        return found
+            kept_counts[g] = min(max(fewer, least), count)
+        return kept_counts
 
     low, high = 0.0, 1.0  # of what is removed; the higher end fits
     for _ in range(BISECTIONS):

@@ -76,10 +76,10 @@ def what_pins(pins: Sequence[Pin]) -> str:
 
 def refuse_below_floor(cost: RemovalCost, couplings: Couplings, share: float, asked: str, kind: str) -> None:
     """Raise BudgetError when what costs least of all removals keeps more than a share of this cost."""
-    rank, whole = np.arange(couplings.count), cost(np.zeros(couplings.count, bool))
-    floor = cost(largest(couplings, rank)) / whole
+    rank, dense_cost = np.arange(couplings.count), cost(np.zeros(couplings.count, bool))
+    floor = cost(largest(couplings, rank)) / dense_cost
     if floor > share and kind == "ms":  # one channel may take longer than eight
-        floor = cost(cheapest(couplings, rank, cost)) / whole
+        floor = cost(cheapest(couplings, rank, cost)) / dense_cost
     refuse_impossible(couplings, floor, share, asked, NAMES[kind])
 
 

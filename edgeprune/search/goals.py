@@ -42,24 +42,24 @@ def goals_of(dense: DenseNetwork, budget: Budget) -> Goals:
     Raises:
         BudgetError: one lies below what structure allows; the floor is printed.
     """
-    found: list[tuple[Goal, str]] = []
+    goals_with_option: list[tuple[Goal, str]] = []
     if budget.macs is not None:
-        found.append((Goal("macs", budget.macs), f"--macs {budget.macs:.3g}"))
+        goals_with_option.append((Goal("macs", budget.macs), f"--macs {budget.macs:.3g}"))
     if budget.params is not None:
-        found.append((Goal("params", budget.params), f"--params {budget.params:.3g}"))
+        goals_with_option.append((Goal("params", budget.params), f"--params {budget.params:.3g}"))
     if budget.size_mb is not None:
-        found.append((_size_goal(dense, budget.size_mb), f"--size-mb {budget.size_mb:g}"))
+        goals_with_option.append((_size_goal(dense, budget.size_mb), f"--size-mb {budget.size_mb:g}"))
     if budget.speedup is not None:
-        found.append((Goal("ms", 1 / budget.speedup), f"--speedup {budget.speedup:g}"))
+        goals_with_option.append((Goal("ms", 1 / budget.speedup), f"--speedup {budget.speedup:g}"))
     for name, tail in (("target_ms", False), ("deadline_ms", True)):
         value = getattr(budget, name)
         if value is not None:
-            found.append(
+            goals_with_option.append(
                 (Goal("ms", value / _dense_ms(dense, name, tail=tail), tail), f"{option(name)} {value:g}")
             )
     goals = []
     for kind in NAMES:
-        same = [pair for pair in found if pair[0].kind == kind]
+        same = [pair for pair in goals_with_option if pair[0].kind == kind]
         if same:
             goal, text = min(same, key=lambda pair: pair[0].share)
             _refuse_below_floor(dense, goal, text)

@@ -227,9 +227,9 @@ def by_evidence(state: SearchState, scores: Scores, cost: RemovalCost, goal: flo
     removed = _none(state)
     if state.mask is None:
         return removed
-    found = evidence(state.mask, scores.connections, couplings, scale="share")
+    mask_evidence = evidence(state.mask, scores.connections, couplings, scale="share")
     left = np.bincount(couplings.group, minlength=len(couplings.group_names))
-    for c in order(found, savings(cost, couplings.count)):
+    for c in order(mask_evidence, savings(cost, couplings.count)):
         if cost(removed) <= goal:
             break
         removed[c] = True

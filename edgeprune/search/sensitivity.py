@@ -102,8 +102,8 @@ def least_joint_loss(
     Layers take over what they can, as in `sensitivity`. Ties go to the first.
     """
     variants = [ablated(trace.graph, couplings, statistics, removed) for removed in removals]
-    found = losses(trace, variants, _first(batches, MOST), task)
-    return int(np.argmin(found)), found
+    joint_losses = losses(trace, variants, _first(batches, MOST), task)
+    return int(np.argmin(joint_losses)), joint_losses
 
 
 def _curve(values: npt.NDArray[np.float64], correction: float) -> Curve:

@@ -83,9 +83,10 @@ def open_latency(
         if timed is None:
             timed = {"p50_ms": profile.dense_ms.value, "p99_ms": None}
             if board.measures_target and budget.timed:
-                found = _timed(board, dense, clock, tail=budget.deadline_ms is not None)
-                assert found.p50_ms is not None
-                timed = {"p50_ms": found.p50_ms.value, "p99_ms": found.p99_ms.value if found.p99_ms else None}
+                timing = _timed(board, dense, clock, tail=budget.deadline_ms is not None)
+                assert timing.p50_ms is not None
+                p99_ms = timing.p99_ms.value if timing.p99_ms else None
+                timed = {"p50_ms": timing.p50_ms.value, "p99_ms": p99_ms}
             folder.save("dense latency", timed)
     if budget.deadline_ms is not None and timed["p99_ms"] is None:
         raise _no_tail(budget.deadline_ms, timed["p50_ms"], board)
@@ -163,12 +164,12 @@ def _estimated(traced: Trace, couplings: Couplings, context: RunContext) -> Late
                 tip="name a board with --board, or ask for --speedup",
             )
     if not counted:
-        found = latency.roofline(target, traced, couplings)
+        analytic = latency.roofline(target, traced, couplings)
 
         def predict(network: Trace, parts: Couplings) -> RemovalCost:
             return latency.roofline(target, network, parts)
 
-        return LatencyModel("estimate", found.source, predict, found.dense, None, None)
+        return LatencyModel("estimate", analytic.source, predict, analytic.dense, None, None)
     if target.emulated_cpu is None:
         raise BenchError(
             f"--estimate instructions: no emulated core stands for {target.name}", tip="use the roofline"

@@ -27,29 +27,29 @@ RECURRENT = ("aten.lstm", "aten.gru", "aten.rnn_tanh", "aten.rnn_relu")
 def escaping(state: LosslessState, facts: Facts, chosen: BoolArray) -> dict[int, str]:
     """Chosen components that reach something that stays, with the place where; empty when none does."""
     sizes = Sizes(state.couplings, chosen)
-    found: dict[int, str] = {}
+    reasons: dict[int, str] = {}
     for node in state.graph.graph.nodes:
         operands = [n for n in node.all_input_nodes if n.op != "get_attr"]
         if str(node.target).startswith(RECURRENT) and _masks(sizes, node):
             # A hidden unit is an operand of the next step, inside the node where no mark can be seen.
             where = f"{node.target!s} at {source_line(node)} feeds it back to itself"
-            found.update(_blame(state, chosen, [node], where))
+            reasons.update(_blame(state, chosen, [node], where))
             continue
         if node.op == "placeholder" or not any(_masks(sizes, n) for n in operands):
             continue
         if node.op == "output":
-            found.update(_blame(state, chosen, operands, "the output holds it"))
+            reasons.update(_blame(state, chosen, operands, "the output holds it"))
             continue
         marks = {n.name: _marked(n, sizes, facts, state) for n in node.all_input_nodes}
         reached = spread(node, marks, facts)
-        own = _marked(node, sizes, facts, state)
+        marked = _marked(node, sizes, facts, state)
         if isinstance(reached, list):  # only what is taken out of several outputs can go anywhere
             taken = {u.args[1] for u in node.users if u.target is operator.getitem}
-            own = [o if i in taken else r for i, (r, o) in enumerate(zip(reached, own, strict=True))]
-        if _escapes(reached, own):
+            marked = [o if i in taken else r for i, (r, o) in enumerate(zip(reached, marked, strict=True))]
+        if _escapes(reached, marked):
             where = f"{str(node.target).removesuffix('.default')} at {source_line(node)} passes it on"
-            found.update(_blame(state, chosen, operands, where))
-    return found
+            reasons.update(_blame(state, chosen, operands, where))
+    return reasons
 
 
 def _marked(node: fx.Node, sizes: Sizes, facts: Facts, state: LosslessState) -> Any:
@@ -69,10 +69,10 @@ def _mark(value: Any, masks: dict[int, BoolArray]) -> Any:
     return mark
 
 
-def _escapes(reached: Any, own: Any) -> bool:
+def _escapes(reached: Any, marked: Any) -> bool:
     if isinstance(reached, list):
-        return any(_escapes(r, o) for r, o in zip(reached, own, strict=True))
-    return reached is not None and bool((reached & ~own).any())
+        return any(_escapes(r, o) for r, o in zip(reached, marked, strict=True))
+    return reached is not None and bool((reached & ~marked).any())
 
 
 def _masks(sizes: Sizes, node: fx.Node) -> bool:

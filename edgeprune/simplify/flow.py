@@ -53,13 +53,13 @@ class Facts:
 def observe(graph: fx.GraphModule, inputs: Sequence[torch.Tensor]) -> Facts:
     """Run the graph once and follow its inputs through it; nothing of it changes."""
     facts = Facts({}, {})
-    given = iter(inputs)
+    remaining = iter(inputs)
     with torch.no_grad():
         for node in graph.graph.nodes:
             if node.op == "output":
                 continue
             if node.op == "placeholder":
-                value = next(given)
+                value = next(remaining)
             else:
                 value = evaluate(graph, node, lambda n: facts.values[n.name])
             facts.values[node.name] = value
@@ -211,8 +211,8 @@ def _pool(node: fx.Node, marks: Mapping[str, Any], facts: Facts, reached: list[f
 
 def _reduce(node: fx.Node, marks: Mapping[str, Any], facts: Facts, reached: list[fx.Node]) -> Any:
     mark = marks[node.args[0].name]
-    given = concrete(_at(node, 1, "dim"))
-    dims = [given] if isinstance(given, int) else list(given or range(mark.dim()))
+    requested = concrete(_at(node, 1, "dim"))
+    dims = [requested] if isinstance(requested, int) else list(requested or range(mark.dim()))
     out = mark.float().amax(dims, keepdim=True) > 0
     return out.reshape(facts.values[node.name].shape)
 

@@ -136,9 +136,9 @@ def _convolved(node: Any, value: torch.Tensor, weight: torch.Tensor) -> tuple[to
         # A channel that is constant is so in every sample; the first stands for all.
         same = (x == x[:, :1]).reshape(n, -1).all(1)
         kernel = w if lossless_kind(node) == "transposed" else w.reshape(n * w.shape[1], 1, *w.shape[2:])
-        given = [*args[:4], n, *args[5:]] if len(args) > 4 else args
+        convolution_args = [*args[:4], n, *args[5:]] if len(args) > 4 else args
         named = kwargs if len(args) > 4 else {**kwargs, "groups": n}
-        out = node.target(x[:, 0].unsqueeze(0), kernel, *given, **named)
+        out = node.target(x[:, 0].unsqueeze(0), kernel, *convolution_args, **named)
         out = out.reshape(n, w.shape[1], -1)
         even.append(same & _even(out))
         sums.append(out[:, :, out.shape[2] // 2])

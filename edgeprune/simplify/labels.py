@@ -34,14 +34,14 @@ def label(graph: fx.GraphModule, facts: Facts) -> Labels:
         if node.op == "output":
             continue
         value = facts.values[node.name]
-        made: Any = None
+        hashes: Any = None
         if node.op == "call_function":
             with naming(node, "numbering of equal values"):
                 try:
-                    made = _apply(node, labels, facts)
+                    hashes = _apply(node, labels, facts)
                 except (RuntimeError, TypeError, IndexError):
-                    made = None  # an operator that does not run on integers, or in an unusual form
-        labels[node.name] = _settle(made, value, facts.depends[node.name], node.name)
+                    hashes = None  # an operator that does not run on integers, or in an unusual form
+        labels[node.name] = _settle(hashes, value, facts.depends[node.name], node.name)
     return labels
 
 
@@ -83,9 +83,9 @@ def text(words: Any) -> int:
     return zlib.crc32(encoded) + ((zlib.adler32(encoded) & 0x7FFFFFFF) << 32)
 
 
-def _settle(made: Any, value: Any, depends: Any, name: str) -> Any:
+def _settle(hashes: Any, value: Any, depends: Any, name: str) -> Any:
     if isinstance(value, list | tuple):
-        parts = made if isinstance(made, list) else [None] * len(value)
+        parts = hashes if isinstance(hashes, list) else [None] * len(value)
         return [
             _settle(m, v, d, f"{name}.{i}")
             for i, (m, v, d) in enumerate(zip(parts, value, depends, strict=True))
@@ -94,9 +94,9 @@ def _settle(made: Any, value: Any, depends: Any, name: str) -> Any:
         return None
     if not bool(depends.any()):
         return bits(value)
-    if made is None or made.shape != value.shape:
-        made = finalise(torch.arange(value.numel()) * K1 + text(name)).reshape(value.shape)
-    return torch.where(depends, made, bits(value))
+    if hashes is None or hashes.shape != value.shape:
+        hashes = finalise(torch.arange(value.numel()) * K1 + text(name)).reshape(value.shape)
+    return torch.where(depends, hashes, bits(value))
 
 
 def _apply(node: fx.Node, labels: Labels, facts: Facts) -> Any:
@@ -126,12 +126,12 @@ def _apply(node: fx.Node, labels: Labels, facts: Facts) -> Any:
         return [mix(out, i) for i in range(2)] if isinstance(facts.values[node.name], tuple) else out
     if target is aten.mean.dim or target is aten.sum.dim_IntList:
         dims = node.args[1]
-        whole = sequence_hash(labels[node.args[0].name], (dims,) if isinstance(dims, int) else tuple(dims))
-        return mix(whole, text(str(target))).reshape(facts.values[node.name].shape)
+        sequence = sequence_hash(labels[node.args[0].name], (dims,) if isinstance(dims, int) else tuple(dims))
+        return mix(sequence, text(str(target))).reshape(facts.values[node.name].shape)
     if kind == "along":
         source = labels[node.args[0].name]
-        whole = sequence_hash(source, (node.args[1],)).unsqueeze(node.args[1])
-        return mix(mix(source, whole), text(str(target)))
+        sequence = sequence_hash(source, (node.args[1],)).unsqueeze(node.args[1])
+        return mix(mix(source, sequence), text(str(target)))
     if kind == "resample":
         source = labels[node.args[0].name]
         return _over_positions(node, source, source.dim() - 2, facts)
@@ -205,17 +205,17 @@ def _over_positions(node: fx.Node, source: torch.Tensor, rank: int, facts: Facts
     kept = source.dim() - rank
     if tuple(shape[:kept]) != tuple(source.shape[:kept]):
         return None
-    whole = sequence_hash(source, tuple(range(kept, source.dim())))
-    return _at_positions(whole, shape, text((str(node.target), fx.node.map_arg(node.args[1:], str))))
+    sequence = sequence_hash(source, tuple(range(kept, source.dim())))
+    return _at_positions(sequence, shape, text((str(node.target), fx.node.map_arg(node.args[1:], str))))
 
 
-def _at_positions(whole: torch.Tensor, shape: Any, settings: int) -> torch.Tensor:
+def _at_positions(sequence: torch.Tensor, shape: Any, settings: int) -> torch.Tensor:
     """Spread labels of whole channels over their positions."""
     count = 1
-    for size in shape[whole.dim() :]:
+    for size in shape[sequence.dim() :]:
         count *= size
     places = finalise(torch.arange(count) * K1 + settings)
-    return mix(whole.unsqueeze(-1), places).reshape(shape)
+    return mix(sequence.unsqueeze(-1), places).reshape(shape)
 
 
 def _rank(window: Any) -> int:

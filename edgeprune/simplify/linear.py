@@ -61,8 +61,10 @@ def dependent(state: LosslessState, facts: Facts) -> Iterator[list[Merge]]:
         if len(at) < 2:
             continue
         eps = float(torch.finfo(state.tensor(str(chain.producer.weight)).dtype).eps)
-        found = _multiples(rows, eps) if chain.homogeneous else _combinations(rows, eps)
-        merges = [Merge(int(units[at[j]]), tuple(int(units[at[k]]) for k in ks), fs) for j, ks, fs in found]
+        combinations = _multiples(rows, eps) if chain.homogeneous else _combinations(rows, eps)
+        merges = [
+            Merge(int(units[at[j]]), tuple(int(units[at[k]]) for k in ks), fs) for j, ks, fs in combinations
+        ]
         if merges:
             yield merges
 
@@ -102,11 +104,11 @@ def _bias(node: fx.Node) -> Any:
 
 def _read_elsewhere(state: LosslessState, source: str) -> BoolArray:
     """Components that some reader reads at another place, where the chain may be another."""
-    found = np.zeros(state.couplings.count, dtype=bool)
+    read = np.zeros(state.couplings.count, dtype=bool)
     for reader in state.readers:
         if reader.layer.source != source:
-            found[reader.units[reader.units >= 0]] = True
-    return found
+            read[reader.units[reader.units >= 0]] = True
+    return read
 
 
 def _rows(state: LosslessState, chain: Chain, at: npt.NDArray[np.int64]) -> Matrix:
@@ -136,15 +138,15 @@ def _multiples(rows: Matrix, eps: float) -> Found:
     families: dict[bytes, list[int]] = {}
     for i, key in enumerate(np.round(rows / size[:, None], 5) + 0.0):
         families.setdefault(key.tobytes(), []).append(i)
-    found: Found = []
+    multiples: Found = []
     for family in families.values():
         head = max(family, key=lambda i: float(size[i]))
         peak = np.abs(rows[head]).argmax()
         for i in family:
             factor = float(rows[i][peak] / rows[head][peak])
             if i != head and np.abs(rows[i] - factor * rows[head]).max() <= 8 * eps * size[i]:
-                found.append((i, (head,), (factor,)))
-    return found
+                multiples.append((i, (head,), (factor,)))
+    return multiples
 
 
 def _combinations(rows: Matrix, eps: float) -> Found:
@@ -158,10 +160,10 @@ def _combinations(rows: Matrix, eps: float) -> Found:
     if not len(rest):
         return []
     factors = scipy.linalg.solve_triangular(triangle[:rank, :rank], triangle[:rank, rank:])
-    found: Found = []
+    combinations: Found = []
     for column, j in enumerate(rest.tolist()):
         scaled = factors[:, column] * size[j] / size[basis]
         used = np.flatnonzero(np.abs(scaled) > eps * np.abs(scaled).max(initial=0.0))
         if np.abs(factors[:, column]).max(initial=0.0) <= LARGEST:
-            found.append((j, tuple(basis[used].tolist()), tuple(scaled[used].tolist())))
-    return found
+            combinations.append((j, tuple(basis[used].tolist()), tuple(scaled[used].tolist())))
+    return combinations

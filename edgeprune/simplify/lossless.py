@@ -149,8 +149,8 @@ class _Work:
         while self._fold_all():
             pass
         before = int(self.state.removed.sum())
-        found = constants(self.state, self.facts)
-        uneven = self._without(found.constant & ~found.even & ~found.unused, "carry")
+        known = constants(self.state, self.facts)
+        uneven = self._without(known.constant & ~known.even & ~known.unused, "carry")
         self._merge(carried(self.state, self.facts, uneven), "carry")
         self._merge(twins(self.state, self.facts), "twin")
         for merges in list(dependent(self.state, self.facts)):
@@ -161,15 +161,15 @@ class _Work:
 
     def _fold_all(self) -> bool:
         before = int(self.state.removed.sum())
-        found = constants(self.state, self.facts)
-        dead = self._without(found.unused | found.even, "fold")
-        self._step(np.flatnonzero(dead), self._fold, found)
+        known = constants(self.state, self.facts)
+        dead = self._without(known.unused | known.even, "fold")
+        self._step(np.flatnonzero(dead), self._fold, known)
         return int(self.state.removed.sum()) > before
 
     def fold_borders(self) -> bool:
         """Remove the constants that a border keeps, lossily; the result is the new reference."""
-        found = constants(self.state, self.facts)
-        chosen = self._without(found.constant & ~found.unused, "lossy")
+        known = constants(self.state, self.facts)
+        chosen = self._without(known.constant & ~known.unused, "lossy")
         chosen &= ~spare(self.state.couplings, self.state.removed, chosen)
         if not chosen.any():
             return False
@@ -205,7 +205,7 @@ class _Work:
         self,
         units: npt.NDArray[np.int64],
         apply: Callable[[npt.NDArray[np.int64]], tuple[LosslessState, int]],
-        found: Constants | None,
+        known: Constants | None,
         kind: str = "fold",
     ) -> None:
         """Try all units at once; where that fails, halves, down to single ones."""
@@ -226,7 +226,7 @@ class _Work:
                 self.state, (self.small, self.facts) = trial, verdict
                 self.biases += biases
                 for unit in batch.tolist():
-                    which = "merged" if found is None else "unused" if found.unused[unit] else "folded"
+                    which = "merged" if known is None else "unused" if known.unused[unit] else "folded"
                     self.kinds.setdefault(which, []).append(unit)
             elif isinstance(verdict, dict):
                 self._refuse(kind, verdict)
@@ -282,12 +282,12 @@ class _Work:
 def _kept(state: LosslessState, facts: Facts) -> dict[int, str]:
     """Why components that carry nothing, or a constant, are still there."""
     everything = replace(state.couplings, exact=np.ones(state.couplings.count, dtype=bool))
-    found = constants(LosslessState(state.traced, everything, state.removed), facts)
+    known = constants(LosslessState(state.traced, everything, state.removed), facts)
     reasons = {
         int(u): "constant, but zero padding would show it at the borders"
-        for u in np.flatnonzero(found.constant & ~found.even & ~found.unused)
+        for u in np.flatnonzero(known.constant & ~known.even & ~known.unused)
     }
-    inexact = (found.unused | found.constant) & ~state.couplings.exact
+    inexact = (known.unused | known.constant) & ~state.couplings.exact
     reasons.update(dict.fromkeys(np.flatnonzero(inexact).tolist(), "removing it changes a mean or a norm"))
     moving = _moving(state, facts)
     reasons.update({u: r for u, r in state.blocked.items() if not moving[u]})
@@ -296,13 +296,13 @@ def _kept(state: LosslessState, facts: Facts) -> dict[int, str]:
 
 def _moving(state: LosslessState, facts: Facts) -> BoolArray:
     """Components whose channels depend on the graph's inputs where some layer reads them."""
-    found = np.zeros(state.couplings.count, dtype=bool)
+    moving = np.zeros(state.couplings.count, dtype=bool)
     for layer in state.couplings.layers:
         units = state.couplings.channel_maps[layer.inputs]
         marks = facts.depends.get(layer.source)
         if isinstance(marks, torch.Tensor) and marks.shape[layer.channel_dim] == len(units):
             moves = marks.movedim(layer.channel_dim, 0).reshape(len(units), -1).any(1).numpy()
-            found[units[(units >= 0) & moves]] = True
+            moving[units[(units >= 0) & moves]] = True
         else:
-            found[units[units >= 0]] = True
-    return found
+            moving[units[units >= 0]] = True
+    return moving

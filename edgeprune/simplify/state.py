@@ -118,20 +118,20 @@ class LosslessState:
         return None if users <= reading else f"{where} shares its weight with another kind of layer"
 
     def _takes_bias(self, layer: Layer) -> bool:
-        given = _bias(self.nodes[layer.node])[1]
-        if given is None:
+        bias = _bias(self.nodes[layer.node])[1]
+        if bias is None:
             return True
-        held = attribute(self.graph, str(given.target)) if given.op == "get_attr" else None
+        held = attribute(self.graph, str(bias.target)) if bias.op == "get_attr" else None
         size = len(self.couplings.channel_maps[layer.outputs])
         return isinstance(held, torch.nn.Parameter) and tuple(held.shape) == (size,)
 
     @cached_property
     def read(self) -> BoolArray:
         """Components that at least one reader reads."""
-        found = np.zeros(self.couplings.count, dtype=bool)
+        read = np.zeros(self.couplings.count, dtype=bool)
         for reader in self.readers:
-            found[reader.units[reader.units >= 0]] = True
-        return found
+            read[reader.units[reader.units >= 0]] = True
+        return read
 
     @cached_property
     def eligible(self) -> BoolArray:
@@ -143,8 +143,8 @@ class LosslessState:
 
 def within(units: IntArray, chosen: BoolArray) -> BoolArray:
     """Which entries of a channel_map belong to the chosen components, shape (count,), which may be 0."""
-    found: BoolArray = np.append(chosen, False)[units]  # -1, which no component has, takes the last
-    return found
+    chosen_entries: BoolArray = np.append(chosen, False)[units]  # -1, which no component has, takes the last
+    return chosen_entries
 
 
 def silence(state: LosslessState, gone: BoolArray) -> None:
@@ -173,15 +173,15 @@ def add_bias(state: LosslessState, reader: Reader, delta: torch.Tensor) -> Lossl
     """
     node = state.nodes[reader.layer.node]
     dtype = state.tensor(reader.weight).dtype
-    _, given = _bias(node)
-    if given is None:
+    _, bias_node = _bias(node)
+    if bias_node is None:
         return _new_bias(state, reader, node, delta.to(dtype))
-    old = attribute(state.graph, str(given.target))
+    old = attribute(state.graph, str(bias_node.target))
     value = (old.detach().double() + delta).to(dtype)
     twins = [
         n for n in state.nodes.values() if n.op == "get_attr" and attribute(state.graph, n.target) is old
     ]
-    if len(twins) == 1 and len(given.users) == 1:
+    if len(twins) == 1 and len(bias_node.users) == 1:
         with torch.no_grad():
             old.copy_(value)
         return state

@@ -43,12 +43,12 @@ def twins(state: LosslessState, facts: Facts) -> list[Merge]:
             place = torch.from_numpy(ordinals(units)) + text((reader.layer.node, reader.weight))
             pair = sequence_hash(torch.stack([rows, place]), (0,))
             np.add.at(signature, units, pair.numpy())
-    found = np.flatnonzero(state.eligible)
-    _, first, inverse = np.unique(signature[found], return_index=True, return_inverse=True)
-    heads = found[first[inverse]]
+    eligible = np.flatnonzero(state.eligible)
+    _, first, inverse = np.unique(signature[eligible], return_index=True, return_inverse=True)
+    heads = eligible[first[inverse]]
     return [
         Merge(int(unit), (int(head),), (1.0,))
-        for unit, head in zip(found, heads, strict=True)
+        for unit, head in zip(eligible, heads, strict=True)
         if unit != head
     ]
 
@@ -70,8 +70,8 @@ def carried(state: LosslessState, facts: Facts, chosen: BoolArray) -> list[Merge
             patterns[unit].append(row)
             shapes[unit].append((index, row.size))
     families: dict[object, list[int]] = {}
-    whole = {u: np.concatenate(p) for u, p in patterns.items() if p}
-    for unit, pattern in whole.items():
+    complete = {u: np.concatenate(p) for u, p in patterns.items() if p}
+    for unit, pattern in complete.items():
         peak = pattern[np.abs(pattern).argmax()]
         if peak != 0:
             key = (tuple(shapes[unit]), np.round(pattern / peak, 5).tobytes())
@@ -80,12 +80,12 @@ def carried(state: LosslessState, facts: Facts, chosen: BoolArray) -> list[Merge
     # The values were computed in the graph's own precision; a few roundings are not a difference.
     eps = 8 * float(torch.finfo(state.tensor(state.readers[0].weight).dtype).eps) if state.readers else 0.0
     for family in families.values():
-        head = max(family, key=lambda u: float(np.abs(whole[u]).max()))
-        at_peak = np.abs(whole[head]).argmax()
+        head = max(family, key=lambda u: float(np.abs(complete[u]).max()))
+        at_peak = np.abs(complete[head]).argmax()
         for unit in family:
-            factor = float(whole[unit][at_peak] / whole[head][at_peak])
-            error = np.abs(whole[unit] - factor * whole[head]).max()
-            if unit != head and error <= eps * np.abs(whole[unit]).max():
+            factor = float(complete[unit][at_peak] / complete[head][at_peak])
+            error = np.abs(complete[unit] - factor * complete[head]).max()
+            if unit != head and error <= eps * np.abs(complete[unit]).max():
                 merges.append(Merge(unit, (head,), (factor,)))
     return merges
 

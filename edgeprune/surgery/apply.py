@@ -79,10 +79,10 @@ def apply_recipe(
     expected = run(small.graph, traced.inputs)
     fed = selected(small.graph, inputs) if recipe.get("inputs") else inputs
     sliced = copied(module)
-    made = _made_plain(sliced, [name for name, entry in recipe["tensors"].items() if entry["keep"]])
+    plain = _made_plain(sliced, [name for name, entry in recipe["tensors"].items() if entry["keep"]])
     _slice_tensors(sliced, {name: entry["keep"] for name, entry in recipe["tensors"].items()})
     sizes = Sizes(couplings, removed)
-    changed = made | update_layers(sliced, lines_of_modules(traced), couplings.choice)
+    changed = plain | update_layers(sliced, lines_of_modules(traced), couplings.choice)
     failed: TraceError | None = None
     furthest = -1
     for beside in ({}, folded_buffers(module, traced, sizes)):
@@ -99,8 +99,10 @@ def apply_recipe(
                     furthest, failed = reached, error
                 _restore(sliced, trial, new=False)
                 continue
-            found = {f"{path}.{name}" if path else name: values for (path, name), values in trial.items()}
-            return Applied(sliced, changed | found, worst)
+            trial_values = {
+                f"{path}.{name}" if path else name: values for (path, name), values in trial.items()
+            }
+            return Applied(sliced, changed | trial_values, worst)
     assert failed is not None
     lines = written_sizes(traced, sizes)
     more = (
@@ -134,8 +136,8 @@ def proven(sliced: nn.Module, inputs: tuple[torch.Tensor, ...], expected: tuple[
 
 def copied(module: nn.Module) -> nn.Module:
     """A deep copy; a weight that a hook makes before each call (old weight norm) is copied by its value."""
-    made = [v for m in module.modules() for v in vars(m).values() if isinstance(v, torch.Tensor)]
-    memo: dict[int, Any] = {id(v): v.detach().clone() for v in made if not v.is_leaf}
+    tensors = [v for m in module.modules() for v in vars(m).values() if isinstance(v, torch.Tensor)]
+    memo: dict[int, Any] = {id(v): v.detach().clone() for v in tensors if not v.is_leaf}
     return copy.deepcopy(module, memo)
 
 
@@ -269,11 +271,13 @@ def written_sizes(traced: Trace, sizes: Sizes) -> list[str]:
     return list(lines)
 
 
-def _difference(found: list[torch.Tensor], expected: tuple[torch.Tensor, ...], name: str) -> float:
-    if len(found) != len(expected) or any(a.shape != b.shape for a, b in zip(found, expected, strict=False)):
+def _difference(actual: list[torch.Tensor], expected: tuple[torch.Tensor, ...], name: str) -> float:
+    if len(actual) != len(expected) or any(
+        a.shape != b.shape for a, b in zip(actual, expected, strict=False)
+    ):
         raise TraceError(f"the sliced {name} gives outputs of another shape than the cut graph")
     worst, largest = 0.0, 1.0
-    for a, b in zip(found, expected, strict=True):
+    for a, b in zip(actual, expected, strict=True):
         worst = max(worst, float((a.detach().double() - b.detach().double()).abs().max()))
         largest = max(largest, float(b.detach().abs().max()))
     allowed = TOLERANCE.get(expected[0].dtype, 1e-4) if expected else 0.0
@@ -289,6 +293,8 @@ def _difference(found: list[torch.Tensor], expected: tuple[torch.Tensor, ...], n
 def _line(error: BaseException) -> str:
     """`file.py:41` of the innermost frame of the user's own code."""
     frames = traceback.extract_tb(error.__traceback__)
-    own = [f for f in frames if "/torch/" not in f.filename and not f.filename.endswith("surgery/apply.py")]
-    chosen = (own or list(frames))[-1]
+    user_frames = [
+        f for f in frames if "/torch/" not in f.filename and not f.filename.endswith("surgery/apply.py")
+    ]
+    chosen = (user_frames or list(frames))[-1]
     return f"{Path(chosen.filename).name}:{chosen.lineno}"

@@ -68,8 +68,13 @@ def update_layers(module: nn.Module, where: dict[str, str], choice: FactorChoice
             put(path, layer, normalized_shape=shape)
         elif isinstance(layer, nn.GroupNorm) and shape:
             per = layer.num_channels // layer.num_groups
-            whole = layer.num_groups >= per and shape[0] % per == 0  # as coupling removed them
-            put(path, layer, num_channels=shape[0], num_groups=shape[0] // per if whole else layer.num_groups)
+            whole_groups = layer.num_groups >= per and shape[0] % per == 0  # as coupling removed them
+            put(
+                path,
+                layer,
+                num_channels=shape[0],
+                num_groups=shape[0] // per if whole_groups else layer.num_groups,
+            )
         elif isinstance(layer, nn.Embedding):
             put(path, layer, embedding_dim=shape[1])
         elif isinstance(layer, nn.PReLU):
@@ -90,18 +95,18 @@ def _refusal(module: nn.Module, recurrent: list[str], attention: list[str]) -> T
 
     Attention that fits this time is kept too: with the others whole, the next plan may take its heads.
     """
-    found, steps = list(recurrent), []
+    problems, steps = list(recurrent), []
     if recurrent:
         steps.append("write recurrent layers of different widths as modules of one layer each")
     if attention:
         shown = "; ".join(attention[:SHOWN])
         shown += f"; and {len(attention) - SHOWN} more" if len(attention) > SHOWN else ""
-        found.append(f"{shown}: torch's class has one embed_dim and one head width for both")
+        problems.append(f"{shown}: torch's class has one embed_dim and one head width for both")
         paths = [p for p, layer in module.named_modules() if isinstance(layer, nn.MultiheadAttention)]
         options = " ".join(f"--keep {p}" for p in paths if p)
         steps.append(f"prune again with {options}, which leaves attention whole" if options else "")
     steps.append("use the pruned .pt2, which needs no class")
-    return TraceError("; ".join(found), tip="; or ".join(s for s in steps if s))
+    return TraceError("; ".join(problems), tip="; or ".join(s for s in steps if s))
 
 
 def _convolution(path: str, layer: Any, shape: tuple[int, ...], put: Put, *, by_position: bool) -> None:
@@ -169,13 +174,13 @@ class Guesses:
     """
 
     def __init__(self, module: nn.Module, traced: Trace, sizes: Sizes) -> None:
-        own, below = _seen(traced, sizes)
+        at_path, below = _seen(traced, sizes)
         self.spots: dict[tuple[type, str, Any], list[tuple[str, list[Any]]]] = {}
         for path, owner in module.named_modules():
             if type(owner).__module__.startswith("torch.nn"):
                 continue
             for name, value in _numbers(owner):
-                offers = _offers(value, own.get(path, {}), below.get(path, {}))
+                offers = _offers(value, at_path.get(path, {}), below.get(path, {}))
                 if offers != [value]:
                     self.spots.setdefault((type(owner), name, value), []).append((path, offers))
 
@@ -185,28 +190,28 @@ class Guesses:
         ranges = [range(max(len(offers) for _, offers in self.spots[k])) for k in keys]
         choices = sorted(itertools.islice(itertools.product(*ranges), 1 << 16), key=sum)
         for chosen in choices[:TRIALS]:
-            found = {}
+            values_of = {}
             for (cls, name, value), rank in zip(keys, chosen, strict=True):
                 for path, offers in self.spots[cls, name, value]:
                     new = offers[min(rank, len(offers) - 1)]
                     if new != value:
-                        found[path, name] = (value, new)
-            yield found
+                        values_of[path, name] = (value, new)
+            yield values_of
 
 
 def _numbers(owner: nn.Module) -> list[tuple[str, Any]]:
     """Whole numbers and sequences of them that a module keeps, on itself or on its class."""
     names = dict.fromkeys([*vars(owner), *(n for c in type(owner).__mro__[:-1] for n in vars(c))])
-    found: list[tuple[str, Any]] = []
+    numbers: list[tuple[str, Any]] = []
     for name in names:
         if name.startswith("_"):
             continue
         value = getattr(owner, name, None)
         if isinstance(value, int) and not isinstance(value, bool) and value > 1:
-            found.append((name, value))
+            numbers.append((name, value))
         elif isinstance(value, list | tuple) and value and all(type(v) is int for v in value):
-            found.append((name, tuple(value)))
-    return found
+            numbers.append((name, tuple(value)))
+    return numbers
 
 
 def _offers(value: Any, *seen: dict[Any, set[Any]]) -> list[Any]:
@@ -230,13 +235,13 @@ def folded_buffers(module: nn.Module, traced: Trace, sizes: Sizes) -> dict[str, 
             for mask in sizes.masks(node).values():
                 kept = tuple(np.flatnonzero(mask).tolist())
                 masks.setdefault(path, {}).setdefault(len(mask), set()).add(kept)
-    read, found = state_tensors(traced.graph), {}
+    read, kept_of = state_tensors(traced.graph), {}
     for name, buffer in module.named_buffers():
         offers = masks.get(name.rpartition(".")[0], {})
         dims = {str(d): offers[n] for d, n in enumerate(buffer.shape) if len(offers.get(n, ())) == 1}
         if name not in read and dims:
-            found[name] = {d: list(kept) for d, (kept,) in dims.items()}
-    return found
+            kept_of[name] = {d: list(kept) for d, (kept,) in dims.items()}
+    return kept_of
 
 
 Seen = dict[str, dict[Any, set[Any]]]
@@ -244,41 +249,41 @@ Seen = dict[str, dict[Any, set[Any]]]
 
 def _seen(traced: Trace, sizes: Sizes) -> tuple[Seen, Seen]:
     """Each size, run of sizes, or list of parts -> what it became; by module, and by the owner of layers."""
-    own: Seen = {}
+    at_path: Seen = {}
     below: Seen = {}
     for node in traced.graph.graph.nodes:
         levels = _levels(node)
         for depth, (path, cls) in enumerate(levels):
-            found = (below if depth else own).setdefault(path, {})
+            sizes_at = (below if depth else at_path).setdefault(path, {})
             for part in (node, *node.all_input_nodes):
                 shapes = shape_of(part.meta.get("val"))
                 if isinstance(shapes, list):
-                    _note_parts(found, shapes, [sizes.shape(part, i) for i in range(len(shapes))])
+                    _note_parts(sizes_at, shapes, [sizes.shape(part, i) for i in range(len(shapes))])
                 elif isinstance(shapes, tuple):
-                    _note(found, shapes, sizes.shape(part))
+                    _note(sizes_at, shapes, sizes.shape(part))
             if not cls.startswith("torch.nn"):
                 break
-    return own, below
+    return at_path, below
 
 
-def _note(own: dict[Any, set[Any]], old: tuple[int, ...], new: tuple[int, ...]) -> None:
+def _note(seen: dict[Any, set[Any]], old: tuple[int, ...], new: tuple[int, ...]) -> None:
     for a, b in zip(old, new, strict=True):
-        own.setdefault(a, set()).add(b)
+        seen.setdefault(a, set()).add(b)
     for start, stop in itertools.combinations(range(len(old) + 1), 2):
-        own.setdefault(old[start:stop], set()).add(new[start:stop])
+        seen.setdefault(old[start:stop], set()).add(new[start:stop])
         if stop - start > 1:  # heads x width, where the forward flattens them
-            own.setdefault(math.prod(old[start:stop]), set()).add(math.prod(new[start:stop]))
+            seen.setdefault(math.prod(old[start:stop]), set()).add(math.prod(new[start:stop]))
 
 
-def _note_parts(own: dict[Any, set[Any]], old: list[Any], new: list[tuple[int, ...]]) -> None:
+def _note_parts(seen: dict[Any, set[Any]], old: list[Any], new: list[tuple[int, ...]]) -> None:
     shapes = [s for s in old if isinstance(s, tuple)]
     if len(shapes) != len(old):
         return
     for a, b in zip(shapes, new, strict=True):
-        _note(own, a, b)
+        _note(seen, a, b)
     for dim in range(len(shapes[0])):
         if all(len(s) > dim for s in shapes):
-            own.setdefault(tuple(s[dim] for s in shapes), set()).add(tuple(s[dim] for s in new))
+            seen.setdefault(tuple(s[dim] for s in shapes), set()).add(tuple(s[dim] for s in new))
 
 
 def _levels(node: fx.Node) -> list[tuple[str, str]]:
@@ -295,8 +300,8 @@ def _named(cls: Any) -> str:
 
 def lines_of_modules(traced: Trace) -> dict[str, str]:
     """Module path -> the user's line that runs within it."""
-    found: dict[str, str] = {}
+    lines: dict[str, str] = {}
     for node in traced.graph.graph.nodes:
         for path, _ in _levels(node)[:1]:
-            found.setdefault(path, source_line(node))
-    return found
+            lines.setdefault(path, source_line(node))
+    return lines

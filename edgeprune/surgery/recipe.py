@@ -38,11 +38,11 @@ def recipe(traced: Trace, couplings: Couplings, removed: BoolArray) -> dict[str,
                 "shape": list(tensor.shape),
                 "keep": {str(d): np.flatnonzero(m).tolist() for d, m in masks.items()},
             }
-    found: dict[str, Any] = {"schema": 1, "tensors": tensors}
+    record: dict[str, Any] = {"schema": 1, "tensors": tensors}
     if couplings.choice != FactorChoice():
-        found["choice"] = asdict(couplings.choice)
+        record["choice"] = asdict(couplings.choice)
     inputs = kept_inputs(traced, sizes)
-    return found | {"inputs": inputs} if inputs else found
+    return record | {"inputs": inputs} if inputs else record
 
 
 def kept_inputs(traced: Trace, sizes: Sizes) -> list[dict[str, Any]]:

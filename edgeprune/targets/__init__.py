@@ -45,8 +45,8 @@ def list_targets() -> tuple[str, ...]:
 def misnamed() -> tuple[Path, ...]:
     """Files of the user's folder that no name reaches: their own has upper-case letters, or others."""
     folder = user_folder()
-    found = sorted(folder.glob("*.[tT][oO][mM][lL]")) if folder.is_dir() else []
-    return tuple(p for p in found if not (NAME.fullmatch(p.stem) and p.suffix == ".toml"))
+    files = sorted(folder.glob("*.[tT][oO][mM][lL]")) if folder.is_dir() else []
+    return tuple(p for p in files if not (NAME.fullmatch(p.stem) and p.suffix == ".toml"))
 
 
 def shipped_folder() -> Path:

@@ -223,8 +223,8 @@ def _check_together(path: Path, facts: Mapping[str, TargetField], *, strict_isa:
         raise _wrong(path, "emulation.cpu", facts["emulation.cpu"].value, "no such field on x86_64")
 
 
-def _wrong(path: Path, field: str, found: Any, expected: str) -> TargetError:
-    shown = "nothing" if found is None else repr(found)
+def _wrong(path: Path, field: str, value: Any, expected: str) -> TargetError:
+    shown = "nothing" if value is None else repr(value)
     return TargetError(
         f"{path}: {field}: found {shown[:80]}; expected {expected}",
         tip=TIP,

@@ -168,10 +168,10 @@ def _clock_ghz(root: Path, big: list[int], cpuinfo: dict[str, str]) -> float | N
 
 
 def _memory_mb(root: Path) -> int | None:
-    found = re.search(r"MemTotal:\s+(\d+) kB", _read(root / "proc/meminfo") or "")
-    if not found:
+    match = re.search(r"MemTotal:\s+(\d+) kB", _read(root / "proc/meminfo") or "")
+    if not match:
         return None
-    limits = [int(found[1]) // 1024]
+    limits = [int(match[1]) // 1024]
     limit = _read(root / "sys/fs/cgroup/memory.max")
     if limit and limit.isdigit():
         limits.append(int(limit) >> 20)

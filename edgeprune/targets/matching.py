@@ -40,9 +40,9 @@ def match(target: Target, facts: Mapping[str, Any]) -> Match:
         return Match()
     refused, doubts = _boards(target, facts.get("board"))
     models = board_models(target)
-    count, whole = facts.get("cores"), target.cores + target.little_cores
-    if models and count and count != whole:
-        (refused if count > whole else doubts).append(f"it has {count} cores, {target.name} has {whole}")
+    count, cores = facts.get("cores"), target.cores + target.little_cores
+    if models and count and count != cores:
+        (refused if count > cores else doubts).append(f"it has {count} cores, {target.name} has {cores}")
     names = {ARM_PARTS.get(part) for part in facts.get("parts") or ()}
     if names and None not in names and target.core in ARM_PARTS.values() and target.core not in names:
         known = ", ".join(sorted(str(name) for name in names))
@@ -62,8 +62,8 @@ def match(target: Target, facts: Mapping[str, Any]) -> Match:
 
 def board_models(target: Target) -> tuple[str, ...]:
     """The names that boards of a target give themselves; empty for a class of machines."""
-    found = next((f.value for f in target.fields if f.name == "board.models"), ())
-    return tuple(str(name) for name in found)
+    models = next((f.value for f in target.fields if f.name == "board.models"), ())
+    return tuple(str(name) for name in models)
 
 
 def board_target(board: str | None) -> Target | None:
@@ -71,7 +71,7 @@ def board_target(board: str | None) -> Target | None:
 
     A descriptor without models goes by its title.
     """
-    found: list[tuple[int, bool, Target]] = []
+    matches: list[tuple[int, bool, Target]] = []
     for name in list_targets() if board else ():
         try:
             target = load_target(name)
@@ -79,8 +79,8 @@ def board_target(board: str | None) -> Target | None:
             continue
         length = _length(board_models(target) or (target.title,), board)
         if length and not target.local:
-            found.append((length, not target.user, target))
-    return max(found, key=lambda row: row[:2])[2] if found else None
+            matches.append((length, not target.user, target))
+    return max(matches, key=lambda row: row[:2])[2] if matches else None
 
 
 def _boards(target: Target, board: str | None) -> tuple[list[str], list[str]]:

@@ -81,8 +81,8 @@ class Binary(CategoricalTask):
 
     def classes(self, outputs: Outputs, targets: Targets | None) -> Classes | None:
         """The labels, else the model's decisions."""
-        found = self.decide(only(outputs, self.name)) if targets is None else np.asarray(targets)
-        return found.reshape(-1).astype(np.int64)
+        decisions = self.decide(only(outputs, self.name)) if targets is None else np.asarray(targets)
+        return decisions.reshape(-1).astype(np.int64)
 
 
 def area_under_curve(values: npt.NDArray[Any], labels: npt.NDArray[np.int64]) -> float:

@@ -62,9 +62,9 @@ def jackknife(measure: Callable[[IntArray], float], samples: int, parts: list[In
     """`measure` of all samples but those of each part; shape (parts,)."""
     everything = np.arange(samples)
     keep = np.ones(samples, dtype=bool)
-    found = []
+    estimates = []
     for part in parts:
         keep[part] = False
-        found.append(float(measure(everything[keep])))
+        estimates.append(float(measure(everything[keep])))
         keep[part] = True
-    return np.array(found)
+    return np.array(estimates)

@@ -80,14 +80,14 @@ def match_f1(ours: Objects, theirs: Objects, least: float = 0.5) -> float:
 
 
 def average_precision(
-    found: Sequence[Objects], truth: Sequence[Objects], thresholds: FloatArray = THRESHOLDS
+    detections: Sequence[Objects], truth: Sequence[Objects], thresholds: FloatArray = THRESHOLDS
 ) -> Callable[[Indices], float]:
     """A function that gives the mean average precision of some images (indices, repeats allowed).
 
     Matching is done once; a choice of images only weighs its images' detections.
     """
     classes = np.unique(np.concatenate([np.zeros(0, np.int64), *(t.labels for t in truth)]))
-    tables = [_class_table(found, truth, int(label), thresholds) for label in classes]
+    tables = [_class_table(detections, truth, int(label), thresholds) for label in classes]
 
     def value(at: Indices) -> float:
         weights = np.bincount(at, minlength=len(truth)).astype(np.float64)
@@ -98,14 +98,14 @@ def average_precision(
 
 
 def _class_table(
-    found: Sequence[Objects], truth: Sequence[Objects], label: int, thresholds: FloatArray
+    detections: Sequence[Objects], truth: Sequence[Objects], label: int, thresholds: FloatArray
 ) -> Callable[[FloatArray], float | None]:
     """AP of one class as a function of the images' weights; None where no true box is chosen."""
     counts = np.array([int((t.labels == label).sum()) for t in truth], dtype=np.float64)
     images: list[Indices] = []
     scores: list[FloatArray] = []
     hits: list[npt.NDArray[np.bool_]] = []
-    for index, (ours, theirs) in enumerate(zip(found, truth, strict=True)):
+    for index, (ours, theirs) in enumerate(zip(detections, truth, strict=True)):
         mine = np.flatnonzero(ours.labels == label)
         mine = mine[np.argsort(-ours.scores[mine], kind="stable")][:MOST]
         images.append(np.full(len(mine), index))

@@ -34,10 +34,10 @@ def gradients(outputs: Tensors, function: Any) -> Tensors:
         value = function(leaves)
         read = [leaf for leaf in leaves if leaf.requires_grad]
         slopes = iter(torch.autograd.grad(value, read, allow_unused=True) if value.requires_grad else ())
-    found = [next(slopes, None) if leaf.requires_grad else None for leaf in leaves]
+    leaf_slopes = [next(slopes, None) if leaf.requires_grad else None for leaf in leaves]
     return tuple(
         torch.zeros_like(leaf).detach() if slope is None else slope.detach()
-        for leaf, slope in zip(leaves, found, strict=True)
+        for leaf, slope in zip(leaves, leaf_slopes, strict=True)
     )
 
 

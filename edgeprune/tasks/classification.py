@@ -94,8 +94,8 @@ class Classification(CategoricalTask):
     def classes(self, outputs: Outputs, targets: Targets | None) -> Classes | None:
         """The labels, else the model's decisions."""
         out = only(outputs, self.name)
-        found = self.decide(out) if targets is None else np.asarray(self.numbers(targets, out.shape))
-        return found.reshape(-1).astype(np.int64)
+        decisions = self.decide(out) if targets is None else np.asarray(self.numbers(targets, out.shape))
+        return decisions.reshape(-1).astype(np.int64)
 
 
 def as_labels(targets: Targets, classes: int, source: str) -> npt.NDArray[np.int64]:

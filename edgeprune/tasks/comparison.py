@@ -105,7 +105,7 @@ def _scores(
     task: Task, outputs: Outputs, dense: Outputs, targets: Targets | None
 ) -> list[tuple[str, Measure, Score, Score]]:
     """(name, measure, dense score, score) of every part of a task."""
-    found = []
+    rows = []
     for part in parts_of(task):
         mine, reference, wanted = part.select(outputs), part.select(dense), part.targets_of(targets)
         if wanted is None:
@@ -114,8 +114,8 @@ def _scores(
         else:
             measure = part.task.measure
             before, after = part.task.score(reference, wanted), part.task.score(mine, wanted)
-        found.append((f"{part.name}: {measure.name}" if part.name else measure.name, measure, before, after))
-    return found
+        rows.append((f"{part.name}: {measure.name}" if part.name else measure.name, measure, before, after))
+    return rows
 
 
 def _drop(

@@ -198,18 +198,18 @@ class Detection(ContinuousTask):
         raw, columns = layout.raw(outputs)
         boxes = corners(np.asarray(raw, np.float64), layout.form, np.concatenate) * task.scale()
         fine = np.all([finite_rows(outputs[i]) for i in {layout.boxes_at, layout.scores_at}], axis=0)
-        found = []
+        detections = []
         for index in range(len(boxes)):
             if not fine[index]:
-                found.append(as_objects(np.zeros((0, 4)), []))
+                detections.append(as_objects(np.zeros((0, 4)), []))
             elif layout.kind == "final":
                 scores, labels = columns[index].astype(np.float64).T
                 keep = np.flatnonzero(scores >= least)
                 keep = keep[np.argsort(-scores[keep], kind="stable")]
-                found.append(as_objects(boxes[index, keep], labels[keep], scores[keep]))
+                detections.append(as_objects(boxes[index, keep], labels[keep], scores[keep]))
             else:
-                found.append(self._pick(boxes[index], _activated(columns[index], layout), layout, least))
-        return found
+                detections.append(self._pick(boxes[index], _activated(columns[index], layout), layout, least))
+        return detections
 
     def _pick(self, boxes: FloatArray, scores: FloatArray, layout: Layout, least: float) -> Objects:
         if layout.background is not None:
@@ -285,8 +285,8 @@ class Detection(ContinuousTask):
         """The measure chosen."""
         truth = objects_of(targets, "targets")
         if self.chosen == "f1":
-            found = self.detect(outputs, self.threshold)
-            return mean_score(np.array([match_f1(a, b) for a, b in zip(found, truth, strict=True)]))
+            detections = self.detect(outputs, self.threshold)
+            return mean_score(np.array([match_f1(a, b) for a, b in zip(detections, truth, strict=True)]))
         levels = THRESHOLDS[:1] if self.chosen == "map50" else THRESHOLDS
         return set_score(average_precision(self.detect(outputs, LEAST_SCORE), truth, levels), len(truth))
 
@@ -305,9 +305,9 @@ class Detection(ContinuousTask):
 
     def classes(self, outputs: Outputs, targets: Targets | None) -> Classes | None:
         """The class that each image has beyond the average over images."""
-        found = self.detect(outputs, self.threshold) if targets is None else objects_of(targets, "targets")
-        width = 1 + max((int(t.labels.max(initial=0)) for t in found), default=0)
-        counts = np.stack([np.bincount(t.labels, minlength=width) for t in found]).astype(np.float64)
+        objects = self.detect(outputs, self.threshold) if targets is None else objects_of(targets, "targets")
+        width = 1 + max((int(t.labels.max(initial=0)) for t in objects), default=0)
+        counts = np.stack([np.bincount(t.labels, minlength=width) for t in objects]).astype(np.float64)
         return distinct_class(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1))
 
     def _refuse_nothing(self, source: str, samples: int) -> None:

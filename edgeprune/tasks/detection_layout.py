@@ -125,7 +125,7 @@ def _pair(outputs: Outputs, flat: list[int]) -> tuple[int, int, int] | None:
     Where both have four columns, boxes are those with positive sizes and the larger numbers.
     """
     for axis in (2, 1):
-        found = []
+        pairs = []
         for at in flat:
             if outputs[at].shape[axis] != 4:
                 continue
@@ -133,9 +133,9 @@ def _pair(outputs: Outputs, flat: list[int]) -> tuple[int, int, int] | None:
             if len(rest) == 1:
                 values = outputs[at] if axis == 2 else outputs[at].swapaxes(1, 2)
                 sized = _form(values) == "xyxy" or float((values[..., 2:] >= 0).mean()) >= CORNERS
-                found.append((sized, float(np.abs(values).max()), at, rest[0]))
-        if found:
-            return (*max(found)[2:], axis)
+                pairs.append((sized, float(np.abs(values).max()), at, rest[0]))
+        if pairs:
+            return (*max(pairs)[2:], axis)
     return None
 
 

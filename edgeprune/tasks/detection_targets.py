@@ -37,7 +37,7 @@ def objects_of(targets: Targets, source: str) -> list[Objects]:
             f"{source}: detection takes boxes and labels per sample, targets are {show(targets)}",
             tip="give a list of {'boxes': (n, 4), 'labels': (n,)}; an npz holds y_boxes, y_labels, y_offsets",
         )
-    found = []
+    objects = []
     for index, entry in enumerate(targets):
         if not isinstance(entry, Mapping) or not {"boxes", "labels"} <= set(entry):
             raise DataError(f"{source}: the target of sample {index} is no mapping with boxes and labels")
@@ -50,8 +50,8 @@ def objects_of(targets: Targets, source: str) -> list[Objects]:
                 " expected"
             )
         real = labels >= 0 if padded else np.ones(len(labels), dtype=bool)
-        found.append(as_objects(boxes[real], labels[real]))
-    return found
+        objects.append(as_objects(boxes[real], labels[real]))
+    return objects
 
 
 def in_pixels(truth: list[Objects]) -> bool:

@@ -115,13 +115,13 @@ def _first_that_fits(
     outputs: Outputs, targets: Targets, names: Sequence[str], source: str
 ) -> tuple[Task, str]:
     """One target for several outputs belongs to the only output that it fits, or to the first of those."""
-    found = []
+    attempts = []
     for at in range(len(outputs)):
         try:
-            found.append((at, *_one(outputs[at], targets, source)))
+            attempts.append((at, *_one(outputs[at], targets, source)))
         except DataError as exc:
-            found.append((at, "", str(exc)))
-    fits = [row for row in found if row[1]]
+            attempts.append((at, "", str(exc)))
+    fits = [row for row in attempts if row[1]]
     if not fits:
         raise DataError(
             f"{source}: targets {show(targets)} fit none of the outputs {show_all(outputs)}",
@@ -173,25 +173,25 @@ def _one(out: Any, targets: Targets, source: str) -> tuple[str, str]:
     if isinstance(targets, list | tuple):
         return _sequences(out, targets, source)
     kind = targets.dtype.kind
-    whole = kind in "biu"
+    integers = kind in "biu"
     zeros_and_ones = bool(np.isin(targets, (0, 1)).all()) if kind in "biuf" else False
     column = out.size == len(out)
     if targets.size == len(targets):
-        return _per_sample(out, targets, whole, zeros_and_ones, column, source)
+        return _per_sample(out, targets, integers, zeros_and_ones, column, source)
     if out.ndim == 2 and targets.shape[1:] == out.shape[1:]:
         if is_one_hot(targets):
             return "classification", "every row of the targets holds one 1, one column per class"
         if zeros_and_ones:
             return "multilabel", f"the targets are rows of {out.shape[1]} zeros and ones"
         return "regression", f"the targets are {out.shape[1]} numbers per sample, as the outputs"
-    if out.ndim == 3 and targets.ndim == 2 and whole:
+    if out.ndim == 3 and targets.ndim == 2 and integers:
         axis = token_axis(out.shape, targets.shape[1])
         if axis is not None:
             tie = ", classes taken to be the last axis" if out.shape[1] == out.shape[2] else ""
             return "tokens", f"a class number for each of the {targets.shape[1]} positions{tie}"
         if targets.shape[1] < max(out.shape[1:]):
             return "ctc", "sequences of symbols that are shorter than the outputs"
-    if out.ndim == 4 and (whole or zeros_and_ones):
+    if out.ndim == 4 and (integers or zeros_and_ones):
         shape = targets.shape[1:] if targets.ndim == 3 else targets.shape[2:]
         if targets.ndim == 3 or (targets.ndim == 4 and targets.shape[1] == 1):
             if shape != out.shape[2:]:
@@ -208,7 +208,7 @@ def _one(out: Any, targets: Targets, source: str) -> tuple[str, str]:
 
 
 def _per_sample(
-    out: Any, targets: Any, whole: bool, zeros_and_ones: bool, column: bool, source: str
+    out: Any, targets: Any, integers: bool, zeros_and_ones: bool, column: bool, source: str
 ) -> tuple[str, str]:
     """One number per sample."""
     if column:
@@ -217,7 +217,7 @@ def _per_sample(
         return "regression", "one output and one number per sample"
     if out.ndim != 2 and out.size != len(out) * out.shape[1]:
         raise _unfit(out, targets, source)
-    if not whole:
+    if not integers:
         raise DataError(
             f"{source}: one number per sample ({targets.dtype}) does not fit {out.shape[1]} outputs",
             tip="for classification save class numbers as integers, or say --task classification;"

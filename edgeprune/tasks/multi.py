@@ -129,9 +129,9 @@ class MultiTask:
     def classes(self, outputs: Outputs, targets: Targets | None) -> Classes | None:
         """Those of the first part that has some."""
         for part in self.parts:
-            found = part.task.classes(part.select(outputs), _targets(part, targets))
-            if found is not None:
-                return found
+            classes = part.task.classes(part.select(outputs), _targets(part, targets))
+            if classes is not None:
+                return classes
         return None
 
 

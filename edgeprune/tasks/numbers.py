@@ -210,10 +210,10 @@ def _variance(
 def _moves(values: npt.NDArray[Any], axis: int, parts: list[slice]) -> npt.NDArray[np.bool_]:
     """Whether a channel differs between samples at any position; NaN differs from everything."""
     first = as_channels(values[:1], axis)
-    found = np.zeros(first.shape[2], dtype=bool)
+    moving = np.zeros(first.shape[2], dtype=bool)
     for part in parts:
-        found |= (as_channels(values[part], axis) != first).any(axis=(0, 1))
-    return found
+        moving |= (as_channels(values[part], axis) != first).any(axis=(0, 1))
+    return moving
 
 
 def spread_of(values: npt.NDArray[Any], axis: int) -> FloatArray:

@@ -125,7 +125,7 @@ def _named(spec: str) -> Task:
 def _options(text: str, spec: str, kind: Any) -> dict[str, Any]:
     """`a=1,b=xy` as keyword arguments of a task's fields; `measure` stands for `chosen`."""
     fields = {f.name: f for f in dataclasses.fields(kind)} if dataclasses.is_dataclass(kind) else {}
-    found: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     for item in filter(None, text.split(",")):
         key, equals, value = item.partition("=")
         key = "chosen" if key == "measure" else key
@@ -134,8 +134,8 @@ def _options(text: str, spec: str, kind: Any) -> dict[str, Any]:
             raise DataError(
                 f"--task {spec}: no option {item!r}", tip=f"this task has {', '.join(listed) or 'no options'}"
             )
-        found[key] = _parsed(value, fields[key].default, spec, key)
-    return found
+        options[key] = _parsed(value, fields[key].default, spec, key)
+    return options
 
 
 def _is_option(field: Any) -> bool:

@@ -83,13 +83,13 @@ def test_calls_in_several_shapes_are_one_part_with_a_trace_of_each():
     parts, missed = exportable_parts(net, lambda m: m(torch.randn(5, 3, 12, 12)))
     assert [p.path for p in parts] == ["head", "neck"] and missed == {"idle": "not called in the run"}
     head, neck = parts
-    assert [tuple(x[0].shape[-2:]) for x in (w.given for w in head.ways)] == [(12, 12), (6, 6)]
+    assert [tuple(x[0].shape[-2:]) for x in (w.inputs for w in head.ways)] == [(12, 12), (6, 6)]
     assert [w.rows for w in head.ways] == [5, 5] and [w.rows for w in neck.ways] == [10]
     for part in parts:
         for way, traced in zip(part.ways, part.traces, strict=True):
             module = way.around(net.get_submodule(part.path))
             with torch.no_grad():
-                torch.testing.assert_close(run(traced.graph, way.given)[0], module(*way.given))
+                torch.testing.assert_close(run(traced.graph, way.inputs)[0], module(*way.inputs))
 
 
 def test_a_keyword_and_a_constant_are_bound_and_their_graph_is_called_the_same_way():

@@ -204,7 +204,7 @@ def test_a_head_on_several_levels_is_one_part_and_all_its_calls_count():
         for way, traced in zip(part.ways, part.traces, strict=True):
             module = way.around(found.module.get_submodule(part.path))
             with torch.no_grad():
-                torch.testing.assert_close(run(traced.graph, way.given)[0], module(*way.given))
+                torch.testing.assert_close(run(traced.graph, way.inputs)[0], module(*way.inputs))
 
 
 def test_samples_of_a_head_on_several_levels_refit_it():
