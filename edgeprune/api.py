@@ -25,7 +25,7 @@ from edgeprune.deploy.ssh import Remote
 from edgeprune.errors import BudgetError, DataError, ModelError
 from edgeprune.frontend.examples import examples_of_program, fixed_batch_note
 from edgeprune.frontend.load import LoadedModel
-from edgeprune.frontend.loaded import from_module, total_bytes
+from edgeprune.frontend.loaded import from_module, tensor_bytes
 from edgeprune.masks import Mask, fuse_pruned
 from edgeprune.run.compress import Request, Result, compress_loaded, with_defaults
 from edgeprune.run.torch_prune_compat import NOTE, has_prune_masks, load_with_prune_masks
@@ -155,7 +155,7 @@ def _from_program(program: torch.export.ExportedProgram) -> LoadedModel:
         example_inputs=inputs,
         sha256=digest.hexdigest(),
         source="exported program",
-        parameters_bytes=total_bytes(list(held.values())),
+        parameters_bytes=tensor_bytes(list(held.values())),
         notes=fixed_batch_note(inputs, program),
     )
 

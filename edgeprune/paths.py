@@ -30,7 +30,7 @@ KINDS = (
 PARTIAL = ".partial"  # the end of temporary names
 
 
-def shown(path: str | os.PathLike[str]) -> str:
+def printable(path: str | os.PathLike[str]) -> str:
     """A path as text that can be printed and stored: bytes that are no UTF-8 are written as `\\xe9`."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
@@ -59,7 +59,7 @@ def require_replaceable(path: Path, label: str = "") -> None:
     Raises:
         OutputError: a folder, device, FIFO or socket is there; the name is too long or no UTF-8.
     """
-    place = f"{label} {shown(path)}" if label else f"cannot write {shown(path)}"
+    place = f"{label} {printable(path)}" if label else f"cannot write {printable(path)}"
     _require_utf8(path, place)
     try:
         kind = special_kind(path)
@@ -77,12 +77,12 @@ def require_own_folder(path: Path, label: str = "") -> None:
     Raises:
         OutputError: a link, a mount point, or something that is no folder; the name is too long or no UTF-8.
     """
-    place = f"{label} {shown(path)}".strip()
+    place = f"{label} {printable(path)}".strip()
     _require_utf8(path, place)
     try:
         kind = special_kind(path) if os.path.lexists(path) else "a folder"
         if path.is_symlink():
-            kind = f"a link to {shown(os.readlink(path))}"
+            kind = f"a link to {printable(os.readlink(path))}"
         elif os.path.ismount(path):
             kind = "a mount point"
     except OSError as error:
@@ -105,13 +105,13 @@ def open_file(path: Path, error: type[EdgepruneError]) -> BinaryIO:
     try:
         kind = special_kind(path)  # before it is opened: opening a device may already do something
         if kind:
-            raise error(f"{shown(path)}: is {kind}, not a file")
+            raise error(f"{printable(path)}: is {kind}, not a file")
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except OSError as failed:
-        raise error(f"{shown(path)}: cannot be read: {failed.strerror or failed}") from failed
+        raise error(f"{printable(path)}: cannot be read: {failed.strerror or failed}") from failed
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):  # replaced in between
         os.close(descriptor)
-        raise error(f"{shown(path)}: is not a file")
+        raise error(f"{printable(path)}: is not a file")
     return os.fdopen(descriptor, "rb")
 
 
@@ -125,7 +125,7 @@ def read_file(path: Path, error: type[EdgepruneError]) -> bytes:
         try:
             return stream.read()
         except OSError as failed:
-            raise error(f"{shown(path)}: cannot be read: {failed.strerror or failed}") from failed
+            raise error(f"{printable(path)}: cannot be read: {failed.strerror or failed}") from failed
 
 
 def partial_path(path: Path) -> Path:

@@ -23,9 +23,9 @@ import numpy as np
 
 from edgeprune.errors import OutputError, RunError
 from edgeprune.paths import (
+    printable,
     read_file,
     require_own_folder,
-    shown,
     special_kind,
     write_file,
 )
@@ -73,7 +73,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     """
     require_own_folder(folder)
     if os.path.lexists(folder):
-        raise OutputError(f"{shown(folder)} exists already", tip="remove it or name another folder")
+        raise OutputError(f"{printable(folder)} exists already", tip="remove it or name another folder")
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
     try:
         temporary.mkdir(parents=True)
@@ -116,7 +116,7 @@ class RunFolder:
         if stored is None:
             if any(entry.name != "stages.json" for entry in path.iterdir()):
                 raise OutputError(
-                    f"--output {shown(path)}: holds files that are not a run's",
+                    f"--output {printable(path)}: holds files that are not a run's",
                     tip="choose an empty or new folder",
                 )
             write_json(path / "run.json", {"schema": SCHEMA, "request": plain})
@@ -125,14 +125,14 @@ class RunFolder:
             before = old if isinstance(old, dict) else {}
             changed = sorted(k for k in plain.keys() | before.keys() if plain.get(k) != before.get(k))
             raise RunError(
-                f"{shown(path)}: holds a run of another request (differs in: {', '.join(changed)})",
+                f"{printable(path)}: holds a run of another request (differs in: {', '.join(changed)})",
                 tip="use --force to start over, or another --output",
             )
         self._stages: dict[str, dict[str, str]] = self._read("stages.json", dict) or {}
         for stage, hashes in self._stages.items():
             if not isinstance(hashes, dict) or not all(isinstance(h, str) for h in hashes.values()):
                 raise RunError(
-                    f"{shown(path / 'stages.json')}: is damaged ({stage!r} has no table of hashes)",
+                    f"{printable(path / 'stages.json')}: is damaged ({stage!r} has no table of hashes)",
                     tip="use --force to start over",
                 )
 
@@ -217,7 +217,9 @@ def read_record(path: Path) -> Any:
         RunError: it is missing or damaged.
     """
     if not path.is_file():
-        raise RunError(f"{shown(path)}: no such file", tip="give the folder that `edgeprune compress` wrote")
+        raise RunError(
+            f"{printable(path)}: no such file", tip="give the folder that `edgeprune compress` wrote"
+        )
     return _parsed(path, object, "")
 
 
@@ -231,10 +233,10 @@ def _parsed(file: Path, kind: type, tip: str) -> Any:
         value = json.loads(read_file(file, RunError).decode("utf-8"))
     except (ValueError, RecursionError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise RunError(f"{shown(file)}: is damaged ({reason})", tip=tip) from error
+        raise RunError(f"{printable(file)}: is damaged ({reason})", tip=tip) from error
     if not isinstance(value, kind):
         raise RunError(
-            f"{shown(file)}: is damaged (a JSON object is expected, it holds a {type(value).__name__})",
+            f"{printable(file)}: is damaged (a JSON object is expected, it holds a {type(value).__name__})",
             tip=tip,
         )
     return value
@@ -249,7 +251,7 @@ def _require_folder(path: Path, *, force: bool) -> None:
     try:
         if os.path.lexists(path) and not path.is_dir():
             raise OutputError(
-                f"--output {shown(path)}: {special_kind(path) or 'a file'} is in the way",
+                f"--output {printable(path)}: {special_kind(path) or 'a file'} is in the way",
                 tip="remove it or choose another folder",
             )
         if force and (path / "run.json").is_file():
@@ -262,7 +264,8 @@ def _require_folder(path: Path, *, force: bool) -> None:
         (path / ".probe").unlink()
     except OSError as error:
         raise OutputError(
-            f"--output {shown(path)}: {error.strerror or error}", tip="choose a folder that can be written"
+            f"--output {printable(path)}: {error.strerror or error}",
+            tip="choose a folder that can be written",
         ) from error
 
 
@@ -297,5 +300,5 @@ def _write(path: Path, content: bytes | memoryview) -> None:
         write_file(path, content)
     except OSError as error:
         raise OutputError(
-            f"cannot write {shown(path)}: {error.strerror or error}", tip="check the disk and the path"
+            f"cannot write {printable(path)}: {error.strerror or error}", tip="check the disk and the path"
         ) from error

@@ -149,9 +149,9 @@ def growth(repeats: int) -> dict[str, Any]:
 
 
 def _export(model: torch.nn.Module, image: torch.Tensor) -> torch.export.ExportedProgram:
-    from edgeprune.graph.trace import export
+    from edgeprune.graph.trace import export_program
 
-    return export(model, (image,))
+    return export_program(model, (image,))
 
 
 def write(name: str, row: dict[str, Any]) -> None:

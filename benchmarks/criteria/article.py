@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 from benchmarks import recording
 from edgeprune import information
-from edgeprune.recovery.bottleneck import NOISE, conditional_entropy
+from edgeprune.recovery.bottleneck import NOISE, gaussian_conditional_entropy
 
 RESULTS = recording.RESULTS / "article.json"
 THETA, BETA, RATE, BATCH, EPOCHS = 0.1, 0.1, 0.01, 64, 10
@@ -94,7 +94,7 @@ def train(row: str, seed: int, train_part: Any, test_part: Any) -> dict[str, Any
             loss = F.cross_entropy(out, y[at])
             loss_sum += float(loss.detach()) * len(at)
             if noise is not None:
-                loss = loss + beta * conditional_entropy(hidden, y[at], noise)
+                loss = loss + beta * gaussian_conditional_entropy(hidden, y[at], noise)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

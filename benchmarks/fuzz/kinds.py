@@ -96,8 +96,8 @@ def _onnx(folder: Path) -> None:
     from edgeprune.export import files
 
     path = folder / "run" / "dense.onnx"
-    files.check(path)
-    files.describe(path)
+    files.check_onnx(path)
+    files.artifact_record(path)
 
 
 def _bench(folder: Path) -> None:
@@ -164,11 +164,11 @@ def _manifest(folder: Path) -> None:
 
 
 def _profile(folder: Path) -> None:
-    from edgeprune.latency import check, latency_cost, read_profile, require_network
+    from edgeprune.latency import check_compatibility, latency_cost, read_profile, require_network
 
     traced, couplings = _traced()
     profile = read_profile(folder / "profile.json")
-    check(profile)
+    check_compatibility(profile)
     require_network(profile, traced, couplings)
     if not latency_cost(profile, traced, couplings).dense > 0:
         raise ArithmeticError("a profile that predicts no time was accepted")

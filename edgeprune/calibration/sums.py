@@ -32,7 +32,7 @@ ROWS_PER_CHANNEL = 32  # over all samples
 BLOCK = 4096  # rows of one product
 
 
-class Moments:
+class RowSums:
     """Sums of rows x and of xxᵀ, or of x² for more than `widest` columns; float64."""
 
     def __init__(self, widest: int | None = None) -> None:
@@ -79,7 +79,7 @@ class LayerSums:
         self.samples = max(1, samples)
         self.generator = torch.Generator().manual_seed(0)
         self.n = self.positions = 0
-        self.inputs, self.outputs, self.patches = Moments(), Moments(0), Moments()
+        self.inputs, self.outputs, self.patches = RowSums(), RowSums(0), RowSums()
         self.reduced: list[npt.NDArray[np.float32]] = []
         self.slopes: Any = 0.0
         self.taylor: Any = 0.0

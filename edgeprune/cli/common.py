@@ -175,7 +175,9 @@ def open_for(spec: str, loaded: LoadedModel, mean: str | None, std: str | None) 
     from edgeprune.data import open_data
 
     shapes = [tuple(x.shape[1:]) for x in loaded.example_inputs]
-    return open_data(spec, input_shapes=shapes, mean=numbers(mean, "--mean"), std=numbers(std, "--std"))
+    return open_data(
+        spec, input_shapes=shapes, mean=parse_numbers(mean, "--mean"), std=parse_numbers(std, "--std")
+    )
 
 
 def writable(path: Path, option: str = "--output") -> None:
@@ -200,7 +202,7 @@ def writable(path: Path, option: str = "--output") -> None:
         ) from error
 
 
-def numbers(text: str | None, option: str) -> list[float] | None:
+def parse_numbers(text: str | None, option: str) -> list[float] | None:
     """Numbers separated by commas, or a usage error that names the option."""
     if text is None:
         return None

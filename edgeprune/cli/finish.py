@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgeprune.cli.common import data_options, existing_data, numbers, task_option
+from edgeprune.cli.common import data_options, existing_data, parse_numbers, task_option
 
 if TYPE_CHECKING:
     from edgeprune.run.finish import Finished
@@ -66,7 +66,7 @@ def finish(
 
     dataset = None
     if data is not None:
-        dataset = open_data(data, mean=numbers(mean, "--mean"), std=numbers(std, "--std"))
+        dataset = open_data(data, mean=parse_numbers(mean, "--mean"), std=parse_numbers(std, "--std"))
     folder = output or run.with_name(f"{run.resolve().name}-finished")
     progress = Terminal()
     try:

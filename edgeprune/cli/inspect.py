@@ -44,7 +44,7 @@ def inspect(
 
 def lines_of(inspection: Inspection) -> list[str]:
     """The result as a person reads it."""
-    from edgeprune.report.words import count
+    from edgeprune.report.words import short_count
     from edgeprune.search.costs import what_pins
 
     inputs = ", ".join(
@@ -54,7 +54,7 @@ def lines_of(inspection: Inspection) -> list[str]:
     )
     lines = [
         f"{inspection.model['path']}: takes {inputs}",
-        f"{count(inspection.macs)} MACs, {count(inspection.params)} parameters,"
+        f"{short_count(inspection.macs)} MACs, {short_count(inspection.params)} parameters,"
         f" {len(inspection.layers)} layers;"
         f" {inspection.free_share:.1%} of the channels are free, in {inspection.components} components",
     ]
@@ -73,7 +73,7 @@ def lines_of(inspection: Inspection) -> list[str]:
             str(r.inputs),
             str(r.outputs),
             str(r.free),
-            count(r.macs),
+            short_count(r.macs),
             shortened(r.groups) or "-",
         )
         for r in inspection.layers

@@ -93,10 +93,10 @@ def profile(
 
 def summary(profiled: Profile, path: Path) -> dict[str, Any]:
     """What a profile holds, without its points."""
-    from edgeprune.latency import check, explained, whole_errors
+    from edgeprune.latency import check_compatibility, layer_times, whole_errors
     from edgeprune.records import to_json
 
-    layers, error = explained(profiled)
+    layers, error = layer_times(profiled)
     return {
         "file": str(path),
         "source": profiled.source,
@@ -110,7 +110,7 @@ def summary(profiled: Profile, path: Path) -> dict[str, Any]:
         "left_out_error": error,
         "whole_error": to_json(whole_errors(profiled)),
         "layers": layers,
-        "warnings": list(check(profiled)),
+        "warnings": list(check_compatibility(profiled)),
     }
 
 

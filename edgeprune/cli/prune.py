@@ -138,7 +138,7 @@ def _plain(pruned: Pruned, path: Path, beside: Path, notes: tuple[str, ...]) -> 
 
 def lines_of(plain: dict[str, Any]) -> list[str]:
     """The result as lines of text."""
-    from edgeprune.report.words import count, fewer, kept_inputs_line
+    from edgeprune.report.words import fewer, kept_inputs_line, short_count
 
     lossless, parts = plain["lossless"], plain["components"]
     lines = [
@@ -149,16 +149,16 @@ def lines_of(plain: dict[str, Any]) -> list[str]:
     ]
     for key, name in (("macs", "MACs"), ("params", "parameters")):
         before, after = plain[key]["before"], plain[key]["after"]
-        lines.append(f"{name}: {count(before)} → {count(after)}, {fewer(before, after, 'fewer')}")
+        lines.append(f"{name}: {short_count(before)} → {short_count(after)}, {fewer(before, after, 'fewer')}")
     lines += [kept_inputs_line(entry) for entry in plain["inputs"]]
     mask = plain["mask"]
     if mask is not None and not mask["masked"]:
         lines.append("mask: it prunes nothing")
     elif mask is not None:
         lines.append(
-            f"mask: {mask['share']:.1%} of {count(mask['masked'])} masked weights were removed,"
-            f" {count(mask['given_up'])} stay as zeros;"
-            f" {count(mask['live_removed'])} live weights went with them"
+            f"mask: {mask['share']:.1%} of {short_count(mask['masked'])} masked weights were removed,"
+            f" {short_count(mask['given_up'])} stay as zeros;"
+            f" {short_count(mask['live_removed'])} live weights went with them"
         )
     if plain["criterion"]:
         how = "refitted in closed form" if plain["recovered"] else "not recovered"

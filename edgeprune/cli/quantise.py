@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgeprune.cli.common import data_options, numbers, task_option, writable
+from edgeprune.cli.common import data_options, parse_numbers, task_option, writable
 
 if TYPE_CHECKING:
     from edgeprune.data import Dataset
@@ -83,7 +83,10 @@ def quantise(
 
     shapes = input_shapes(model)
     dataset = open_data(
-        data, input_shapes=[s[1:] for s in shapes], mean=numbers(mean, "--mean"), std=numbers(std, "--std")
+        data,
+        input_shapes=[s[1:] for s in shapes],
+        mean=parse_numbers(mean, "--mean"),
+        std=parse_numbers(std, "--std"),
     )
     _require_runnable(model, dataset, shapes[0][0] or 1)
     progress = Terminal()

@@ -164,7 +164,7 @@ def broadcast(context: Context, component: FloatArray) -> dict[str, npt.NDArray[
     return scores
 
 
-def measured(context: Context) -> npt.NDArray[np.bool_]:
+def measured_components(context: Context) -> npt.NDArray[np.bool_]:
     """Components with values per sample: a captured layer reads them channel by channel, shape (count,)."""
     assert context.statistics is not None
     mask = np.zeros(context.couplings.count, dtype=bool)
@@ -186,7 +186,9 @@ def complete(context: Context, component: FloatArray) -> FloatArray:
     the two units never meet in one order.
     """
     assert context.statistics is not None
-    return np.where(measured(context), component, context.statistics.other_readings + _constant(context))
+    return np.where(
+        measured_components(context), component, context.statistics.other_readings + _constant(context)
+    )
 
 
 def _constant(context: Context) -> FloatArray:

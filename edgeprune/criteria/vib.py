@@ -17,11 +17,11 @@ import torch
 from torch import fx
 
 from edgeprune.calibration.capture import mixing_layers
-from edgeprune.criteria.base import Context, Scores, broadcast, complete, measured, rank_in_groups
+from edgeprune.criteria.base import Context, Scores, broadcast, complete, measured_components, rank_in_groups
 from edgeprune.data.targets import take
 from edgeprune.errors import CriterionError
 from edgeprune.graph.execution import samples_first, tensors
-from edgeprune.graph.executor import Before, operand_index, outputs
+from edgeprune.graph.executor import Before, flat_outputs, operand_index
 from edgeprune.graph.trace import run
 from edgeprune.tasks.base import Targets, Task
 
@@ -50,7 +50,7 @@ def vib(context: Context) -> Scores:
     mean = torch.ones(couplings.count, requires_grad=True)
     spread = torch.full((couplings.count,), LOG_VARIANCE, requires_grad=True)
     sizes = np.bincount(couplings.group)[couplings.group]
-    share = torch.from_numpy(GAMMA / sizes * measured(context)).float()
+    share = torch.from_numpy(GAMMA / sizes * measured_components(context)).float()
     optimizer = torch.optim.Adam([mean, spread], lr=RATE)
     generator = torch.Generator().manual_seed(context.seed)
     rng = np.random.default_rng(context.seed)
@@ -59,7 +59,7 @@ def vib(context: Context) -> Scores:
         noise = torch.randn(len(at), couplings.count, generator=generator)
         gates = mean + noise * (0.5 * spread).exp()
         inputs = tensors(dataset.batch(indices[at]))
-        gated = outputs(graph, inputs, before=_gate(context, gates))
+        gated = flat_outputs(graph, inputs, before=_gate(context, gates))
         targets = take(dataset.targets, indices[at])
         loss = _loss(task, gated, targets, len(at), partial(run, graph, inputs))
         loss = loss + (share * _nats(mean, spread)).sum()

@@ -23,7 +23,7 @@ from edgeprune.data.stored import read_idx_array, read_npz_arrays
 from edgeprune.data.target_encodings import pop_targets
 from edgeprune.data.targets import Targets, update_digest
 from edgeprune.errors import DataError
-from edgeprune.paths import open_file, shown
+from edgeprune.paths import open_file, printable
 
 Array = npt.NDArray[Any]
 IDX_PARTS = ("train", "t10k")
@@ -73,7 +73,7 @@ def read_npz(path: Path) -> Parts:
         DataError: not an npz file, damaged, empty, or holding pickled objects, which are never loaded.
     """
     arrays = read_npz_arrays(path)
-    return from_mapping(arrays, shown(path), sha256=hash_files([path]))
+    return from_mapping(arrays, printable(path), sha256=hash_files([path]))
 
 
 def from_mapping(arrays: Mapping[str, Any], name: str, *, sha256: str | None = None) -> Parts:

@@ -21,10 +21,10 @@ import numpy.typing as npt
 from PIL import Image
 
 from edgeprune.data.dataset import Dataset, Indices, Inputs
-from edgeprune.data.layout import Statistic, fit
+from edgeprune.data.layout import Statistic, fit_layout
 from edgeprune.data.pictures import cover, opened_picture
 from edgeprune.errors import DataError
-from edgeprune.paths import shown, special_kind
+from edgeprune.paths import printable, special_kind
 
 TRAIN_NAMES = ("train", "training")
 VALIDATION_NAMES = ("val", "valid", "validation")
@@ -58,7 +58,9 @@ def open_image_folder(
         part_indices[part] = np.arange(before, len(files))
     sha256, first_shape = scan_images(root, files)
     shape = image_shape(shapes, first_shape, name)
-    prepare, described = fit((*shape[1:], shape[0]), np.dtype(np.uint8), shape, name=name, mean=mean, std=std)
+    prepare, described = fit_layout(
+        (*shape[1:], shape[0]), np.dtype(np.uint8), shape, name=name, mean=mean, std=std
+    )
     described["raw"] = "image file"
     described["resize"] = "cover, bilinear, centre crop"
     return Dataset(
@@ -67,7 +69,7 @@ def open_image_folder(
         size=len(files),
         labels=np.asarray(labels, dtype=np.int64),
         classes=len(classes),
-        class_names=tuple(shown(folder) for folder in classes),
+        class_names=tuple(printable(folder) for folder in classes),
         prepare=(prepare,),
         preprocessing=described,
         validation_indices=part_indices.get("validation"),
@@ -131,7 +133,7 @@ def _collect(root: Path, classes: list[str], files: list[Path], labels: list[int
             p for p in (root / folder).rglob("*") if p.suffix.lower() in suffixes and not p.is_dir()
         )
         if not images:
-            raise DataError(f"{name}: no images in class folder {shown(root / folder)}")
+            raise DataError(f"{name}: no images in class folder {printable(root / folder)}")
         for path in images:
             require_regular(path)
         files.extend(images)
@@ -142,9 +144,9 @@ def require_regular(path: Path) -> None:
     try:
         kind = special_kind(path)
     except OSError as error:
-        raise DataError(f"{shown(path)}: cannot be read: {error.strerror or error}") from error
+        raise DataError(f"{printable(path)}: cannot be read: {error.strerror or error}") from error
     if kind:
-        raise DataError(f"{shown(path)}: is {kind}, not an image", tip="remove it from the class folder")
+        raise DataError(f"{printable(path)}: is {kind}, not an image", tip="remove it from the class folder")
 
 
 def scan_images(root: Path, files: list[Path]) -> tuple[str, tuple[int, int, int]]:

@@ -21,7 +21,7 @@ Prepare = Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
 Statistic = float | Sequence[float] | None
 
 
-def fit(
+def fit_layout(
     sample_shape: tuple[int, ...],
     dtype: np.dtype[Any],
     wanted: Sequence[int] | None,

@@ -20,9 +20,9 @@ from edgeprune.data.arrays import OWN, ArraySource, Parts, from_mapping, is_idx_
 from edgeprune.data.dataset import Dataset, Source, require_finite
 from edgeprune.data.images import open_image_folder
 from edgeprune.data.items import ItemSource, hash_items, is_item_dataset, to_array
-from edgeprune.data.layout import Statistic, fit
+from edgeprune.data.layout import Statistic, fit_layout
 from edgeprune.data.target_encodings import collect_targets, to_targets
-from edgeprune.data.targets import Targets, join, number_classes, require_known, size_of
+from edgeprune.data.targets import Targets, join_targets, number_classes, require_known, size_of
 from edgeprune.errors import DataError
 from edgeprune.importing import import_object
 
@@ -159,7 +159,7 @@ def _build(parts: Parts, name: str, shapes: Shapes, mean: Statistic, std: Statis
         source=ArraySource(tuple(arrays.values())),
         samples=[(key, array.shape[1:], array.dtype) for key, array in arrays.items()],
         size=size,
-        targets=None if targets[0] is None else join(targets, name),
+        targets=None if targets[0] is None else join_targets(targets, name),
         part_indices=part_indices,
         sha256=parts.sha256,
         checked=True,
@@ -215,7 +215,7 @@ def _assemble(
     for index, (key, shape, dtype) in enumerate(samples):
         label = name if len(samples) == 1 else f"{name}: {key}"
         wanted = None if shapes is None else shapes[index]
-        step, description = fit(shape, dtype, wanted, name=label, mean=mean, std=std)
+        step, description = fit_layout(shape, dtype, wanted, name=label, mean=mean, std=std)
         prepare.append(step)
         described.append(description)
     return Dataset(

@@ -19,7 +19,7 @@ from typing import BinaryIO
 from PIL import Image, UnidentifiedImageError
 
 from edgeprune.errors import DataError
-from edgeprune.paths import open_file, shown
+from edgeprune.paths import open_file, printable
 
 FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "QOI", "TIFF", "WEBP")
 MOST_PIXELS = 1 << 26  # a 67-megapixel photograph, 268 MB as RGBA
@@ -47,8 +47,8 @@ def opened_picture(path: Path) -> Iterator[tuple[Image.Image, BinaryIO]]:
             with Image.open(stream, formats=_formats()) as image:
                 if image.width * image.height > MOST_PIXELS or max(image.size) > LONGEST_SIDE:
                     raise DataError(
-                        f"{shown(path)}: has {image.width}×{image.height} pixels; at most {MOST_PIXELS} and"
-                        f" {LONGEST_SIDE} along a side are read",
+                        f"{printable(path)}: has {image.width}×{image.height} pixels; at most {MOST_PIXELS}"
+                        f" and {LONGEST_SIDE} along a side are read",
                         tip="scale it down",
                     )
                 yield image, stream
@@ -60,7 +60,7 @@ def opened_picture(path: Path) -> Iterator[tuple[Image.Image, BinaryIO]]:
             named = next((name for magic, name in OTHERS if head.startswith(magic)), "")
             if named:
                 raise DataError(
-                    f"{shown(path)}: is {named}, which is not read",
+                    f"{printable(path)}: is {named}, which is not read",
                     tip=f"convert it to one of {', '.join(FORMATS)}",
                 ) from exc
             reason = (
@@ -69,7 +69,7 @@ def opened_picture(path: Path) -> Iterator[tuple[Image.Image, BinaryIO]]:
                 else str(exc) or type(exc).__name__
             )
             raise DataError(
-                f"{shown(path)}: unreadable image: {reason}", tip="repair or remove the file"
+                f"{printable(path)}: unreadable image: {reason}", tip="repair or remove the file"
             ) from exc
 
 

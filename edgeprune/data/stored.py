@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeprune.errors import DataError
-from edgeprune.paths import open_file, shown
+from edgeprune.paths import open_file, printable
 
 Array = npt.NDArray[Any]
 IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
@@ -39,7 +39,7 @@ def read_npz_arrays(path: Path) -> dict[str, Array]:
     Raises:
         DataError: not an npz file, damaged, holding pickled objects, or larger than its bytes justify.
     """
-    name = shown(path)
+    name = printable(path)
     arrays: dict[str, Array] = {}
     try:
         with open_file(path, DataError) as stream, zipfile.ZipFile(stream) as archive:
@@ -64,7 +64,7 @@ def read_idx_array(path: Path) -> Array:
     Raises:
         DataError: not an idx file, damaged, or a header that claims another size than the file has.
     """
-    name = shown(path)
+    name = printable(path)
     with open_file(path, DataError) as stream:
         size = path.stat().st_size
         packed = stream.read(2) == b"\x1f\x8b"

@@ -80,7 +80,7 @@ def number_classes(targets: Targets) -> tuple[Targets, npt.NDArray[np.int64] | N
     return (targets if classes is None else classes), classes, None
 
 
-def join(parts: Sequence[Targets], name: str) -> Targets:
+def join_targets(parts: Sequence[Targets], name: str) -> Targets:
     """The targets of several parts of a source, one after another.
 
     Raises:
@@ -90,7 +90,7 @@ def join(parts: Sequence[Targets], name: str) -> Targets:
     if isinstance(first, Mapping):
         if any(not isinstance(p, Mapping) or set(p) != set(first) for p in parts):
             raise DataError(f"{name}: its parts do not have the same targets ({', '.join(first)})")
-        return {key: join([p[key] for p in parts], f"{name}: {key}") for key in first}
+        return {key: join_targets([p[key] for p in parts], f"{name}: {key}") for key in first}
     if any(isinstance(p, Mapping) for p in parts):
         raise DataError(f"{name}: its parts do not have the same targets")
     if all(isinstance(p, np.ndarray) for p in parts):

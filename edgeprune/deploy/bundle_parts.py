@@ -34,7 +34,7 @@ class TensorEntry:
 
 
 @dataclass(frozen=True)
-class FileEntry:
+class BundleFile:
     """A file of the bundle."""
 
     sha256: Digest
@@ -77,7 +77,7 @@ class Manifest:
     architecture: str | None
     versions: dict[str, str | int]
     smoke: Smoke
-    files: dict[str, FileEntry]
+    files: dict[str, BundleFile]
     kept_inputs: tuple[dict[str, Any], ...] = ()
 
 

@@ -28,7 +28,7 @@ def ship(bundle: Bundle, board: Board, path: str, *, keep: int = 3) -> Shipment:
         raise ShipError(
             f"--keep {keep}: at least the current release is kept", tip="2 or more allow a rollback"
         )
-    checked(path)
+    checked_path(path)
     board.require_fit(bundle.manifest["architecture"])
     known = board.call({"do": "has", "path": path, "id": bundle.identity}, {}, error=ShipError)
     files = {} if known["there"] else bundle.files
@@ -43,18 +43,18 @@ def rollback(board: Board, path: str) -> Shipment:
     Raises:
         ShipError: there is none, or it is damaged.
     """
-    checked(path)
+    checked_path(path)
     answer = board.call({"do": "rollback", "path": path}, {}, error=ShipError)
     return _shipment(answer["name"], answer, board, 0, True)
 
 
 def list_releases(board: Board, path: str) -> dict[str, Any]:
     """`releases` (id, name, bytes, time; newest last), `current`, `history`, `path`."""
-    checked(path)
+    checked_path(path)
     return board.call({"do": "list", "path": path}, {}, error=ShipError)
 
 
-def checked(path: str) -> str:
+def checked_path(path: str) -> str:
     """Refuse a path on the board that is empty or of odd characters."""
     if not path or "\0" in path or "\n" in path or len(path) > 1000:
         raise ShipError(f"not a folder on the board: {path!r}", tip="write it as user@host:/path")

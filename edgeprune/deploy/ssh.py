@@ -60,7 +60,7 @@ TROUBLES = (
 
 
 @dataclass(frozen=True)
-class Finished:
+class RemoteResult:
     """What a remote program left: exit code (128 + signal if it was killed), output, messages."""
 
     code: int
@@ -122,7 +122,9 @@ class Remote:
         flags = [part for key, value in options.items() for part in ("-o", f"{key}={value}")]
         return ["ssh", "-T", *(["-F", str(self._config)] if self._config else []), *flags]
 
-    def run(self, arguments: Sequence[str], *, send: Iterable[bytes] = (), timeout: float = 120) -> Finished:
+    def run(
+        self, arguments: Sequence[str], *, send: Iterable[bytes] = (), timeout: float = 120
+    ) -> RemoteResult:
         """Run one program on the board, feed it bytes on stdin, wait for it.
 
         Raises:
@@ -149,7 +151,7 @@ class Remote:
                     process.wait()
             out.seek(0)
             messages.seek(0)
-            done = Finished(code, out.read(), messages.read().decode(errors="replace"))
+            done = RemoteResult(code, out.read(), messages.read().decode(errors="replace"))
         if code == 255:
             raise self._trouble(done.stderr)
         return done

@@ -18,7 +18,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeprune.errors import ExportError, OutputError
-from edgeprune.export.files import DATA_SUFFIX, check, describe, load, move_into_place, opset_of, workshop
+from edgeprune.export.files import (
+    DATA_SUFFIX,
+    artifact_record,
+    check_onnx,
+    load_onnx,
+    move_into_place,
+    opset_of,
+    workshop,
+)
 from edgeprune.records import OnnxArtifact
 
 if TYPE_CHECKING:
@@ -61,14 +69,14 @@ def export_onnx(
             _tidy(draft, external)
         except OSError as e:
             raise OutputError(f"cannot write {path}: {e.strerror or e}", tip="free some space") from e
-        actual = opset_of(load(draft, external_data=False))
+        actual = opset_of(load_onnx(draft, external_data=False))
         if actual != opset:
             raise ExportError(
                 f"asked for opset {opset}; the exporter gave {actual}", tip=f"use opset {max(actual, 18)}"
             )
-        check(draft)
+        check_onnx(draft)
         move_into_place(draft, path)
-    return describe(path, note="exported")
+    return artifact_record(path, note="exported")
 
 
 def _convert(
@@ -101,7 +109,7 @@ def _tidy(path: Path, external: bool) -> None:
     """Drop traces of the exporting machine and name the batch dimension."""
     import onnx
 
-    model = load(path)
+    model = load_onnx(path)
     for holder in _holders(model):
         kept = [p for p in holder.metadata_props if p.key in KEPT_METADATA]
         del holder.metadata_props[:]

@@ -23,13 +23,13 @@ from edgeprune.records import OnnxArtifact
 DATA_SUFFIX = ".data"
 
 
-def describe(path: Path, *, note: str = "", nodes_exported: int | None = None) -> OnnxArtifact:
+def artifact_record(path: Path, *, note: str = "", nodes_exported: int | None = None) -> OnnxArtifact:
     """Read an ONNX file into its artefact record, without parity.
 
     Raises:
         ExportError: the file is missing, unreadable or not an ONNX model.
     """
-    model = load(path, external_data=False)
+    model = load_onnx(path, external_data=False)
     files = tuple((p.name, sha256(p), p.stat().st_size) for p in model_files(path, error=ExportError))
     nodes = count_nodes(model)
     return OnnxArtifact(
@@ -49,7 +49,7 @@ def describe(path: Path, *, note: str = "", nodes_exported: int | None = None) -
     )
 
 
-def load(path: Path, *, external_data: bool = True) -> onnx.ModelProto:
+def load_onnx(path: Path, *, external_data: bool = True) -> onnx.ModelProto:
     """`onnx.load` with this project's errors."""
     model_files(path, error=ExportError)
     try:
@@ -64,7 +64,7 @@ def input_shapes(path: Path) -> list[tuple[int, ...]]:
     Raises:
         ExportError: the file cannot be read, takes no input, or an input is no tensor with a batch.
     """
-    graph = load(path, external_data=False).graph
+    graph = load_onnx(path, external_data=False).graph
     stored = {tensor.name for tensor in graph.initializer}  # old files list weights as inputs too
     values = [value for value in graph.input if value.name not in stored]
     if not values:
@@ -77,7 +77,7 @@ def input_shapes(path: Path) -> list[tuple[int, ...]]:
     return [tuple(int(d.dim_value) for d in v.type.tensor_type.shape.dim) for v in values]
 
 
-def check(path: Path) -> None:
+def check_onnx(path: Path) -> None:
     """Run onnx.checker with shape inference on a file.
 
     Raises:

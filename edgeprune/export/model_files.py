@@ -45,7 +45,7 @@ def model_files(path: Path, *, error: type[EdgepruneError] = BenchError) -> tupl
     return tuple(files)
 
 
-def total_bytes(path: Path) -> int:
+def model_bytes(path: Path) -> int:
     """Size of the model with its external data."""
     return sum(file.stat().st_size for file in model_files(path))
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from edgeprune.errors import ParityError
 from edgeprune.export.export import export_onnx
-from edgeprune.export.files import describe, load, move_into_place, workshop
+from edgeprune.export.files import artifact_record, load_onnx, move_into_place, workshop
 from edgeprune.export.parity import Arrays, check_parity
 from edgeprune.export.simplification import simplify
 from edgeprune.records import OnnxArtifact
@@ -71,7 +71,7 @@ def produce(
                     note = f"not simplified: onnxsim's file failed parity ({e.message})"
         move_into_place(chosen, path)
     return dataclasses.replace(
-        describe(path, note=note, nodes_exported=exported.nodes), simplified=simplified, parity=parity
+        artifact_record(path, note=note, nodes_exported=exported.nodes), simplified=simplified, parity=parity
     )
 
 
@@ -79,7 +79,7 @@ def single_sample(path: Path, inputs: Sequence[Arrays]) -> list[Arrays]:
     """The first call cut to one sample along every dynamic leading dimension, where it holds more."""
     dynamic = [
         bool(d) and not d[0].HasField("dim_value")
-        for d in (v.type.tensor_type.shape.dim for v in load(path, external_data=False).graph.input)
+        for d in (v.type.tensor_type.shape.dim for v in load_onnx(path, external_data=False).graph.input)
     ]
     if not inputs or not any(dynamic) or len(dynamic) != len(inputs[0]):
         return []

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Protocol
 
 from edgeprune.errors import BudgetError, DataError, ExportError, ParityError
-from edgeprune.export.files import check, describe, load, move_into_place, opset_of, workshop
+from edgeprune.export.files import artifact_record, check_onnx, load_onnx, move_into_place, opset_of, workshop
 from edgeprune.export.parity import Arrays, check_parity
 from edgeprune.export.production import single_sample
-from edgeprune.export.quantising import Outputs, Quantiser
+from edgeprune.export.quantising import Quantiser, RunFile
 from edgeprune.records import ParityResult, QuantisedLayer, QuantiseResult
 
 METHODS = ("minmax", "percentile", "entropy")
@@ -114,8 +114,8 @@ def quantise(
         after = None if evaluate is None else judge.score(chosen)
         draft = folder / output.name
         chosen.replace(draft)
-        check(draft)
-        if opset_of(load(draft)) != opset_of(load(path)):
+        check_onnx(draft)
+        if opset_of(load_onnx(draft)) != opset_of(load_onnx(path)):
             raise ExportError(f"{path}: the quantiser changed the opset", tip="report the model")
         calls = [*maker.calls, *single_sample(draft, maker.calls)]
         parity = _prove(draft, calls, path, reduce_range)
@@ -132,10 +132,10 @@ def quantise(
     count = sum(layer.quantised for layer in layers)
     return QuantiseResult(
         artifact=dataclasses.replace(
-            describe(output, note=f"{count} of {len(layers)} layers in 8 bits"), parity=parity
+            artifact_record(output, note=f"{count} of {len(layers)} layers in 8 bits"), parity=parity
         ),
         source=path,
-        source_bytes=describe(path).bytes,
+        source_bytes=artifact_record(path).bytes,
         layers=layers,
         activations=activations,
         weights="int8 per channel",
@@ -162,7 +162,7 @@ def _require_faster(path: Path, ratio: float, write_slower: bool) -> None:
 
 def _prove(draft: Path, calls: Sequence[Arrays], source: Path, reduce_range: bool) -> ParityResult:
     try:
-        return check_parity(Outputs(draft, optimised=False), draft, calls, rtol=PARITY_RTOL)
+        return check_parity(RunFile(draft, optimised=False), draft, calls, rtol=PARITY_RTOL)
     except ParityError as e:
         if e.code == "parity.unprovable":  # nothing was found wrong, and nothing can be compared
             raise ParityError(f"{source.name} in 8 bits: {e.message}", tip=e.tip, code=e.code) from e

@@ -22,7 +22,7 @@ import numpy as np
 
 from edgeprune.errors import DataError, ExportError, ParityError
 from edgeprune.export.channels import ChannelLoss, channel_losses
-from edgeprune.export.files import load
+from edgeprune.export.files import load_onnx
 from edgeprune.export.model_files import model_files
 from edgeprune.export.onnx_nodes import QUANTISABLE
 from edgeprune.export.parity import Arrays, open_session, run_session
@@ -38,7 +38,7 @@ SUBSET = 256  # samples that output differences are taken on
 AT_ONCE = 8  # files that one child builds and that lie on disk together
 
 
-class Outputs:
+class RunFile:
     """A file as a function of its inputs; `optimised=False` runs the graph as written."""
 
     def __init__(self, path: Path, *, optimised: bool = True) -> None:
@@ -92,7 +92,7 @@ class Quantiser:
     ) -> None:
         if activations not in ("uint8", "int8"):
             raise ExportError(f"activations {activations!r}: unknown", tip="uint8 or int8")
-        model = load(source, external_data=False)
+        model = load_onnx(source, external_data=False)
         eight = sorted({node.op_type for node in model.graph.node} & INTEGERS)
         if eight:
             raise ExportError(
@@ -169,7 +169,7 @@ class Quantiser:
     def sensitive(self, method: str) -> dict[str, str]:
         """Layers that should keep float unless measured harmless, with the reason; see sensitive_layers."""
         ranges = json.loads(Path(self._ranges).read_text())[method]
-        prepared = load(Path(self._model), external_data=False)
+        prepared = load_onnx(Path(self._model), external_data=False)
         return sensitive_layers(prepared, {name: (low, high) for name, (low, high) in ranges.items()})
 
     def difference(self, path: Path) -> Difference:
@@ -178,7 +178,7 @@ class Quantiser:
         Raises:
             ExportError: no output in floating point. ParityError: an output is not finite.
         """
-        run = Outputs(path)
+        run = RunFile(path)
         calls = [run(call) for call in self.calls]
         shares, same, worst = [], [], ("", ChannelLoss(None, 0, 0.0, False))
         for n, name in enumerate(run.names):

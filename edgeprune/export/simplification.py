@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 from edgeprune.errors import ExportError
-from edgeprune.export.files import check, count_nodes, load, opset_of
+from edgeprune.export.files import check_onnx, count_nodes, load_onnx, opset_of
 from edgeprune.export.model_files import model_files
 from edgeprune.records import SimplifyResult
 
@@ -50,7 +50,7 @@ def simplify(
         return SimplifyResult(None, before, None, time.perf_counter() - started, f"not simplified: {reason}")
 
     try:
-        model = load(path, external_data=False)
+        model = load_onnx(path, external_data=False)
         before = count_nodes(model)
         files = model_files(path, error=ExportError)
     except ExportError as e:
@@ -78,9 +78,11 @@ def simplify(
     try:
         counts = json.loads(finished.stdout.splitlines()[-1])
         after = int(counts["after"])
-        check(destination)
-        if opset_of(load(destination)) != opset_of(model):
-            return kept(f"onnxsim changed the opset from {opset_of(model)} to {opset_of(load(destination))}")
+        check_onnx(destination)
+        if opset_of(load_onnx(destination)) != opset_of(model):
+            return kept(
+                f"onnxsim changed the opset from {opset_of(model)} to {opset_of(load_onnx(destination))}"
+            )
     except ExportError as e:
         return kept(e.message)
     except (IndexError, KeyError, ValueError):

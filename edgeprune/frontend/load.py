@@ -32,12 +32,12 @@ from edgeprune.errors import ModelError, UnsafeModelError
 from edgeprune.frontend.checkpoints import build, fill, tensors_in
 from edgeprune.frontend.examples import example_tensors, examples_of_program, fixed_batch_note, require_shapes
 from edgeprune.frontend.export_form import use_export_form
-from edgeprune.frontend.loaded import LoadedModel, from_module, total_bytes
-from edgeprune.frontend.pickles import describe, load_pickle, read_weights
+from edgeprune.frontend.loaded import LoadedModel, from_module, tensor_bytes
+from edgeprune.frontend.pickles import load_pickle, read_weights, unpickling_imports
 from edgeprune.frontend.sniff import Kind, sniff
 from edgeprune.frontend.vet import vet
 from edgeprune.importing import make_current_folder_importable
-from edgeprune.paths import read_file, shown
+from edgeprune.paths import printable, read_file
 
 __all__ = ["LoadedModel", "from_module", "load_model"]
 
@@ -68,7 +68,7 @@ def load_model(
         ModelError: missing, damaged, not a PyTorch model, or not fitting its factory or input shapes.
         UnsafeModelError: loading it would run code and `trust_pickle` is False.
     """
-    source = shown(path)
+    source = printable(path)
     content = _read(Path(path).expanduser(), source)
     digest = digest_of(content, state)
     kind = sniff(content, source)
@@ -144,7 +144,7 @@ def _exported(content: bytes, kind: Kind, source: str, digest: str, trust: bool)
         example_inputs=inputs,
         sha256=digest,
         source=source,
-        parameters_bytes=total_bytes([t for t in tensors if isinstance(t, torch.Tensor)]),
+        parameters_bytes=tensor_bytes([t for t in tensors if isinstance(t, torch.Tensor)]),
         notes=notes + fixed_batch_note(inputs, program),
         extra=extra,
     )
@@ -177,7 +177,7 @@ def _pickled(
             warnings.simplefilter("ignore")  # about pickle protocols; what matters raises
             saved: Any = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as exc:
-        named = describe(content)
+        named = unpickling_imports(content)
         if not named:
             cause = (str(exc) or type(exc).__name__).splitlines()[0]
             raise ModelError(
@@ -273,7 +273,7 @@ def _with_examples(
         example_inputs=example_tensors(shapes, dtypes),
         sha256=digest,
         source=source,
-        parameters_bytes=total_bytes([*module.parameters(), *module.buffers()]),
+        parameters_bytes=tensor_bytes([*module.parameters(), *module.buffers()]),
         notes=notes,
     )
 

@@ -96,11 +96,11 @@ def from_module(
         example_inputs=inputs,
         sha256=digest.hexdigest(),
         source=type(inner).__qualname__,
-        parameters_bytes=total_bytes([*copied.parameters(), *copied.buffers()]),
+        parameters_bytes=tensor_bytes([*copied.parameters(), *copied.buffers()]),
         notes=(*fixed_batch_note(inputs), *flags),
     )
 
 
-def total_bytes(tensors: Sequence[torch.Tensor]) -> int:
+def tensor_bytes(tensors: Sequence[torch.Tensor]) -> int:
     """The bytes of these tensors, tied ones counted once."""
     return sum({(t.data_ptr(), t.nbytes): t.nbytes for t in tensors}.values())

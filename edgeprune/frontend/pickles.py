@@ -36,7 +36,7 @@ REBUILDERS: dict[tuple[str, str], Any] = {
 }
 
 
-def describe(content: bytes) -> list[str]:
+def unpickling_imports(content: bytes) -> list[str]:
     """The classes and functions that unpickling would import, in order, without the usual plumbing.
 
     Args:

@@ -45,7 +45,7 @@ class Way:
 
     def around(self, module: nn.Module) -> nn.Module:
         """The module as something that takes `inputs`."""
-        return module if self.fixed is None else Bound(module, self.spec, self.fixed)
+        return module if self.fixed is None else TensorCall(module, self.spec, self.fixed)
 
     def instead(self, graph: nn.Module, module: nn.Module) -> nn.Module:
         """A graph of `around(module)` as something that is called, and read, as the module was."""
@@ -54,7 +54,7 @@ class Way:
         return stand_in
 
 
-class Bound(nn.Module):  # type: ignore[misc]
+class TensorCall(nn.Module):  # type: ignore[misc]
     """A module that takes tensors alone; the rest of its call is fixed."""
 
     def __init__(self, module: nn.Module, spec: Any, fixed: dict[int, Any]) -> None:

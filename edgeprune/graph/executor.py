@@ -40,7 +40,7 @@ def execute(
     return interpreter.run(*inputs, enable_io_processing=False)
 
 
-def outputs(
+def flat_outputs(
     graph: fx.GraphModule,
     inputs: Sequence[torch.Tensor],
     *,

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from edgeprune.graph.executor import outputs
+from edgeprune.graph.executor import flat_outputs
 from edgeprune.graph.module import attribute
 
 aten = torch.ops.aten
@@ -265,7 +265,7 @@ def _outputs(graph: fx.GraphModule, inputs: tuple[torch.Tensor, ...]) -> list[to
     buffers = {name: tensor.detach().clone() for name, tensor in graph.named_buffers()}
     try:
         with torch.no_grad():
-            return [x.clone() for x in outputs(graph, copies)]  # an output may be a buffer
+            return [x.clone() for x in flat_outputs(graph, copies)]  # an output may be a buffer
     except (RuntimeError, ValueError, TypeError, IndexError):
         return None
     finally:  # nor may the model's state move on: its first call would be lost

@@ -42,7 +42,7 @@ ODD_OUTPUT = re.compile(r"Found <class '([^']+)'> in output")
 Place = tuple[str, int]
 
 
-def explain(model: torch.nn.Module, inputs: tuple[Any, ...], error: BaseException) -> TraceError:
+def explain_refusal(model: torch.nn.Module, inputs: tuple[Any, ...], error: BaseException) -> TraceError:
     """What torch.export's `error` comes down to, for someone who knows only their own code."""
     name = type(model).__name__
     operators = _Operators()
@@ -140,7 +140,7 @@ class _Operators(TorchDispatchMode):  # type: ignore[misc]  # torch leaves it un
 
 def _outwards(frame: FrameType | None) -> Iterator[FrameType]:
     """Frames from the inside out, up to the call in `explain`."""
-    while frame is not None and frame.f_code is not explain.__code__:
+    while frame is not None and frame.f_code is not explain_refusal.__code__:
         yield frame
         frame = frame.f_back
 

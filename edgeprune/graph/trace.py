@@ -28,9 +28,9 @@ from torch import fx
 
 from edgeprune.errors import TraceError
 from edgeprune.graph.constant_reads import constant_reads, written_buffers
-from edgeprune.graph.executor import outputs
+from edgeprune.graph.executor import flat_outputs
 from edgeprune.graph.normalise import functional, normalise
-from edgeprune.graph.refusal import explain, first_line, has_open_sizes, require_known_sizes
+from edgeprune.graph.refusal import explain_refusal, first_line, has_open_sizes, require_known_sizes
 from edgeprune.paths import write_file
 
 pytree = torch.utils._pytree
@@ -64,7 +64,7 @@ def trace(model: torch.nn.Module | torch.export.ExportedProgram, inputs: tuple[A
     Raises:
         TraceError: torch.export refused, or a size depends on values, with the reason and the user's line.
     """
-    program = model if isinstance(model, torch.export.ExportedProgram) else export(model, inputs)
+    program = model if isinstance(model, torch.export.ExportedProgram) else export_program(model, inputs)
     args, kwargs = program.example_inputs or (inputs, {})
     flat = pytree.tree_flatten((args, kwargs))[0]
     odd = [type(x).__name__ for x in flat if not isinstance(x, torch.Tensor)]
@@ -83,7 +83,7 @@ def trace(model: torch.nn.Module | torch.export.ExportedProgram, inputs: tuple[A
     return Trace(graph, tuple(x.detach().clone() for x in flat), dynamic)
 
 
-def export(model: torch.nn.Module, inputs: tuple[Any, ...]) -> torch.export.ExportedProgram:
+def export_program(model: torch.nn.Module, inputs: tuple[Any, ...]) -> torch.export.ExportedProgram:
     """`torch.export.export` with a free batch for every input that the model allows it for.
 
     Raises:
@@ -103,7 +103,7 @@ def export(model: torch.nn.Module, inputs: tuple[Any, ...]) -> torch.export.Expo
                 return _export_program(model, inputs)
         except Exception as second:
             with quiet():
-                reason = explain(model, inputs, second)
+                reason = explain_refusal(model, inputs, second)
             raise reason from first
 
 
@@ -192,7 +192,7 @@ def _input_values(program: torch.export.ExportedProgram) -> list[Any]:
 
 def run(graph: fx.GraphModule, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
     """Run a graph on flat inputs and give its flat tensor outputs."""
-    return outputs(graph, inputs)
+    return flat_outputs(graph, inputs)
 
 
 def reexport(

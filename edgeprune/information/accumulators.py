@@ -117,7 +117,7 @@ class EdgeCounts(CountsState):
     """
 
     def __init__(self, ranges: Any, classes: int) -> None:
-        ranges = validate.numbers(ranges, "ranges", np.float32).copy()
+        ranges = validate.real_numbers(ranges, "ranges", np.float32).copy()
         classes = validate.integer_in_range(classes, "classes", 1, validate.MAX_CLASSES)
         if ranges.ndim != 1:
             raise DataError(f"ranges have shape {ranges.shape}, wanted (channels,)")

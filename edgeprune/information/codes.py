@@ -41,7 +41,7 @@ class Edges:
     thresholds: npt.NDArray[np.float32]
 
     def __post_init__(self) -> None:
-        thresholds = validate.numbers(self.thresholds, "thresholds", np.float32)
+        thresholds = validate.real_numbers(self.thresholds, "thresholds", np.float32)
         if thresholds.ndim != 2 or not 1 <= thresholds.shape[1] <= MAX_BINS:
             raise DataError(f"thresholds have shape {thresholds.shape}, wanted (channels, 1..{MAX_BINS})")
         wrong = np.isnan(thresholds)
@@ -97,7 +97,7 @@ class Codes:
 
     def __post_init__(self) -> None:
         if not isinstance(self.codes, np.ndarray):
-            raise DataError(f"codes is {validate.shown(self.codes)}, wanted an array")
+            raise DataError(f"codes is {validate.describe_value(self.codes)}, wanted an array")
         if self.codes.dtype != np.uint8 or self.codes.ndim != 2:
             raise DataError(
                 f"codes have type {self.codes.dtype} and shape {self.codes.shape}, "
@@ -188,7 +188,9 @@ def fixed_edges(low: Any, high: Any, bins: int = 32, *, zero_atom: bool = True) 
     Raises:
         DataError: no numbers, lengths differ, or a range is empty or not within float32.
     """
-    low, high = (np.atleast_1d(validate.numbers(end, name)) for end, name in ((low, "low"), (high, "high")))
+    low, high = (
+        np.atleast_1d(validate.real_numbers(end, name)) for end, name in ((low, "low"), (high, "high"))
+    )
     if low.ndim != 1 or low.shape != high.shape:
         raise DataError(f"low has shape {low.shape}, high has {high.shape}; wanted two of (channels,)")
     wrong = ~((low >= -LARGEST) & (low < high) & (high <= LARGEST))
@@ -254,7 +256,8 @@ def require_edges(edges: Any) -> Edges:
     """
     if not isinstance(edges, Edges):
         raise DataError(
-            f"edges is {validate.shown(edges)}, wanted Edges", tip="make them with information.find_edges"
+            f"edges is {validate.describe_value(edges)}, wanted Edges",
+            tip="make them with information.find_edges",
         )
     return edges
 
@@ -267,6 +270,7 @@ def require_codes(codes: Any) -> Codes:
     """
     if not isinstance(codes, Codes):
         raise DataError(
-            f"codes is {validate.shown(codes)}, wanted Codes", tip="make them with information.quantize"
+            f"codes is {validate.describe_value(codes)}, wanted Codes",
+            tip="make them with information.quantize",
         )
     return codes

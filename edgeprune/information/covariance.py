@@ -60,7 +60,7 @@ class Covariance:
 
     def __init__(self, channels: int, shift: Any = None) -> None:
         channels = validate.integer_in_range(channels, "channels", 1, validate.MAX_CHANNELS)
-        shift = np.zeros(channels) if shift is None else validate.numbers(shift, "shift").copy()
+        shift = np.zeros(channels) if shift is None else validate.real_numbers(shift, "shift").copy()
         if shift.shape != (channels,) or not (np.abs(shift) <= LARGEST).all():
             raise DataError(f"shift has shape {shift.shape}, wanted ({channels},) of what float32 can hold")
         self.channels = channels

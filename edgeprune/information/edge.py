@@ -111,7 +111,7 @@ def scores_from_tables(
 
 
 def _finite(value: Any, name: str, ndim: int) -> npt.NDArray[np.float32]:
-    array: npt.NDArray[np.float32] = validate.numbers(value, name, np.float32)
+    array: npt.NDArray[np.float32] = validate.real_numbers(value, name, np.float32)
     if array.ndim != ndim:
         raise DataError(f"{name} has shape {array.shape}, wanted {ndim} dimensions")
     wrong = ~np.isfinite(array)

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeprune.errors import DataError, OutputError
-from edgeprune.information.validate import shown
+from edgeprune.information.validate import describe_value
 from edgeprune.paths import require_replaceable
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -81,5 +81,5 @@ def expect(arrays: Arrays, shapes: Mapping[str, tuple[type, int]], path: str | o
 
 def _name_of(path: str | os.PathLike[str]) -> str:
     if not isinstance(path, str | os.PathLike):  # open(5) would read whatever is open as number five
-        raise DataError(f"path is {shown(path)}, wanted the name of a file")
+        raise DataError(f"path is {describe_value(path)}, wanted the name of a file")
     return os.fspath(path)

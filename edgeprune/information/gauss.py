@@ -67,7 +67,7 @@ def backward_elimination(consumers: Sequence[Consumer], units: int, *, threads: 
     """
     units, threads = validate.integer_in_range(units, "units", 0, 2**31 - 1), validate.thread_count(threads)
     if not isinstance(consumers, Sequence):
-        raise DataError(f"consumers is {validate.shown(consumers)}, wanted a list of Consumer")
+        raise DataError(f"consumers is {validate.describe_value(consumers)}, wanted a list of Consumer")
     checked = [_check(consumer, index, units) for index, consumer in enumerate(consumers)]
     try:
         order, score, initial = core.backward_elimination(
@@ -84,7 +84,7 @@ def backward_elimination(consumers: Sequence[Consumer], units: int, *, threads: 
 
 def _check(consumer: Consumer, index: int, units: int) -> Consumer:
     if not isinstance(consumer, Consumer):
-        raise DataError(f"consumers[{index}] is {validate.shown(consumer)}, wanted a Consumer")
+        raise DataError(f"consumers[{index}] is {validate.describe_value(consumer)}, wanted a Consumer")
     unit = validate.array_of(consumer.unit, f"consumers[{index}].unit")
     if unit.ndim != 1 or unit.dtype.kind not in "iu":
         raise DataError(
@@ -100,7 +100,7 @@ def _check(consumer: Consumer, index: int, units: int) -> Consumer:
 
 
 def _symmetric(value: Any, name: str, size: int) -> FloatArray:
-    matrix: FloatArray = validate.numbers(value, name)
+    matrix: FloatArray = validate.real_numbers(value, name)
     if matrix.shape != (size, size):
         raise DataError(f"{name} has shape {matrix.shape}, wanted ({size}, {size})")
     wrong = ~np.isfinite(matrix)

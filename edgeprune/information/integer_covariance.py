@@ -103,7 +103,7 @@ class IntegerCovariance:
         samples, totals, squares = self._snapshot()
         if samples == 0:
             raise DataError("no samples were added")
-        step = validate.numbers(scale, "scale")
+        step = validate.real_numbers(scale, "scale")
         if step.shape not in ((), (self.channels,)) or not np.isfinite(step).all():
             raise DataError(f"scale has shape {step.shape}, wanted a finite number or ({self.channels},)")
         step = np.broadcast_to(step, totals.shape)

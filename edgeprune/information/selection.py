@@ -62,7 +62,7 @@ def jmi_selection(
     """
     sources = [codes] if isinstance(codes, Codes) else codes
     if not isinstance(sources, Sequence) or not sources:
-        raise DataError(f"codes is {validate.shown(codes)}, wanted Codes or a list of them")
+        raise DataError(f"codes is {validate.describe_value(codes)}, wanted Codes or a list of them")
     first = sources[0]
     table, checked, classes = _pair_input(first, labels, classes, correction)
     for index, other in enumerate(sources):
@@ -140,7 +140,7 @@ def _pair_input(
 
 
 def _per_channel(value: Any, name: str, channels: int) -> FloatArray:
-    array: FloatArray = np.zeros(channels) if value is None else validate.numbers(value, name)
+    array: FloatArray = np.zeros(channels) if value is None else validate.real_numbers(value, name)
     if array.shape != (channels,) or not np.isfinite(array).all():
         raise DataError(f"{name} has shape {array.shape}, wanted finite ({channels},)")
     return array

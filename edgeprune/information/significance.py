@@ -93,7 +93,7 @@ def false_discovery(p: Any) -> FloatArray:
     Raises:
         DataError: wrong type or shape, or outside [0, 1].
     """
-    p = validate.numbers(p, "p")
+    p = validate.real_numbers(p, "p")
     if p.ndim != 1:
         raise DataError(f"p has shape {p.shape}, wanted (tests,)")
     wrong = ~((p >= 0) & (p <= 1))

@@ -208,7 +208,7 @@ class SoftCounts(CountsState):
 
 def _shares(probabilities: Any, samples: int, resolution: int) -> npt.NDArray[np.uint32]:
     """Units of each sample over the classes, uint32, each row of sum `resolution`."""
-    p = validate.numbers(probabilities, "probabilities")
+    p = validate.real_numbers(probabilities, "probabilities")
     if p.ndim != 2 or p.shape[0] != samples or p.shape[1] == 0:
         raise DataError(f"probabilities have shape {p.shape}, wanted ({samples}, classes)")
     wrong = ~np.isfinite(p).all(axis=1) | (p < 0).any(axis=1) | ~(np.abs(p.sum(axis=1) - 1) <= 1e-3)

@@ -35,7 +35,7 @@ def integer_in_range(value: Any, name: str, low: int, high: int | None = None, *
     if not integral or value < low or (high is not None and value > high):
         wanted = f"at least {low}" if high is None else f"{low}..{high}"
         kind = "" if integral else "a whole number, "
-        raise DataError(f"{name} is {shown(value)}, wanted {kind}{wanted}", tip=tip)
+        raise DataError(f"{name} is {describe_value(value)}, wanted {kind}{wanted}", tip=tip)
     return int(value)
 
 
@@ -56,11 +56,11 @@ def finite(value: Any, name: str) -> float:
     """
     real = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
     if not real or not abs(value) <= sys.float_info.max:
-        raise DataError(f"{name} is {shown(value)}, wanted a finite number")
+        raise DataError(f"{name} is {describe_value(value)}, wanted a finite number")
     return float(value)
 
 
-def numbers(value: Any, name: str, dtype: type = np.float64) -> npt.NDArray[Any]:
+def real_numbers(value: Any, name: str, dtype: type = np.float64) -> npt.NDArray[Any]:
     """Return real numbers as a contiguous array of `dtype`; what float32 cannot hold becomes infinite.
 
     Raises:
@@ -85,7 +85,7 @@ def array_of(value: Any, name: str) -> npt.NDArray[Any]:
         refuse_masked(value, name)
         return np.asarray(value)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise DataError(f"{name} is {shown(value)} that makes no array: {error}") from error
+        raise DataError(f"{name} is {describe_value(value)} that makes no array: {error}") from error
 
 
 def is_tensor(value: Any) -> bool:
@@ -105,7 +105,7 @@ def refuse_masked(value: Any, name: str) -> None:
         raise DataError(f"{name}[{', '.join(map(str, at))}] is masked", tip="fill it, or remove its sample")
 
 
-def shown(value: Any) -> str:
+def describe_value(value: Any) -> str:
     """Return a number, a text or None as it is, anything else by its type."""
     if isinstance(value, np.generic):
         return str(value)

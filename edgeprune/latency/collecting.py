@@ -20,7 +20,7 @@ from edgeprune.errors import BenchError
 from edgeprune.graph.module import state_tensors
 from edgeprune.graph.trace import Trace
 from edgeprune.latency.profile_compatibility import fingerprint
-from edgeprune.latency.profiles import Layer, Profile, ProfilePoint, Whole, Width
+from edgeprune.latency.profiles import Profile, ProfiledLayer, ProfilePoint, Whole, Width
 from edgeprune.latency.resizing import Follows, Resizable
 from edgeprune.latency.sites import Owners, Site
 from edgeprune.measure.timings import trust_warnings
@@ -44,7 +44,7 @@ class Collected:
         self.wholes: list[Whole] = list(earlier.wholes) if earlier else []
         self.points: list[ProfilePoint] = list(earlier.points) if earlier else []
         self.lots: list[tuple[float, float]] = list(earlier.lots) if earlier else []
-        self.layers: tuple[Layer, ...] = earlier.layers if earlier else ()
+        self.layers: tuple[ProfiledLayer, ...] = earlier.layers if earlier else ()
         self.shapes: tuple[str, ...] = earlier.shapes if earlier else ()
         self.warnings: set[str] = set(earlier.warnings) if earlier else set()
         self.machine: dict[str, Any] = dict(earlier.machine) if earlier else {}
@@ -102,7 +102,7 @@ class Collected:
             text += f" at {size}" * bool(size) + f" + {fused - 2} operand" * (fused > 2)
             text += f" then {', '.join(after)}" * bool(after)
             ends = [self._width(f) for f in (site.inputs, site.outputs)]
-            layers.append(Layer(site.node, site.operator, text, *ends))
+            layers.append(ProfiledLayer(site.node, site.operator, text, *ends))
         self.layers = tuple(layers)
         self.shapes = tuple(dict.fromkeys(layer.shape for layer in layers))
 

@@ -114,7 +114,7 @@ def predictions(profile: Profile, wholes: Sequence[Whole]) -> npt.NDArray[np.flo
     return np.array(predicted)
 
 
-def explained(profile: Profile) -> tuple[list[dict[str, Any]], float | None]:
+def layer_times(profile: Profile) -> tuple[list[dict[str, Any]], float | None]:
     """Each layer shape's time as it is and the steps found in its widths; the error at points left out."""
     _, times, _ = _fitted(profile)
     rows = []

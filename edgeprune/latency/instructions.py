@@ -28,7 +28,7 @@ UNIT = "emulated instructions"
 
 
 @dataclass(frozen=True)
-class Counts:
+class InstructionPrices:
     """Instructions per multiply-add of each kind of layer, per element written, and per inference."""
 
     core: str
@@ -51,7 +51,7 @@ class Counts:
         return LatencyCost(predict, UNIT, source, True, predict(np.zeros(couplings.count, bool)))
 
 
-def count(
+def instruction_prices(
     traced: Trace,
     couplings: Couplings,
     cpu: str,
@@ -59,7 +59,7 @@ def count(
     networks: int = 8,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
-) -> Counts:
+) -> InstructionPrices:
     """Count at `networks` sets of widths and fit.
 
     Raises:
@@ -80,12 +80,12 @@ def count(
             counts.append(count_instructions(path, core).per_inference)
             if progress is not None:
                 progress(n + 1, len(removals))
-    return fit(traced, couplings, removals, counts, core)
+    return fit_prices(traced, couplings, removals, counts, core)
 
 
-def fit(
+def fit_prices(
     traced: Trace, couplings: Couplings, removals: Sequence[BoolArray], counts: Sequence[float], core: str
-) -> Counts:
+) -> InstructionPrices:
     """The prices that fit these counts best, by relative error, none negative."""
     work = Work(traced, couplings)
     kinds = sorted({kind for kind in work.kinds if kind})
@@ -97,4 +97,4 @@ def fit(
         rows.append([*macs, float(amounts.written.sum()), 1.0])
     wanted = np.asarray(counts, dtype=np.float64)
     *per_mac, written, inference = nnls(np.array(rows) / wanted[:, None], np.ones(len(wanted)))[0].tolist()
-    return Counts(core, len(wanted), dict(zip(kinds, per_mac, strict=True)), written, inference)
+    return InstructionPrices(core, len(wanted), dict(zip(kinds, per_mac, strict=True)), written, inference)

@@ -8,7 +8,7 @@ file of its own has reorders around it that the network has not, and its weights
 Guarantees: points are written as they come and an interrupted profile is taken up again; every lot of
 networks runs beside the dense one, which takes the machine's drift out; no time of an emulated machine
 is ever kept. Elsewhere: what becomes of the answers (collecting), the file (profiles), whether it may be
-used (belonging), predicting (costs).
+used (profile_compatibility), predicting (costs).
 """
 
 from __future__ import annotations

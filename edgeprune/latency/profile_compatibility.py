@@ -57,7 +57,7 @@ def require_network(profile: Profile, traced: Trace, couplings: Couplings) -> No
     )
 
 
-def check(
+def check_compatibility(
     profile: Profile,
     *,
     target: Target | None = None,

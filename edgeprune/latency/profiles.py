@@ -3,8 +3,8 @@
     profile = read_profile("model.rpi4.profile.json")
 
 Guarantee: a profile says where, when, of what and with what it was measured; a damaged file is refused.
-Reading it times nothing. Elsewhere: measuring (measuring), whether it may be used (belonging), predicting
-from it (costs).
+Reading it times nothing. Elsewhere: measuring (measuring), whether it may be used
+(profile_compatibility), predicting from it (costs).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Width:
 
 
 @dataclass(frozen=True)
-class Layer:
+class ProfiledLayer:
     """A layer as it runs, with the operators up to the next one that follow it.
 
     `shape` is what layers have in common that cost the same at equal widths.
@@ -90,14 +90,16 @@ class Profile:
     threads: int
     date: str
     model: str
-    layers: tuple[Layer, ...]
+    layers: tuple[ProfiledLayer, ...]
     shapes: tuple[str, ...]
     points: tuple[ProfilePoint, ...]
     wholes: tuple[Whole, ...]  # the first is the dense network
     lots: tuple[tuple[float, float], ...]
     planned: int  # how many networks were to be run; fewer were when the profile is unfinished
     request: str  # identifies model, target and settings
-    network: str | None = None  # belonging.fingerprint of the network; files from before have none
+    network: str | None = (
+        None  # its fingerprint (profile_compatibility); files from before have none
+    )
     warnings: tuple[str, ...] = ()
     schema: int = SCHEMA
 
@@ -173,7 +175,7 @@ class _Stored:
     threads: Annotated[int, Range(1, 4096)]
     date: str
     model: str
-    layers: Annotated[tuple[Layer, ...], Length(1)]
+    layers: Annotated[tuple[ProfiledLayer, ...], Length(1)]
     shapes: tuple[str, ...]
     points: tuple[tuple[Count, Count, Count, Count, Ms, Ms, Ms], ...]
     wholes: Annotated[tuple[_StoredWhole, ...], Length(1)]

@@ -23,7 +23,7 @@ from edgeprune.masks.mask import BoolArray, FloatArray, Mask, canonical, coupled
 
 Counts = npt.NDArray[np.int64]
 Scale = Literal["none", "share", "rank"]
-Reading = tuple[str, int, int]  # weight, its dimension, the channel_map along it
+ReadDimension = tuple[str, int, int]  # weight, its dimension, the channel_map along it
 
 
 @dataclass(frozen=True)
@@ -116,14 +116,14 @@ def order(mask_evidence: Evidence, saving: Any) -> npt.NDArray[np.int64]:
     return np.lexsort((np.arange(saving.size), mask_evidence.kept_share, rate)).astype(np.int64)
 
 
-def readings(couplings: Couplings) -> tuple[list[Reading], list[Reading]]:
+def readings(couplings: Couplings) -> tuple[list[ReadDimension], list[ReadDimension]]:
     """What reads channels, and what produces them: (weight, dimension, channel_map), each once.
 
     A weight that is computed, and a recurrent one whose rows do not line up with its channels, is left
     out: it holds no connection that could be counted.
     """
-    read: dict[Reading, None] = {}
-    written: dict[Reading, None] = {}
+    read: dict[ReadDimension, None] = {}
+    written: dict[ReadDimension, None] = {}
     for layer in couplings.layers:
         if layer.weight is None:
             continue
@@ -139,7 +139,7 @@ def readings(couplings: Couplings) -> tuple[list[Reading], list[Reading]]:
     return list(read), list(written)
 
 
-def _connections(couplings: Couplings) -> Iterator[tuple[Reading, BoolArray]]:
+def _connections(couplings: Couplings) -> Iterator[tuple[ReadDimension, BoolArray]]:
     """Every reading, with the components whose connections it holds."""
     read, written = readings(couplings)
     has_reader = np.zeros(couplings.count, dtype=bool)

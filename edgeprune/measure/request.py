@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeprune.errors import BenchError
-from edgeprune.export.model_files import total_bytes
+from edgeprune.export.model_files import model_bytes
 
 SLOWEST_S = 120.0  # default limit for loading a file and running it once
 
@@ -74,7 +74,7 @@ class BenchRequest:
                 f"--rate {self.rate} --deadline-ms {self.deadline_ms}: out of range",
                 tip="both are above zero, the rate at most 100000",
             )
-        return [total_bytes(path) for path in self.models]
+        return [model_bytes(path) for path in self.models]
 
     def runner_flags(self, models: Sequence[str], inputs: str | None) -> list[str]:
         """The runner's arguments, with the names that the files have where it runs."""

@@ -51,7 +51,7 @@ def why(
     profile = profile_operators(request)
     if steps is None and any(x.operator == "Conv" and x.width % max(BLOCKS) for x in profile.files[1].layers):
         steps = staircase(threads=request.threads)
-    return explain(profile, report, steps)
+    return compare_profiles(profile, report, steps)
 
 
 def run_report(*files: Path) -> dict[str, Any] | None:
@@ -66,7 +66,7 @@ def run_report(*files: Path) -> dict[str, Any] | None:
     return None
 
 
-def explain(
+def compare_profiles(
     profile: OperatorProfile, report: Mapping[str, Any] | None = None, steps: Staircase | None = None
 ) -> WhyResult:
     """Turn a profile of two files into the comparison; measures nothing."""

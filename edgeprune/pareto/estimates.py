@@ -22,7 +22,7 @@ from edgeprune.records.report import Estimate, FrontRow, PlannedShare, TimingSum
 from edgeprune.search.state import SearchState
 from edgeprune.session.context import RunContext
 from edgeprune.session.dense import DenseNetwork, latency_of
-from edgeprune.session.latency_model import unit_of
+from edgeprune.session.latency_model import latency_unit
 
 
 def target_estimate(dense: DenseNetwork, final: SearchState, run: RunContext) -> Estimate | None:
@@ -37,7 +37,7 @@ def target_estimate(dense: DenseNetwork, final: SearchState, run: RunContext) ->
     costs: list[RemovalCost]
     if model is not None:
         costs = [model.predict(*network) for network in networks]
-        unit, source = unit_of(costs[0]), model.source
+        unit, source = latency_unit(costs[0]), model.source
     else:
         rooflines = [roofline(run.target.descriptor, *network) for network in networks]
         costs, unit, source = [*rooflines], rooflines[0].unit, rooflines[0].source

@@ -21,7 +21,7 @@ from edgeprune.measure.tails import time_tail
 from edgeprune.measure.why import why
 from edgeprune.pareto.estimates import machine_of, target_estimate, timing_summary
 from edgeprune.pareto.front import front_rows
-from edgeprune.pareto.select_artifact import Selection
+from edgeprune.pareto.select_artifact import ArtifactSelection
 from edgeprune.records import BenchResult, OnnxArtifact, VerifyResult, to_json
 from edgeprune.records.report import Estimate, FileEntry, FrontRow, TimingSummary
 from edgeprune.recovery import recover_closed_form
@@ -61,7 +61,7 @@ class Proof:
     further: dict[str, Outputs] = field(default_factory=dict)
 
 
-def prove(dense: ExportedDense, selection: Selection, run: RunContext) -> Proof:
+def prove(dense: ExportedDense, selection: ArtifactSelection, run: RunContext) -> Proof:
     """Write golden.npz and preprocess.json beside model.onnx, and measure it.
 
     Raises:
@@ -113,7 +113,9 @@ def _timed(paths: list[Path], run: RunContext) -> BenchResult:
     return time_tail(time, paths, max(seconds, TAIL_SECONDS), run.progress.note)
 
 
-def _why(dense: ExportedDense, selection: Selection, bench: BenchResult, run: RunContext) -> tuple[str, ...]:
+def _why(
+    dense: ExportedDense, selection: ArtifactSelection, bench: BenchResult, run: RunContext
+) -> tuple[str, ...]:
     """Where the time goes, on request and if no gain was seen; or why that cannot be said.
 
     Operators are profiled on this machine, so the causes hold for the timing only if it was taken here;

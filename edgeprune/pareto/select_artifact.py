@@ -14,7 +14,7 @@ import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edgeprune.export.files import describe, move_into_place, workshop
+from edgeprune.export.files import artifact_record, move_into_place, workshop
 from edgeprune.pareto import front
 from edgeprune.pareto.front import Candidate, PlannedCandidate
 from edgeprune.pareto.quantized_variants import quantized_variants
@@ -33,7 +33,7 @@ from edgeprune.surgery.cut import retrace
 
 
 @dataclass(frozen=True)
-class Selection:
+class ArtifactSelection:
     """The front, the candidate that is model.onnx, and the network that this file is of.
 
     tried: the networks of the rounds, the shipped one included. beside: further files of the run's own
@@ -49,7 +49,7 @@ class Selection:
     notes: tuple[str, ...]
 
 
-def select_artifact(dense: ExportedDense, result: SearchResult, run: RunContext) -> Selection:
+def select_artifact(dense: ExportedDense, result: SearchResult, run: RunContext) -> ArtifactSelection:
     """Write model.onnx and the files of front/, and time them.
 
     Raises:
@@ -95,9 +95,9 @@ def select_artifact(dense: ExportedDense, result: SearchResult, run: RunContext)
         _copy(chosen.artifact.path, path / "model.onnx")
         beside.append(FileEntry("model-float.onnx", plain.bytes, plain.sha256))
         shipped = replace(
-            describe(path / "model.onnx", note=chosen.artifact.note), parity=chosen.artifact.parity
+            artifact_record(path / "model.onnx", note=chosen.artifact.note), parity=chosen.artifact.parity
         )
-    return Selection(candidates, chosen, shipped, final, tried, beside, tuple(notes))
+    return ArtifactSelection(candidates, chosen, shipped, final, tried, beside, tuple(notes))
 
 
 def latency_goal(dense: DenseNetwork, options: Options) -> float | None:

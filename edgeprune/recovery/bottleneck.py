@@ -76,7 +76,7 @@ class Observed:
 
     def outputs(self, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         """Flat tensor outputs, as `trace.run` gives them."""
-        return executor.outputs(self.graph, inputs, before=self._before)
+        return executor.flat_outputs(self.graph, inputs, before=self._before)
 
     def _before(
         self, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -109,7 +109,9 @@ def noise_scales(
     return {k: NOISE * torch.cat(v).std(0).clamp_min(1e-6) for k, v in seen.items()}
 
 
-def conditional_entropy(values: torch.Tensor, labels: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+def gaussian_conditional_entropy(
+    values: torch.Tensor, labels: torch.Tensor, scale: torch.Tensor
+) -> torch.Tensor:
     """Mean over channels and samples of ½·log 2πe·var(T|Y), nats; τ² is a floor under the variance.
 
     The values carry the noise already, so their variance estimates var(activation|Y) + τ².
@@ -134,7 +136,7 @@ def penalty(
     seen: dict[str, torch.Tensor], labels: torch.Tensor, scales: dict[str, torch.Tensor]
 ) -> torch.Tensor:
     """Class-conditional entropy of the noisy activations, averaged over the sources."""
-    parts = [conditional_entropy(v, labels, scales[k]) for k, v in seen.items() if k in scales]
+    parts = [gaussian_conditional_entropy(v, labels, scales[k]) for k, v in seen.items() if k in scales]
     return torch.stack(parts).mean() if parts else torch.zeros(())
 
 

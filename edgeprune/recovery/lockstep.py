@@ -58,7 +58,7 @@ class LockstepInterpreter:
         """Evaluate a node of one graph on the batches held, with what its weights are now."""
         twin = self._twins[lane].get(node.name)
         if twin is not None:
-            evaluate(self.traces[lane], twin, self.values[lane], self.batches[: self.held])
+            evaluate_batches(self.traces[lane], twin, self.values[lane], self.batches[: self.held])
 
     def _fetch(self, upto: fx.Node) -> None:
         """Bring further batches to just before a node, each by itself, and keep what is still read."""
@@ -70,7 +70,7 @@ class LockstepInterpreter:
                     for node in self._nodes[: self._nodes.index(upto)]:
                         twin = self._twins[lane].get(node.name)
                         if twin is not None:
-                            evaluate(traced, twin, values, [batch])
+                            evaluate_batches(traced, twin, values, [batch])
                         for gone in self._last.get(node.name, ()):
                             values.pop(gone, None)
                     for name, held in self.values[lane].items():
@@ -103,7 +103,7 @@ def affordable(traced: Trace, last: dict[str, list[str]], batches: Batches, memo
     return batches_of
 
 
-def evaluate(traced: Trace, node: fx.Node, values: Values, batches: Batches) -> None:
+def evaluate_batches(traced: Trace, node: fx.Node, values: Values, batches: Batches) -> None:
     """Add the node's value on every batch; its sources must be there. The output node has none."""
     if node.op == "placeholder":
         at = [n.name for n in traced.graph.graph.nodes if n.op == "placeholder"].index(node.name)

@@ -9,13 +9,13 @@ from __future__ import annotations
 import numpy as np
 
 from edgeprune.pareto.proof import Proof
-from edgeprune.pareto.select_artifact import Selection
+from edgeprune.pareto.select_artifact import ArtifactSelection
 from edgeprune.records import Interval
 from edgeprune.search.plan_correction import CLOSE
 from edgeprune.search.state import SearchState
 from edgeprune.session.context import RunContext
 from edgeprune.session.dense import ExportedDense
-from edgeprune.session.latency_model import unit_of
+from edgeprune.session.latency_model import latency_unit
 from edgeprune.session.options import Options
 
 
@@ -68,7 +68,7 @@ def _lost(final: SearchState, proof: Proof) -> Interval | None:
     return eight or final.record.drop
 
 
-def nothing_removed(dense: ExportedDense, selection: Selection, options: Options) -> list[str]:
+def nothing_removed(dense: ExportedDense, selection: ArtifactSelection, options: Options) -> list[str]:
     """Why a run with a size or a latency to reach shipped the network unchanged: it was within it already."""
     budget = options.budget
     if selection.tried or not budget.sized:
@@ -81,4 +81,4 @@ def nothing_removed(dense: ExportedDense, selection: Selection, options: Options
     value = cost(np.zeros(final.couplings.count, bool))
     if dense.latency.timer is not None:
         return [f"{text}: {dense.latency.dense_ms:.3g} ms measured of the dense file"]
-    return [f"{text}, by an estimate: {value:.3g} {unit_of(cost)}, not measured on the target"]
+    return [f"{text}, by an estimate: {value:.3g} {latency_unit(cost)}, not measured on the target"]

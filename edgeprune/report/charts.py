@@ -84,7 +84,7 @@ def bars(rows: Sequence[tuple[str, float, str, bool]], *, title: str) -> str:
     return _svg(title, 30 * len(rows) + 2, parts)
 
 
-def scatter(
+def scatter_chart(
     points: Sequence[Mark],
     *,
     title: str,

@@ -143,7 +143,7 @@ def _step(step: Mapping[str, Any] | None) -> str:
     if step.get("budget"):
         text += f", for {step['budget']}"
     if step.get("macs_saved") is not None:
-        text += f"; it saved {words.count(step['macs_saved'])} MACs"
+        text += f"; it saved {words.short_count(step['macs_saved'])} MACs"
     return text
 
 

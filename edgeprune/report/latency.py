@@ -110,7 +110,7 @@ def _planned(report: Mapping[str, Any]) -> str:
     )
 
 
-def choices(report: Mapping[str, Any]) -> str:
+def front_section(report: Mapping[str, Any]) -> str:
     """The front: accuracy against cost, and every file with how it was recovered."""
     front = report["front"]
     shown = [p for p in front if p.get("accuracy") is not None]
@@ -124,10 +124,10 @@ def choices(report: Mapping[str, Any]) -> str:
         )
         for p in shown
     ]
-    chart = charts.scatter(
+    chart = charts.scatter_chart(
         points,
         title="Accuracy against cost",
-        x_form=words.milliseconds if timed else words.count,
+        x_form=words.milliseconds if timed else words.short_count,
         y_form=lambda v: f"{100 * v:g}%",
         x_title=f"latency p50{away}" if timed else "MACs",
         y_title="accuracy on validation",
@@ -138,8 +138,8 @@ def choices(report: Mapping[str, Any]) -> str:
             ("● " if p["chosen"] else "") + p["name"],
             p.get("recovery", "–"),
             "–" if p.get("accuracy") is None else words.share(p["accuracy"]),
-            words.count(p["macs"]),
-            "–" if p.get("params") is None else words.count(p["params"]),
+            words.short_count(p["macs"]),
+            "–" if p.get("params") is None else words.short_count(p["params"]),
             "–" if p.get("latency_ms") is None else words.milliseconds(p["latency_ms"]),
             ", ".join(w for w, so in (("8 bits", p.get("int8")), ("beaten", p.get("dominated"))) if so),
         )

@@ -54,7 +54,7 @@ def render_html(report: Mapping[str, Any]) -> str:
         _header(report),
         _section("Accuracy", _accuracy(report)),
         _section("Latency", latency.body(report)),
-        _section("Choices", latency.choices(report)),
+        _section("Choices", latency.front_section(report)),
         _section("Widths", _widths([*_inputs(report.get("inputs", [])), *report["layers"]])),
         _section("Kept on purpose", _pinned(report["pinned"])),
         _section("How it was made", _provenance(report)),
@@ -76,14 +76,14 @@ def _header(report: Mapping[str, Any]) -> str:
     cards = [
         *(_card(*tile) for tile in latency.tiles(report)),
         _card(
-            "Accuracy" if accuracy is None else capital(words.label(accuracy)),
+            "Accuracy" if accuracy is None else capital(words.measure_label(accuracy)),
             "not measured"
             if accuracy is None
             else words.measure_value(accuracy, accuracy["shipped"]["value"]),
             "no data was given" if accuracy is None else words.loss(accuracy),
         ),
-        _card("MACs", *_change(macs, words.count, "fewer")),
-        _card("Parameters", *_change(params, words.count, "fewer")),
+        _card("MACs", *_change(macs, words.short_count, "fewer")),
+        _card("Parameters", *_change(params, words.short_count, "fewer")),
         _card("File", *_change(size, words.size, "smaller")),
         _card(
             f"Parity with {parity.get('reference', 'PyTorch')}",

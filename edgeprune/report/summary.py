@@ -15,7 +15,7 @@ from edgeprune.frontend.load import LoadedModel
 from edgeprune.graph.trace import Trace
 from edgeprune.pareto.estimates import machine_of, planned_shares
 from edgeprune.pareto.proof import Proof
-from edgeprune.pareto.select_artifact import Selection
+from edgeprune.pareto.select_artifact import ArtifactSelection
 from edgeprune.records import to_json
 from edgeprune.records.report import (
     Accuracy,
@@ -56,7 +56,7 @@ def versions() -> dict[str, str]:
 
 
 def report(
-    loaded: LoadedModel, dense: ExportedDense, selection: Selection, proof: Proof, run: RunContext
+    loaded: LoadedModel, dense: ExportedDense, selection: ArtifactSelection, proof: Proof, run: RunContext
 ) -> Report:
     """The content of report.json."""
     options, target, final = run.options, run.target.descriptor, selection.final
@@ -112,7 +112,7 @@ def timed_batch(traced: Trace, options: Options, asked: int) -> int:
 
 
 def _notes(
-    dense: ExportedDense, selection: Selection, proof: Proof, run: RunContext, over: list[str]
+    dense: ExportedDense, selection: ArtifactSelection, proof: Proof, run: RunContext, over: list[str]
 ) -> tuple[str, ...]:
     notes = list(dense.notes)
     if not run.target.descriptor.local:
@@ -179,7 +179,7 @@ def _about_target(proof: Proof, title: str) -> list[str]:
     return notes
 
 
-def _criterion(selection: Selection, options: Options) -> CriterionRow:
+def _criterion(selection: ArtifactSelection, options: Options) -> CriterionRow:
     settings: dict[str, Any] = {"estimator": "", "samples": 0}
     if selection.tried:
         record = selection.tried[-1].record

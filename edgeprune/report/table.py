@@ -22,13 +22,13 @@ def render_table(report: Mapping[str, Any], *, width: int = 100) -> str:
         rows.append(("accuracy", "–", "–", "not measured: no data was given"))
     else:
         dense, shipped = (words.measure_value(accuracy, accuracy[k]["value"]) for k in ("dense", "shipped"))
-        rows.append((words.label(accuracy), dense, shipped, words.loss(accuracy)))
+        rows.append((words.measure_label(accuracy), dense, shipped, words.loss(accuracy)))
     for part in (accuracy or {}).get("parts", [])[1:] or ():
         rows.append((part["measure"], *_part(part)))
     for metric in report["metrics"]:
         rows.append((metric["name"], f"{metric['dense']:.4g}", f"{metric['shipped']:.4g}", ""))
-    rows.append(_pair("MACs", report["macs"], words.count, "fewer"))
-    rows.append(_pair("parameters", report["params"], words.count, "fewer"))
+    rows.append(_pair("MACs", report["macs"], words.short_count, "fewer"))
+    rows.append(_pair("parameters", report["params"], words.short_count, "fewer"))
     rows.append(_pair("file", report["file_bytes"], words.size, "smaller"))
     verdict = words.speed(latency)
     if latency is not None and latency["basis"] == "measured":

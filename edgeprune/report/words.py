@@ -55,7 +55,7 @@ def estimate(entry: Mapping[str, Any]) -> tuple[str, str, str]:
 
 def loss(accuracy: Mapping[str, Any]) -> str:
     """What was lost from dense to shipped in its unit, with the paired interval if there is one."""
-    drop, unit = accuracy.get("drop"), unit_of(accuracy)
+    drop, unit = accuracy.get("drop"), loss_unit(accuracy)
     if drop:
         lost = drop["value"]
     elif unit == "points":
@@ -71,14 +71,14 @@ def loss(accuracy: Mapping[str, Any]) -> str:
     return text
 
 
-def unit_of(accuracy: Mapping[str, Any]) -> str:
+def loss_unit(accuracy: Mapping[str, Any]) -> str:
     """The unit of a loss: points of a share, or percent of the dense model's error."""
     return str(accuracy.get("unit", "points"))
 
 
 def measure_value(accuracy: Mapping[str, Any], value: float) -> str:
     """A value of the measure: a share as per cent, an error in the targets' unit."""
-    return share(value) if unit_of(accuracy) == "points" else f"{value:.4g}"
+    return share(value) if loss_unit(accuracy) == "points" else f"{value:.4g}"
 
 
 def origin(accuracy: Mapping[str, Any]) -> str:
@@ -101,7 +101,7 @@ def span(interval: Mapping[str, Any]) -> str:
     return f"{share(interval['value'])} ({100 * interval['low']:.2f} to {100 * interval['high']:.2f})"
 
 
-def count(value: float) -> str:
+def short_count(value: float) -> str:
     """1234567 → 1.23 M."""
     for limit, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= limit:
@@ -111,7 +111,7 @@ def count(value: float) -> str:
 
 def size(value: float) -> str:
     """Bytes, in decimal units as files are sold and listed."""
-    return f"{count(value)}B" if value >= 1e3 else f"{value:g} B"
+    return f"{short_count(value)}B" if value >= 1e3 else f"{value:g} B"
 
 
 def milliseconds(value: float) -> str:
@@ -153,7 +153,7 @@ def steps(accuracy: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
     return [(n, accuracy[n]) for n in names if accuracy.get(n) is not None]
 
 
-def label(accuracy: Mapping[str, Any]) -> str:
+def measure_label(accuracy: Mapping[str, Any]) -> str:
     """What the accuracy row is called: the measure."""
     return str(accuracy["measured_as"])
 
@@ -184,7 +184,7 @@ def _fold(ratio: float) -> str:
 
 def _three(value: float) -> str:
     if value >= 1e5:
-        return count(value)
+        return short_count(value)
     if value >= 100:
         return f"{value:.0f}"
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}" if value >= 0.1 else f"{value:.3g}"

@@ -18,7 +18,7 @@ from edgeprune.graph.trace import Trace
 from edgeprune.search.costs import NAMES, parameters, refuse_below_floor, size_cost
 from edgeprune.session.budget import Budget, option
 from edgeprune.session.dense import DenseNetwork, ExportedDense, latency_of
-from edgeprune.session.latency_model import unit_of
+from edgeprune.session.latency_model import latency_unit
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def _refuse_below_floor(dense: DenseNetwork, goal: Goal, text: str) -> None:
         model = latency_of(dense)
         if goal.kind != "ms" or model is None or model.timer is not None:
             raise
-        unit = unit_of(cost)
+        unit = latency_unit(cost)
         raise BudgetError(
             f"{error.message}; this is of {unit}, the target was not timed",
             tip=f"in {unit}, {error.tip}",

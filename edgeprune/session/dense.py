@@ -25,7 +25,7 @@ from edgeprune.records import OnnxArtifact, Splits
 from edgeprune.session.exporting import BATCH, InputArrays
 from edgeprune.session.latency_model import LatencyModel
 from edgeprune.tasks.base import Outputs, Score, Targets, Task
-from edgeprune.tasks.comparison import Loss, compare, measured
+from edgeprune.tasks.comparison import Loss, compare, measures_of
 
 
 @dataclass(frozen=True)
@@ -64,11 +64,11 @@ class RunData:
 
     def measured(self, outputs: Outputs, part: str) -> list[tuple[str, Score]]:
         """The task's measure on a part, one per output that is judged."""
-        return measured(self.task, outputs, self.dense[part], self.targets(part))
+        return measures_of(self.task, outputs, self.dense[part], self.targets(part))
 
     def measured_further(self, outputs: Outputs, name: str) -> list[tuple[str, Score]]:
         """The task's measure on a further set."""
-        return measured(self.task, outputs, self.dense[f"eval:{name}"], self.further[name].targets)
+        return measures_of(self.task, outputs, self.dense[f"eval:{name}"], self.further[name].targets)
 
     @property
     def measured_as(self) -> str:

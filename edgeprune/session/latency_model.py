@@ -133,16 +133,16 @@ def _profile(
             board=board.board, threads=board.threads, networks=NETWORKS,
             seconds=options.profile_seconds, seed=options.seed, progress=clock.progress.step,
         )  # fmt: skip
-        return profile, _said(latency.check(profile))
+        return profile, _said(latency.check_compatibility(profile))
     profile = latency.read_profile(Path(options.profile))
     latency.require_network(profile, traced, couplings)
     target = None if board.descriptor.local or not board.described else board.descriptor
-    notes = latency.check(profile, target=target, threads=board.threads)
+    notes = latency.check_compatibility(profile, target=target, threads=board.threads)
     if not board.measures_target:
         return profile, _said((*notes, f"planned from a file, with no board at hand: {profile.source}"))
     here = board.time([dense], 0.2).machine
     doubts = () if board.board is None or target is None else require_board(board.board, target)
-    notes = latency.check(profile, target=target, threads=board.threads, machine=here)
+    notes = latency.check_compatibility(profile, target=target, threads=board.threads, machine=here)
     return profile, _said((*doubts, *notes))
 
 
@@ -175,7 +175,7 @@ def _estimated(traced: Trace, couplings: Couplings, context: RunContext) -> Late
             f"--estimate instructions: no emulated core stands for {target.name}", tip="use the roofline"
         )
     with clock.stage("instruction counts"):
-        counts = latency.count(traced, couplings, target.emulated_cpu, seed=options.seed,
+        counts = latency.instruction_prices(traced, couplings, target.emulated_cpu, seed=options.seed,
                                progress=clock.progress.step)  # fmt: skip
 
     def ranked(network: Trace, parts: Couplings) -> RemovalCost:
@@ -185,6 +185,6 @@ def _estimated(traced: Trace, couplings: Couplings, context: RunContext) -> Late
     return LatencyModel("estimate", dense.source, ranked, dense.dense, None, None)
 
 
-def unit_of(cost: RemovalCost) -> str:
+def latency_unit(cost: RemovalCost) -> str:
     """What a predicted latency is called; a plain "ms" is for what was timed."""
     return cost.unit if isinstance(cost, latency.LatencyCost) and cost.estimate else PROFILED

@@ -18,13 +18,13 @@ from torch import fx
 from edgeprune.coupling.components import BoolArray
 from edgeprune.coupling.sizes import Sizes
 from edgeprune.graph.module import source_line
-from edgeprune.simplify.flow import Facts, spread
+from edgeprune.simplify.flow import Observation, spread
 from edgeprune.simplify.state import LosslessState
 
 RECURRENT = ("aten.lstm", "aten.gru", "aten.rnn_tanh", "aten.rnn_relu")
 
 
-def escaping(state: LosslessState, facts: Facts, chosen: BoolArray) -> dict[int, str]:
+def escaping(state: LosslessState, facts: Observation, chosen: BoolArray) -> dict[int, str]:
     """Chosen components that reach something that stays, with the place where; empty when none does."""
     sizes = Sizes(state.couplings, chosen)
     reasons: dict[int, str] = {}
@@ -52,7 +52,7 @@ def escaping(state: LosslessState, facts: Facts, chosen: BoolArray) -> dict[int,
     return reasons
 
 
-def _marked(node: fx.Node, sizes: Sizes, facts: Facts, state: LosslessState) -> Any:
+def _marked(node: fx.Node, sizes: Sizes, facts: Observation, state: LosslessState) -> Any:
     """Removed elements of a node's value; none of a parameter, whose slices meet zeros or leave too."""
     value = facts.values[node.name]
     if not isinstance(value, list | tuple):

@@ -39,7 +39,7 @@ def lossless_kind(node: fx.Node) -> str | None:
 
 
 @dataclass(frozen=True)
-class Facts:
+class Observation:
     """One run: every node's value, and which of its elements depend on the graph's inputs."""
 
     values: dict[str, Any]
@@ -50,9 +50,9 @@ class Facts:
         return torch.logical_not(self.depends[name])
 
 
-def observe(graph: fx.GraphModule, inputs: Sequence[torch.Tensor]) -> Facts:
+def observe(graph: fx.GraphModule, inputs: Sequence[torch.Tensor]) -> Observation:
     """Run the graph once and follow its inputs through it; nothing of it changes."""
-    facts = Facts({}, {})
+    facts = Observation({}, {})
     remaining = iter(inputs)
     with torch.no_grad():
         for node in graph.graph.nodes:
@@ -72,7 +72,7 @@ def observe(graph: fx.GraphModule, inputs: Sequence[torch.Tensor]) -> Facts:
     return facts
 
 
-def spread(node: fx.Node, marks: Mapping[str, Any], facts: Facts) -> Any:
+def spread(node: fx.Node, marks: Mapping[str, Any], facts: Observation) -> Any:
     """Elements of the node's value that the marked elements of its operands can change.
 
     Args:
@@ -97,7 +97,7 @@ def spread(node: fx.Node, marks: Mapping[str, Any], facts: Facts) -> Any:
             return _like(value, True)
 
 
-def _elementwise(node: fx.Node, marks: Mapping[str, Any], facts: Facts, reached: list[fx.Node]) -> Any:
+def _elementwise(node: fx.Node, marks: Mapping[str, Any], facts: Observation, reached: list[fx.Node]) -> Any:
     if node.target in (aten.mul.Tensor, aten.mul.Scalar):
         return _multiply(node, marks, facts, reached)
     out = _like(facts.values[node.name], False)
@@ -106,17 +106,17 @@ def _elementwise(node: fx.Node, marks: Mapping[str, Any], facts: Facts, reached:
     return out
 
 
-def _cast(node: fx.Node, marks: Mapping[str, Any], facts: Facts, reached: list[fx.Node]) -> Any:
+def _cast(node: fx.Node, marks: Mapping[str, Any], facts: Observation, reached: list[fx.Node]) -> Any:
     """Only the type of a second operand matters."""
     return marks[node.args[0].name]
 
 
-def _constant(node: fx.Node, marks: Mapping[str, Any], facts: Facts, reached: list[fx.Node]) -> Any:
+def _constant(node: fx.Node, marks: Mapping[str, Any], facts: Observation, reached: list[fx.Node]) -> Any:
     """Of an operand only shape and type matter."""
     return _like(facts.values[node.name], False)
 
 
-def _multiply(node: fx.Node, marks: Mapping[str, Any], facts: Facts, reached: list[fx.Node]) -> Any:
+def _multiply(node: fx.Node, marks: Mapping[str, Any], facts: Observation, reached: list[fx.Node]) -> Any:
     """A product with a constant zero stays zero."""
     out = _like(facts.values[node.name], False)
     pair = node.args[:2]
@@ -127,7 +127,7 @@ def _multiply(node: fx.Node, marks: Mapping[str, Any], facts: Facts, reached: li
     return out
 
 
-def _product(node: fx.Node, marks: Mapping[str, Any], facts: Facts, reached: list[fx.Node]) -> Any:
+def _product(node: fx.Node, marks: Mapping[str, Any], facts: Observation, reached: list[fx.Node]) -> Any:
     """Sums of products: a term counts when one factor is marked and the other can be non-zero."""
     a, b = node.args[:2]
     bias = _at(node, 2, "bias") if node.target not in BIASLESS else None
@@ -177,7 +177,7 @@ def _by_channel(
     return reached.reshape([-1 if d == dim else 1 for d in range(out.dim())]).expand(out.shape)
 
 
-def _addmm(node: fx.Node, marks: Mapping[str, Any], facts: Facts, reached: list[fx.Node]) -> Any:
+def _addmm(node: fx.Node, marks: Mapping[str, Any], facts: Observation, reached: list[fx.Node]) -> Any:
     bias, a, b = node.args[:3]
     if set(node.kwargs) & {"alpha", "beta"}:
         return _like(facts.values[node.name], True)
@@ -186,12 +186,12 @@ def _addmm(node: fx.Node, marks: Mapping[str, Any], facts: Facts, reached: list[
     return out | ((_nonzero(a, facts).float() @ marks[b.name].float()) > 0.5)
 
 
-def _join(node: fx.Node, marks: Mapping[str, Any], facts: Facts, reached: list[fx.Node]) -> Any:
+def _join(node: fx.Node, marks: Mapping[str, Any], facts: Observation, reached: list[fx.Node]) -> Any:
     args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: _plain(n, marks, facts))
     return node.target(*args, **kwargs) > 0
 
 
-def _move(node: fx.Node, marks: Mapping[str, Any], facts: Facts, reached: list[fx.Node]) -> Any:
+def _move(node: fx.Node, marks: Mapping[str, Any], facts: Observation, reached: list[fx.Node]) -> Any:
     source = node.args[0]
     if reached != [source]:
         return _like(facts.values[node.name], True)
@@ -201,7 +201,7 @@ def _move(node: fx.Node, marks: Mapping[str, Any], facts: Facts, reached: list[f
     return moved > 0 if isinstance(moved, torch.Tensor) else [m > 0 for m in moved]
 
 
-def _pool(node: fx.Node, marks: Mapping[str, Any], facts: Facts, reached: list[fx.Node]) -> Any:
+def _pool(node: fx.Node, marks: Mapping[str, Any], facts: Observation, reached: list[fx.Node]) -> Any:
     args, kwargs = _resolved(node, facts)
     args[0] = marks[node.args[0].name].float()
     out = node.target(*args, **kwargs)
@@ -209,7 +209,7 @@ def _pool(node: fx.Node, marks: Mapping[str, Any], facts: Facts, reached: list[f
     return out > 0 if isinstance(out, torch.Tensor) else [out[0] > 0] * len(out)
 
 
-def _reduce(node: fx.Node, marks: Mapping[str, Any], facts: Facts, reached: list[fx.Node]) -> Any:
+def _reduce(node: fx.Node, marks: Mapping[str, Any], facts: Observation, reached: list[fx.Node]) -> Any:
     mark = marks[node.args[0].name]
     requested = concrete(_at(node, 1, "dim"))
     dims = [requested] if isinstance(requested, int) else list(requested or range(mark.dim()))
@@ -217,12 +217,12 @@ def _reduce(node: fx.Node, marks: Mapping[str, Any], facts: Facts, reached: list
     return out.reshape(facts.values[node.name].shape)
 
 
-def _along(node: fx.Node, marks: Mapping[str, Any], facts: Facts, reached: list[fx.Node]) -> Any:
+def _along(node: fx.Node, marks: Mapping[str, Any], facts: Observation, reached: list[fx.Node]) -> Any:
     mark = marks[node.args[0].name]
     return mark.any(node.args[1], keepdim=True).expand(mark.shape)
 
 
-def _pad(node: fx.Node, marks: Mapping[str, Any], facts: Facts, reached: list[fx.Node]) -> Any:
+def _pad(node: fx.Node, marks: Mapping[str, Any], facts: Observation, reached: list[fx.Node]) -> Any:
     args, kwargs = _resolved(node, facts)
     args[0] = marks[node.args[0].name].float()
     if node.target is aten.constant_pad_nd.default or _at(node, 2, "mode", "constant") == "constant":
@@ -230,13 +230,13 @@ def _pad(node: fx.Node, marks: Mapping[str, Any], facts: Facts, reached: list[fx
     return node.target(*args, **kwargs) > 0
 
 
-def _gated(node: fx.Node, marks: Mapping[str, Any], facts: Facts, reached: list[fx.Node]) -> Any:
+def _gated(node: fx.Node, marks: Mapping[str, Any], facts: Observation, reached: list[fx.Node]) -> Any:
     """glu: the first half of a dimension times a gate made of the second."""
     first, second = marks[node.args[0].name].chunk(2, _at(node, 1, "dim", -1))
     return first | second
 
 
-def _batch_norm(node: fx.Node, marks: Mapping[str, Any], facts: Facts, reached: list[fx.Node]) -> Any:
+def _batch_norm(node: fx.Node, marks: Mapping[str, Any], facts: Observation, reached: list[fx.Node]) -> Any:
     x, scale = node.args[:2]
     if reached != [x]:
         return _like(facts.values[node.name], True)
@@ -247,7 +247,7 @@ def _batch_norm(node: fx.Node, marks: Mapping[str, Any], facts: Facts, reached: 
     return mark & alive.reshape([1, -1] + [1] * (mark.dim() - 2))
 
 
-def _layer_norm(node: fx.Node, marks: Mapping[str, Any], facts: Facts, reached: list[fx.Node]) -> Any:
+def _layer_norm(node: fx.Node, marks: Mapping[str, Any], facts: Observation, reached: list[fx.Node]) -> Any:
     x = node.args[0]
     if reached != [x]:
         return _like(facts.values[node.name], True)
@@ -256,7 +256,7 @@ def _layer_norm(node: fx.Node, marks: Mapping[str, Any], facts: Facts, reached: 
     return (mark.float().amax(dims, keepdim=True) > 0).expand(mark.shape)
 
 
-def _attention(node: fx.Node, marks: Mapping[str, Any], facts: Facts, reached: list[fx.Node]) -> Any:
+def _attention(node: fx.Node, marks: Mapping[str, Any], facts: Observation, reached: list[fx.Node]) -> Any:
     """Within a head: any mark on queries, keys or the bias reaches all of it, one on a value its column."""
     query, key, value = (marks[n.name] for n in node.args[:3])
     if any(n not in node.args[:3] for n in reached) or query.shape[:-2] != value.shape[:-2]:
@@ -265,23 +265,23 @@ def _attention(node: fx.Node, marks: Mapping[str, Any], facts: Facts, reached: l
     return ((head + value.float().amax(-2, keepdim=True)) > 0).expand(facts.values[node.name].shape)
 
 
-def _resample(node: fx.Node, marks: Mapping[str, Any], facts: Facts, reached: list[fx.Node]) -> Any:
+def _resample(node: fx.Node, marks: Mapping[str, Any], facts: Observation, reached: list[fx.Node]) -> Any:
     mark = marks[node.args[0].name]
     dims = list(range(2, mark.dim()))
     return (mark.float().amax(dims, keepdim=True) > 0).expand(facts.values[node.name].shape)
 
 
-def _nonzero(node: fx.Node, facts: Facts) -> torch.Tensor:
+def _nonzero(node: fx.Node, facts: Observation) -> torch.Tensor:
     """Elements that are, or may become, other than zero."""
     return (facts.values[node.name] != 0) | facts.depends[node.name]
 
 
-def _resolved(node: fx.Node, facts: Facts) -> tuple[list[Any], dict[str, Any]]:
+def _resolved(node: fx.Node, facts: Observation) -> tuple[list[Any], dict[str, Any]]:
     args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: facts.values[n.name])
     return list(args), dict(kwargs)
 
 
-def _plain(node: fx.Node, marks: Mapping[str, Any], facts: Facts) -> Any:
+def _plain(node: fx.Node, marks: Mapping[str, Any], facts: Observation) -> Any:
     mark = marks[node.name]
     return mark.float() if isinstance(mark, torch.Tensor) else facts.values[node.name]
 

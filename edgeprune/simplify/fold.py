@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 
 from edgeprune.coupling.components import BoolArray, Couplings
-from edgeprune.simplify.flow import Facts, lossless_kind
+from edgeprune.simplify.flow import Observation, lossless_kind
 from edgeprune.simplify.state import LosslessState, Reader, add_bias, silence
 
 EVEN = 1e-12  # relative spread over positions that float64 sums of equal terms may show
@@ -32,7 +32,7 @@ class Constants:
     even: BoolArray  # constant, and the same to every position of every reader
 
 
-def constants(state: LosslessState, facts: Facts) -> Constants:
+def constants(state: LosslessState, facts: Observation) -> Constants:
     """Which eligible components carry nothing to their readers but a constant."""
     count = state.couplings.count
     used, varies, uneven = (np.zeros(count, dtype=bool) for _ in range(3))
@@ -69,7 +69,7 @@ def spare(couplings: Couplings, removed: BoolArray, chosen: BoolArray) -> BoolAr
         spared[first[0]] = True
 
 
-def fold(state: LosslessState, facts: Facts, gone: BoolArray) -> tuple[LosslessState, int]:
+def fold(state: LosslessState, facts: Observation, gone: BoolArray) -> tuple[LosslessState, int]:
     """A copy of the state without these constant or unused components.
 
     Returns it with the number of biases that took a constant other than zero.
@@ -89,7 +89,7 @@ def fold(state: LosslessState, facts: Facts, gone: BoolArray) -> tuple[LosslessS
 
 
 def contributions(
-    state: LosslessState, reader: Reader, facts: Facts, at: npt.NDArray[np.int64]
+    state: LosslessState, reader: Reader, facts: Observation, at: npt.NDArray[np.int64]
 ) -> tuple[BoolArray, torch.Tensor]:
     """What each constant input adds to each output of a reader.
 

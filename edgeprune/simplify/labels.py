@@ -20,14 +20,14 @@ import torch
 from torch import fx
 
 from edgeprune.coupling.opspec import naming
-from edgeprune.simplify.flow import Facts, lossless_kind
+from edgeprune.simplify.flow import Observation, lossless_kind
 
 aten = torch.ops.aten
 K1, K2 = -7046029254386353131, -4658895280553007687  # odd 64-bit multipliers of splitmix64
 Labels = dict[str, Any]
 
 
-def label(graph: fx.GraphModule, facts: Facts) -> Labels:
+def label_values(graph: fx.GraphModule, facts: Observation) -> Labels:
     """Labels of every value, int64 tensors of the values' shapes (lists for several outputs)."""
     labels: Labels = {}
     for node in graph.graph.nodes:
@@ -99,7 +99,7 @@ def _settle(hashes: Any, value: Any, depends: Any, name: str) -> Any:
     return torch.where(depends, hashes, bits(value))
 
 
-def _apply(node: fx.Node, labels: Labels, facts: Facts) -> Any:
+def _apply(node: fx.Node, labels: Labels, facts: Observation) -> Any:
     target = node.target
     if target is operator.getitem:
         source = labels[node.args[0].name]
@@ -145,7 +145,7 @@ def _apply(node: fx.Node, labels: Labels, facts: Facts) -> Any:
     return None
 
 
-def _move(node: fx.Node, labels: Labels, facts: Facts) -> Any:
+def _move(node: fx.Node, labels: Labels, facts: Observation) -> Any:
     """Movement runs on the labels themselves."""
     sources = node.args[0] if isinstance(node.args[0], list | tuple) else [node.args[0]]
     moved = {n.name for n in sources}
@@ -158,7 +158,7 @@ def _move(node: fx.Node, labels: Labels, facts: Facts) -> Any:
     return out if isinstance(out, torch.Tensor) else list(out)
 
 
-def _elementwise(node: fx.Node, labels: Labels, facts: Facts) -> Any:
+def _elementwise(node: fx.Node, labels: Labels, facts: Observation) -> Any:
     if lossless_kind(node) == "prelu":
         x, slope = (labels[n.name] for n in node.args)
         return mix(mix(x, slope.reshape([1, -1] + [1] * (x.dim() - 2))), text("prelu"))
@@ -172,7 +172,7 @@ def _elementwise(node: fx.Node, labels: Labels, facts: Facts) -> Any:
     return out.expand(facts.values[node.name].shape)
 
 
-def _convolution(node: fx.Node, labels: Labels, facts: Facts) -> Any:
+def _convolution(node: fx.Node, labels: Labels, facts: Observation) -> Any:
     """An output is its row of weights, its bias, the input channels of its group, its position."""
     x, w = labels[node.args[0].name], labels[node.args[1].name]
     shape = facts.values[node.name].shape
@@ -198,7 +198,7 @@ def _linear(labels: Labels, x: fx.Node, w: fx.Node, bias: Any, in_dim: int) -> A
     return mix(sequence_hash(labels[x.name], (-1,)).unsqueeze(-1), rows)
 
 
-def _over_positions(node: fx.Node, source: torch.Tensor, rank: int, facts: Facts) -> Any:
+def _over_positions(node: fx.Node, source: torch.Tensor, rank: int, facts: Observation) -> Any:
     """Operators over the trailing positions of each channel: all of the channel, and the place."""
     value = facts.values[node.name]
     shape = (value[0] if isinstance(value, tuple) else value).shape

@@ -23,8 +23,8 @@ from torch import fx
 
 from edgeprune.coupling.components import BoolArray, Layer
 from edgeprune.coupling.operators import spec_of
-from edgeprune.simplify.flow import Facts, lossless_kind
-from edgeprune.simplify.state import LosslessState, within
+from edgeprune.simplify.flow import Observation, lossless_kind
+from edgeprune.simplify.state import LosslessState, chosen_entries
 from edgeprune.simplify.twins import Merge
 
 aten = torch.ops.aten
@@ -42,7 +42,7 @@ class Chain:
     homogeneous: bool  # not linear
 
 
-def dependent(state: LosslessState, facts: Facts) -> Iterator[list[Merge]]:
+def dependent(state: LosslessState, facts: Observation) -> Iterator[list[Merge]]:
     """One list of merges per producer whose rows depend on each other."""
     producers = {layer.node: layer for layer in state.couplings.layers}
     for source in dict.fromkeys(reader.layer.source for reader in state.readers):
@@ -52,7 +52,7 @@ def dependent(state: LosslessState, facts: Facts) -> Iterator[list[Merge]]:
         units = state.couplings.channel_maps[chain.producer.outputs]
         chosen = state.eligible & ~_read_elsewhere(state, source)
         chosen &= np.bincount(units[units >= 0], minlength=state.couplings.count) == 1
-        at = np.flatnonzero(within(units, chosen))
+        at = np.flatnonzero(chosen_entries(units, chosen))
         if len(at) < 2:
             continue
         rows = _rows(state, chain, at)

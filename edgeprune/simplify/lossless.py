@@ -28,7 +28,7 @@ from edgeprune.graph.trace import Trace
 from edgeprune.masks.mask import Mask, canonical
 from edgeprune.simplify.certify import Certificate, Inputs, certify
 from edgeprune.simplify.escape import escaping
-from edgeprune.simplify.flow import Facts, observe
+from edgeprune.simplify.flow import Observation, observe
 from edgeprune.simplify.fold import Constants, constants, fold, spare
 from edgeprune.simplify.linear import dependent
 from edgeprune.simplify.state import LosslessState
@@ -128,7 +128,7 @@ class _Work:
     state: LosslessState
     reference: Trace
     inputs: Inputs
-    facts: Facts = field(init=False)
+    facts: Observation = field(init=False)
     kinds: dict[str, list[int]] = field(
         default_factory=lambda: {k: [] for k in ("unused", "folded", "merged")}
     )
@@ -238,7 +238,7 @@ class _Work:
 
     def _judge(
         self, trial: LosslessState, batch: npt.NDArray[np.int64]
-    ) -> tuple[Trace, Facts] | dict[int, str] | str:
+    ) -> tuple[Trace, Observation] | dict[int, str] | str:
         """The cut graph and the facts of an accepted trial; reasons per component, or one for all."""
         facts = observe(trial.graph, trial.traced.inputs)
         chosen = np.zeros(trial.couplings.count, dtype=bool)
@@ -279,7 +279,7 @@ class _Work:
         )  # fmt: skip
 
 
-def _kept(state: LosslessState, facts: Facts) -> dict[int, str]:
+def _kept(state: LosslessState, facts: Observation) -> dict[int, str]:
     """Why components that carry nothing, or a constant, are still there."""
     everything = replace(state.couplings, exact=np.ones(state.couplings.count, dtype=bool))
     known = constants(LosslessState(state.traced, everything, state.removed), facts)
@@ -294,7 +294,7 @@ def _kept(state: LosslessState, facts: Facts) -> dict[int, str]:
     return reasons
 
 
-def _moving(state: LosslessState, facts: Facts) -> BoolArray:
+def _moving(state: LosslessState, facts: Observation) -> BoolArray:
     """Components whose channels depend on the graph's inputs where some layer reads them."""
     moving = np.zeros(state.couplings.count, dtype=bool)
     for layer in state.couplings.layers:

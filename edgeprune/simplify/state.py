@@ -45,7 +45,7 @@ class Reader:
 
     def members(self, chosen: BoolArray) -> npt.NDArray[np.int64]:
         """Input indices that belong to the chosen components, shape (count,)."""
-        return np.flatnonzero(within(self.units, chosen))
+        return np.flatnonzero(chosen_entries(self.units, chosen))
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ class LosslessState:
         return allowed
 
 
-def within(units: IntArray, chosen: BoolArray) -> BoolArray:
+def chosen_entries(units: IntArray, chosen: BoolArray) -> BoolArray:
     """Which entries of a channel_map belong to the chosen components, shape (count,), which may be 0."""
     chosen_entries: BoolArray = np.append(chosen, False)[units]  # -1, which no component has, takes the last
     return chosen_entries
@@ -158,7 +158,7 @@ def silence(state: LosslessState, gone: BoolArray) -> None:
             _fill(state, reader.weight, reader.layer.in_dim, reader.members(gone))
         for layer in state.couplings.layers:
             units = state.couplings.channel_maps[layer.outputs]
-            at = np.flatnonzero(within(units, gone))
+            at = np.flatnonzero(chosen_entries(units, gone))
             for name, dim in ((layer.weight, layer.out_dim), (layer.bias, 0)):
                 if name is not None and at.size and state.tensor(name).shape[dim] == len(units):
                     _fill(state, name, dim, at)

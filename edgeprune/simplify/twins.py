@@ -14,8 +14,8 @@ import numpy.typing as npt
 import torch
 
 from edgeprune.coupling.components import BoolArray
-from edgeprune.simplify.flow import Facts
-from edgeprune.simplify.labels import label, sequence_hash, text
+from edgeprune.simplify.flow import Observation
+from edgeprune.simplify.labels import label_values, sequence_hash, text
 from edgeprune.simplify.state import LosslessState, silence
 
 
@@ -28,9 +28,9 @@ class Merge:
     factors: tuple[float, ...]
 
 
-def twins(state: LosslessState, facts: Facts) -> list[Merge]:
+def twins(state: LosslessState, facts: Observation) -> list[Merge]:
     """Eligible components that equal another one at every reader."""
-    labels = label(state.graph, facts)
+    labels = label_values(state.graph, facts)
     count = state.couplings.count
     signature = np.zeros(count, dtype=np.int64)
     with np.errstate(over="ignore"):
@@ -53,7 +53,7 @@ def twins(state: LosslessState, facts: Facts) -> list[Merge]:
     ]
 
 
-def carried(state: LosslessState, facts: Facts, chosen: BoolArray) -> list[Merge]:
+def carried(state: LosslessState, facts: Observation, chosen: BoolArray) -> list[Merge]:
     """Constant components that are proportional to another one at every reader.
 
     Of each proportional family the largest carries the others.

@@ -16,7 +16,7 @@ from torch import fx
 
 from edgeprune.coupling.components import BoolArray, Couplings
 from edgeprune.coupling.sizes import Sizes
-from edgeprune.graph.executor import outputs
+from edgeprune.graph.executor import flat_outputs
 from edgeprune.graph.module import state_tensors
 from edgeprune.graph.trace import Trace
 
@@ -51,7 +51,7 @@ def masked(
         return _silence(value, sizes, node, 0)
 
     with torch.no_grad():
-        return outputs(traced.graph, traced.inputs if inputs is None else inputs, after=silence)
+        return flat_outputs(traced.graph, traced.inputs if inputs is None else inputs, after=silence)
 
 
 def _silence(value: Any, sizes: Sizes, node: fx.Node, output: int) -> Any:

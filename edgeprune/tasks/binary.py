@@ -20,7 +20,7 @@ from edgeprune.tasks.numbers import (
     finite_rows,
     mean_score,
     only,
-    require_known,
+    require_finite,
     require_targets,
     set_score,
     show,
@@ -52,7 +52,7 @@ class Binary(CategoricalTask):
         values = np.asarray(targets) if isinstance(targets, np.ndarray | list) else None
         if values is None or values.size != len(values) or values.dtype.kind not in "biuf":
             raise DataError(f"{source}: binary takes one 0 or 1 per sample, targets are {show(targets)}")
-        require_known(values, source)
+        require_finite(values, source)
         values = values.reshape(-1)
         off = np.flatnonzero(~np.isin(values, (0, 1)))
         if off.size:

@@ -34,15 +34,22 @@ import numpy.typing as npt
 from edgeprune.errors import DataError, OptionError
 from edgeprune.tasks.bounds_approximate import (
     GROUP_ERROR,
-    blocks,
     jackknife,
+    jackknife_half_width,
+    jackknife_units,
     mean_half_width,
-    spread_of,
     unseen,
 )
 from edgeprune.tasks.bounds_betting import mean_upper, ratio_upper
 from edgeprune.tasks.bounds_exact import paired_upper, share_bounds
-from edgeprune.tasks.bounds_record import Bound, checked, checked_pair, error_of, numbered, within
+from edgeprune.tasks.bounds_record import (
+    Bound,
+    checked_pair,
+    checked_scores,
+    error_of,
+    numbered,
+    require_range,
+)
 
 __all__ = ["Bound", "SampleScores", "paired_drop", "relative_rise", "set_drop", "share_interval"]
 
@@ -89,8 +96,8 @@ def paired_drop(
     n, value = len(difference), float(difference.mean())
     binary = limits is None and bool(np.isin(first, (0, 1)).all() and np.isin(second, (0, 1)).all())
     if limits is not None:
-        within(first, limits, "before")
-        within(second, limits, "after")
+        require_range(first, limits, "before")
+        require_range(second, limits, "after")
     width = 1.0 if binary else None if limits is None else float(limits[1] - limits[0])
     method, proven, units = "", True, n
     if over_groups == "betting" and group is not None:
@@ -134,10 +141,10 @@ def share_interval(scores: npt.ArrayLike, *, level: float = 0.95, limits: Limits
         scores: (samples,). limits: as for `paired_drop`.
     """
     error = error_of(level)
-    values = checked(scores, "scores")
+    values = checked_scores(scores, "scores")
     n, value = len(values), float(values.mean())
     if limits is not None:
-        within(values, limits, "scores")
+        require_range(values, limits, "scores")
         low, high = -mean_upper(-values, -limits[0], error), mean_upper(values, limits[1], error)
         return _bound(value, low, high, level, "betting on bounded scores", True, n, n)
     if np.isin(values, (0, 1)).all():
@@ -179,8 +186,8 @@ def relative_rise(
     n, value = len(first), float(second.mean() / first.mean())
     method, proven, units = STUDENT, False, n
     if limits is not None and group is None:
-        within(first, (0.0, limits[1]), "before")
-        within(second, (0.0, limits[1]), "after")
+        require_range(first, (0.0, limits[1]), "before")
+        require_range(second, (0.0, limits[1]), "after")
         high = ratio_upper(second, first, limits[1], error)
         low = 1 / ratio_upper(first, second, limits[1], error) if second.mean() > 0 else 0.0
         method, proven = BETTING, True
@@ -220,7 +227,7 @@ def set_drop(
         )
     group = numbered(groups, samples)
     value = float(measure(np.arange(samples)))
-    parts = blocks(samples, group)
+    parts = jackknife_units(samples, group)
     left_out = jackknife(measure, samples, parts)
     if not (math.isfinite(value) and np.isfinite(left_out).all()):
         raise DataError(
@@ -228,11 +235,11 @@ def set_drop(
             tip="give more samples; each class must be met more than once",
         )
     sizes = np.array([len(p) for p in parts], dtype=np.float64)
-    half = spread_of(left_out, sizes, error if group is None else GROUP_ERROR * error)
+    half = jackknife_half_width(left_out, sizes, error if group is None else GROUP_ERROR * error)
     if group is not None:
-        plain = blocks(samples, None)
+        plain = jackknife_units(samples, None)
         sizes = np.array([len(p) for p in plain], dtype=np.float64)
-        half = max(half, spread_of(jackknife(measure, samples, plain), sizes, error))
+        half = max(half, jackknife_half_width(jackknife(measure, samples, plain), sizes, error))
     units = samples if group is None else len(parts)
     if span is not None:
         half = max(half, span * unseen(samples, error))
@@ -262,7 +269,9 @@ def _log_ratio(
             "relative loss: all of the error is in one sample or group, which bounds nothing",
             tip="give more data, or measure by a score with points",
         )
-    half = spread_of(np.log(a) - np.log(b), sizes, error if groups is None else GROUP_ERROR * error)
+    half = jackknife_half_width(
+        np.log(a) - np.log(b), sizes, error if groups is None else GROUP_ERROR * error
+    )
     return max(min(ratio * math.exp(-half), ratio - floor), 0.0), max(ratio * math.exp(half), ratio + floor)
 
 

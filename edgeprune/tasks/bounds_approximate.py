@@ -40,10 +40,10 @@ def mean_half_width(values: FloatArray, groups: IntArray | None, error: float) -
     if groups is None:
         return float(stdtrit(n - 1, 1 - error)) * float(values.std(ddof=1)) / math.sqrt(n)
     sizes, sums = np.bincount(groups).astype(np.float64), np.bincount(groups, values)
-    return spread_of((values.sum() - sums) / (n - sizes), sizes, GROUP_ERROR * error)
+    return jackknife_half_width((values.sum() - sums) / (n - sizes), sizes, GROUP_ERROR * error)
 
 
-def spread_of(left_out: FloatArray, sizes: FloatArray, error: float) -> float:
+def jackknife_half_width(left_out: FloatArray, sizes: FloatArray, error: float) -> float:
     """Half width from the estimates that leave one unit out each, (units,), of `sizes`."""
     count = len(left_out)
     variance = (count - 1) / count * float(((left_out - left_out.mean()) ** 2).sum())
@@ -51,7 +51,7 @@ def spread_of(left_out: FloatArray, sizes: FloatArray, error: float) -> float:
     return float(stdtrit(freedom, 1 - error)) * math.sqrt(variance)
 
 
-def blocks(samples: int, groups: IntArray | None) -> list[IntArray]:
+def jackknife_units(samples: int, groups: IntArray | None) -> list[IntArray]:
     """What the jack-knife leaves out at a time: a group, or every 40th sample where there are no groups."""
     unit = np.arange(samples) % min(samples, BLOCKS) if groups is None else groups
     order = np.argsort(unit, kind="stable")

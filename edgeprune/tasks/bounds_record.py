@@ -42,7 +42,7 @@ def error_of(level: float) -> float:
     return (1 - level) / 2
 
 
-def checked(scores: npt.ArrayLike, what: str) -> FloatArray:
+def checked_scores(scores: npt.ArrayLike, what: str) -> FloatArray:
     """Scores as float64, shape (samples,).
 
     Raises:
@@ -75,7 +75,7 @@ def checked_pair(
     Raises:
         DataError: as `checked`, or unequal lengths.
     """
-    first, second = checked(before, "before"), checked(after, "after")
+    first, second = checked_scores(before, "before"), checked_scores(after, "after")
     if len(first) != len(second):
         raise DataError(
             f"paired scores: {len(first)} before and {len(second)} after",
@@ -97,7 +97,7 @@ def numbered(groups: npt.ArrayLike | None, samples: int) -> IntArray | None:
     return index.astype(np.int64) if len(names) > 1 else None
 
 
-def within(values: FloatArray, limits: tuple[float, float], what: str) -> None:
+def require_range(values: FloatArray, limits: tuple[float, float], what: str) -> None:
     """Refuse scores outside of the stated range: a bound that rests on the range would be wrong.
 
     Raises:

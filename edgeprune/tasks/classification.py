@@ -14,7 +14,7 @@ import numpy.typing as npt
 from edgeprune.errors import DataError
 from edgeprune.tasks.base import Classes, Measure, Outputs, PerSample, Score, Targets
 from edgeprune.tasks.categorical import CategoricalTask
-from edgeprune.tasks.numbers import finite_rows, mean_score, only, require_known, require_targets, show
+from edgeprune.tasks.numbers import finite_rows, mean_score, only, require_finite, require_targets, show
 
 VARIED = 16  # samples from which on decisions that never differ are refused
 
@@ -115,7 +115,7 @@ def as_labels(targets: Targets, classes: int, source: str) -> npt.NDArray[np.int
             f" targets are {show(targets)}",
             tip="rows with several ones are --task multilabel, masks are segmentation",
         )
-    require_known(values, source)
+    require_finite(values, source)
     off = np.flatnonzero(values != np.floor(values)) if values.dtype.kind == "f" else np.zeros(0, int)
     if off.size:
         raise DataError(

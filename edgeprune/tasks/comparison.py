@@ -86,7 +86,7 @@ def compare(
     return Loss(tuple(parts))
 
 
-def measured(
+def measures_of(
     task: Task, outputs: Outputs, dense: Outputs, targets: Targets | None
 ) -> list[tuple[str, Score]]:
     """The measure of every output, by name."""

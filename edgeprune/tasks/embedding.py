@@ -26,7 +26,7 @@ from edgeprune.tasks.numbers import (
     finite_rows,
     mean_score,
     only,
-    require_known,
+    require_finite,
     require_targets,
     set_score,
     show,
@@ -71,7 +71,7 @@ class Embedding(ContinuousTask):
                 f" {show(targets)}",
                 tip="leave y out to compare with the dense model; class numbers are --task classification",
             )
-        require_known(targets, source)
+        require_finite(targets, source)
 
     def loss(self, outputs: Tensors, targets: Targets) -> torch.Tensor:
         """1 − cosine to the reference vectors, the mean over samples."""

@@ -20,12 +20,12 @@ from edgeprune.errors import DataError
 from edgeprune.tasks.base import Classes, Measure, Outputs, Score, Targets, Tensors
 from edgeprune.tasks.numbers import (
     FloatArray,
-    along,
+    broadcast_along,
     channel_axis,
-    explained,
+    explained_variance,
     mean_score,
     normal_like,
-    require_known,
+    require_finite,
     show,
     spread_of,
     tensor_channels,
@@ -113,7 +113,7 @@ class ContinuousTask:
                 drawn.append(torch.zeros_like(out))
                 continue
             axis, spread = self._scale(index, out)
-            drawn.append(normal_like(out, generator) / along(spread, out, axis))
+            drawn.append(normal_like(out, generator) / broadcast_along(spread, out, axis))
         if targets is None:
             return tuple(drawn), tuple(drawn)
         return tuple(drawn), self._given(outputs, targets)
@@ -122,7 +122,7 @@ class ContinuousTask:
         """The share of the variance that each sample reproduces; the worst output counts."""
         shares = []
         for index, (ours, theirs) in enumerate(zip(outputs, dense, strict=True)):
-            shares.append(explained(ours, theirs, self.scales[index].axis if self.scales else None))
+            shares.append(explained_variance(ours, theirs, self.scales[index].axis if self.scales else None))
         return mean_score(np.min(shares, axis=0))
 
     def classes(self, outputs: Outputs, targets: Targets | None) -> Classes | None:
@@ -136,7 +136,7 @@ class ContinuousTask:
         out = outputs[0]
         axis, spread = self._scale(0, out)
         values = torch.as_tensor(np.asarray(targets)).to(out.device, out.dtype).reshape(out.shape)
-        first = (out.detach() - values) / along(spread, out, axis) ** 2
+        first = (out.detach() - values) / broadcast_along(spread, out, axis) ** 2
         return (first, *(torch.zeros_like(other) for other in outputs[1:]))
 
     def _scale(self, index: int, reference: torch.Tensor) -> tuple[int, torch.Tensor]:
@@ -168,7 +168,7 @@ class Generic(ContinuousTask):
         """Refuse outputs that never vary: nothing could be told from them."""
         for index, out in enumerate(outputs):
             if out.dtype.kind == "f" and np.isnan(out).any():
-                require_known(out, f"{source}: output {index}", "output")
+                require_finite(out, f"{source}: output {index}", "output")
         if varied and len(outputs[0]) > 1 and all((out == out[:1]).all() for out in outputs):
             raise DataError(
                 f"{source}: the dense model's outputs are the same for all {len(outputs[0])} samples;"
@@ -190,7 +190,7 @@ class Generic(ContinuousTask):
         """The share of the targets' variance that the first output explains."""
         self._of_shape(outputs[0], targets, "targets")
         return mean_score(
-            explained(outputs[0], np.asarray(targets, outputs[0].dtype).reshape(outputs[0].shape))
+            explained_variance(outputs[0], np.asarray(targets, outputs[0].dtype).reshape(outputs[0].shape))
         )
 
     def _of_shape(self, out: Any, targets: Targets, source: str) -> None:

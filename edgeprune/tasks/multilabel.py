@@ -21,7 +21,7 @@ from edgeprune.tasks.numbers import (
     finite_rows,
     mean_score,
     only,
-    require_known,
+    require_finite,
     require_targets,
     set_score,
     show,
@@ -67,7 +67,7 @@ class Multilabel(CategoricalTask):
                 f" {show(targets)}",
                 tip="one class number per sample is --task classification",
             )
-        require_known(targets, source)
+        require_finite(targets, source)
         off = np.flatnonzero(~np.isin(targets, (0, 1)).all(axis=1))
         if off.size:
             raise DataError(f"{source}: the target of sample {off[0]} holds other numbers than 0 and 1")

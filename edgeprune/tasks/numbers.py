@@ -58,7 +58,7 @@ def require_targets(targets: Any, task: str, source: str) -> None:
         raise DataError(f"{source}: no samples", tip="give data with at least a few samples per class")
 
 
-def require_known(values: npt.NDArray[Any], source: str, what: str = "target") -> None:
+def require_finite(values: npt.NDArray[Any], source: str, what: str = "target") -> None:
     """Refuse NaN and infinity; the first sample is named."""
     if values.dtype.kind != "f" or np.isfinite(values).all():
         return
@@ -154,7 +154,9 @@ def tensor_channels(values: torch.Tensor, axis: int) -> torch.Tensor:
     return moved.reshape(len(values), -1, moved.shape[-1])
 
 
-def explained(outputs: npt.NDArray[Any], reference: npt.NDArray[Any], axis: int | None = None) -> PerSample:
+def explained_variance(
+    outputs: npt.NDArray[Any], reference: npt.NDArray[Any], axis: int | None = None
+) -> PerSample:
     """Share of the reference's variance that each sample's outputs reproduce, shape (samples,), 0..1.
 
     1 − min(1, mean over channels of squared error / variance), the variance over samples and positions.
@@ -234,7 +236,7 @@ def tensor_spread(values: torch.Tensor, axis: int) -> torch.Tensor:
     return torch.where(deviation > 1e-6 * rows.abs().amax(0) + TINY, deviation, torch.ones_like(deviation))
 
 
-def along(spread: torch.Tensor, out: torch.Tensor, axis: int) -> torch.Tensor:
+def broadcast_along(spread: torch.Tensor, out: torch.Tensor, axis: int) -> torch.Tensor:
     """A value per channel, in the shape that multiplies with `out` along its channels."""
     if out.dim() == 1 or axis == out.dim():
         return spread.reshape(())

@@ -21,12 +21,12 @@ from edgeprune.tasks.categorical import gradients
 from edgeprune.tasks.generic import ChannelScale, ContinuousTask
 from edgeprune.tasks.numbers import (
     FloatArray,
-    along,
     as_channels,
+    broadcast_along,
     mean_score,
     normal_like,
     only,
-    require_known,
+    require_finite,
     require_targets,
     set_score,
     show,
@@ -101,7 +101,7 @@ class Regression(ContinuousTask):
                 f" {show(targets)}",
                 tip="class numbers are --task classification, masks segmentation",
             )
-        require_known(values, source)
+        require_finite(values, source)
         if varied and (values == values[:1]).all():
             raise DataError(f"{source}: all {len(values)} targets are equal", tip="give varied data")
 
@@ -130,7 +130,7 @@ class Regression(ContinuousTask):
         """∂nll/∂outputs under targets drawn from a Gaussian of the residuals' deviation, and those given."""
         out = only(outputs, self.name)
         axis, sigma = self._noise(out)
-        values = out.detach() + normal_like(out, generator) * along(sigma, out, axis)
+        values = out.detach() + normal_like(out, generator) * broadcast_along(sigma, out, axis)
         drawn = gradients(outputs, lambda leaves: self.nll(leaves, values))
         return drawn, drawn if targets is None else gradients(outputs, lambda x: self.nll(x, targets))
 

@@ -14,7 +14,7 @@ from edgeprune.calibration.samples import SampleAxis, sample_axes
 from edgeprune.coupling.analysis import analyse
 from edgeprune.coupling.components import FactorChoice
 from edgeprune.criteria import BUILT_IN, Context, score
-from edgeprune.criteria.base import measured
+from edgeprune.criteria.base import measured_components
 from edgeprune.criteria.label import channel_label_information
 from edgeprune.data import open_data
 from edgeprune.graph.execution import outputs
@@ -162,7 +162,7 @@ def test_gates_of_vib_reach_every_component_that_is_read(case):
     _, _, context = case
     scores = score("vib", context).component
     begun = 0.5 * np.log1p(np.exp(4.0))
-    at = measured(context)
+    at = measured_components(context)
     assert (np.abs(scores[at] - begun) > 1e-3).all()
 
 

@@ -171,7 +171,7 @@ def test_a_profile_of_another_runtime_is_warned_of(tmp_path, monkeypatch):
     monkeypatch.setattr(
         "edgeprune.session.measurement_target.read_profile", lambda path: SimpleNamespace(threads=2)
     )
-    monkeypatch.setattr(latency, "check", check)
+    monkeypatch.setattr(latency, "check_compatibility", check)
     options = Options(profile=str(tmp_path / "p.json"))
     board = open_measurement_target(options, None)
     monkeypatch.setattr(type(board), "time", lambda *_, **__: SimpleNamespace(machine={"onnxruntime": "9.9"}))

@@ -14,7 +14,7 @@ from edgeprune.coupling.analysis import analyse
 from edgeprune.deploy.emulation import count_instructions
 from edgeprune.errors import DeviceError
 from edgeprune.graph.trace import trace
-from edgeprune.latency import count, read_profile
+from edgeprune.latency import instruction_prices, read_profile
 from edgeprune.latency.resizing import Resizable, keep_shares
 from edgeprune.targets import load_target
 
@@ -77,7 +77,7 @@ def test_instruction_counts_rank_widths_that_were_not_counted(sandbox, tmp_path)
     )
     traced = trace(model.eval(), (torch.randn(2, 3, 8, 8),))
     couplings = analyse(traced)
-    cost = count(traced, couplings, "cortex-a72", networks=4).cost_of(traced, couplings)
+    cost = instruction_prices(traced, couplings, "cortex-a72", networks=4).cost_of(traced, couplings)
     assert cost.estimate and cost.unit == "emulated instructions"
     half = keep_shares(couplings, np.full(len(couplings.group_names), 0.5))
     Resizable(traced, couplings, tmp_path).write(tmp_path / "half.onnx", couplings.kept(half))

@@ -13,7 +13,7 @@ from onnx_programs import Cnn, TokensAndFeatures, cnn, cnn_file, export, images,
 
 from edgeprune.errors import ExportError, OutputError
 from edgeprune.export.export import export_onnx
-from edgeprune.export.files import describe
+from edgeprune.export.files import artifact_record
 from edgeprune.export.parity import check_parity
 
 
@@ -25,7 +25,7 @@ def _leading(path: Path) -> list[str | int]:
 
 def test_a_dynamic_batch_stays_dynamic_and_is_called_batch(tmp_path):
     """Every leading dimension of a program with a symbolic batch is the parameter "batch"."""
-    artifact = describe(cnn_file(tmp_path))
+    artifact = artifact_record(cnn_file(tmp_path))
     assert _leading(artifact.path) == ["batch", "batch"]
     assert artifact.dynamic_batch
 
@@ -44,7 +44,7 @@ def test_the_file_has_the_opset_asked_for(tmp_path):
     artifact = export_onnx(program, tmp_path / "m.onnx", opset=20)
     imported = {o.domain: o.version for o in onnx.load(str(artifact.path)).opset_import}
     assert artifact.opset == imported[""] == 20
-    assert describe(cnn_file(tmp_path)).opset == 18
+    assert artifact_record(cnn_file(tmp_path)).opset == 18
 
 
 def test_an_opset_the_exporter_silently_replaces_is_an_error(tmp_path):
@@ -58,7 +58,7 @@ def test_an_opset_the_exporter_silently_replaces_is_an_error(tmp_path):
 
 def test_batch_norm_is_folded_and_weights_stay_in_the_file(tmp_path):
     """A convolution with batch norm becomes one Conv, and a small model is one file."""
-    artifact = describe(cnn_file(tmp_path))
+    artifact = artifact_record(cnn_file(tmp_path))
     assert "BatchNormalization" not in {n.op_type for n in onnx.load(str(artifact.path)).graph.node}
     assert [p.name for p in tmp_path.iterdir()] == ["m.onnx"]
     assert artifact.files == (("m.onnx", artifact.sha256, artifact.bytes),)
@@ -66,7 +66,7 @@ def test_batch_norm_is_folded_and_weights_stay_in_the_file(tmp_path):
 
 def test_the_same_program_gives_the_same_bytes_without_source_paths(tmp_path):
     """Two exports have one hash, and no path of this file or of torch is inside."""
-    first = describe(cnn_file(tmp_path))
+    first = artifact_record(cnn_file(tmp_path))
     second = export_onnx(cnn(dynamic=True)[1], tmp_path / "elsewhere" / "b.onnx")
     assert first.sha256 == second.sha256
     content = first.path.read_bytes()
@@ -150,13 +150,13 @@ def test_describing_what_is_no_model_says_so(tmp_path, content):
     with pytest.raises(
         ExportError, match=r"bad\.onnx: (not an ONNX|the file is empty|holds no graph)"
     ) as caught:
-        describe(path)
+        artifact_record(path)
     assert "\n" not in str(caught.value)
 
 
 def test_external_data_outside_the_folder_is_refused(tmp_path):
     """A model that points at ../secret is not followed."""
-    artifact = describe(cnn_file(tmp_path, external=True))
+    artifact = artifact_record(cnn_file(tmp_path, external=True))
     model = onnx.load(str(artifact.path), load_external_data=False)
     for tensor in model.graph.initializer:
         for entry in tensor.external_data:
@@ -164,7 +164,7 @@ def test_external_data_outside_the_folder_is_refused(tmp_path):
                 entry.value = "../m.onnx.data"
     artifact.path.write_bytes(model.SerializeToString())
     with pytest.raises(ExportError, match="outside the model's folder"):
-        describe(artifact.path)
+        artifact_record(artifact.path)
 
 
 def test_training_state_of_the_caller_is_untouched(tmp_path):

@@ -14,7 +14,7 @@ from edgeprune.errors import BudgetError, DataError, ExportError, ParityError, T
 from edgeprune.export.onnx_nodes import graph_layers
 from edgeprune.export.quantisation import quantise
 from edgeprune.export.quantisation_policy import int8_settings, require_gain
-from edgeprune.export.quantising import Outputs, Quantiser
+from edgeprune.export.quantising import Quantiser, RunFile
 from edgeprune.targets import load_target
 
 
@@ -62,8 +62,8 @@ def batches(count: int = 4, size: int = 16) -> list[tuple[np.ndarray]]:
 def agreement(reference: Path) -> Callable[[Path], float]:
     """Points of samples whose largest output is that of the float file."""
     x = batches(1, 256)[0]
-    wanted = Outputs(reference)(x)[0].argmax(1)
-    return lambda path: 100.0 * float((Outputs(path)(x)[0].argmax(1) == wanted).mean())
+    wanted = RunFile(reference)(x)[0].argmax(1)
+    return lambda path: 100.0 * float((RunFile(path)(x)[0].argmax(1) == wanted).mean())
 
 
 def test_a_way_of_finding_ranges_that_fails_does_not_stop_the_others(tmp_path):
@@ -91,7 +91,7 @@ def test_the_file_computes_in_8_bits_and_is_proven(tmp_path):
     assert made.artifact.parity is not None and made.artifact.parity.max_abs <= made.artifact.parity.atol
     assert 0 < made.output_error < 0.01
     assert not list(tmp_path.glob(".q*"))
-    assert Outputs(tmp_path / "q.onnx")((batches()[0][0][:1],))[0].shape == (1, 4)
+    assert RunFile(tmp_path / "q.onnx")((batches()[0][0][:1],))[0].shape == (1, 4)
 
 
 def test_the_method_that_moves_the_outputs_least_is_used(tmp_path):
@@ -182,7 +182,7 @@ def test_a_conversion_behind_a_float_pool_is_held_there_and_changes_nothing(tmp_
     model.graph.node.remove(held[0])
     onnx.save(model, tmp_path / "plain.onnx")
     x = batches(1)[0]
-    assert np.array_equal(Outputs(tmp_path / "q.onnx")(x)[0], Outputs(tmp_path / "plain.onnx")(x)[0])
+    assert np.array_equal(RunFile(tmp_path / "q.onnx")(x)[0], RunFile(tmp_path / "plain.onnx")(x)[0])
 
 
 def test_an_addition_with_a_float_branch_stays_in_float(tmp_path):
@@ -201,7 +201,7 @@ def test_kernels_that_compute_another_thing_are_refused(tmp_path, monkeypatch):
     """A file whose optimised outputs leave those of its graph is not kept; the tip names 7-bit weights."""
     import edgeprune.export.quantisation as module
 
-    class Wrong(Outputs):
+    class Wrong(RunFile):
         def __call__(self, call):
             return tuple(1.2 * y for y in super().__call__(call))
 
@@ -327,7 +327,7 @@ def test_a_detectors_scores_survive_beside_its_boxes(tmp_path, last):
     source = detector(tmp_path / "det.onnx", last=last)
     made = quantise(source, batches(), tmp_path / "q.onnx", methods=["minmax"])
     x = batches(1, 32)[0]
-    wanted, found = Outputs(source)(x)[0], Outputs(tmp_path / "q.onnx")(x)[0]
+    wanted, found = RunFile(source)(x)[0], RunFile(tmp_path / "q.onnx")(x)[0]
     if last:
         wanted, found = wanted.transpose(0, 2, 1), found.transpose(0, 2, 1)
     for channel in range(6):

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from edgeprune.graph import inplace
 from edgeprune.graph.normalise import drop_guards
-from edgeprune.graph.trace import export, run, trace
+from edgeprune.graph.trace import export_program, run, trace
 
 
 class Residual(nn.Module):
@@ -58,7 +58,7 @@ class BroaderOperand(nn.Module):
 
 
 def flat(net, x):
-    graph = export(net, (x,)).module()
+    graph = export_program(net, (x,)).module()
     drop_guards(graph)
     return graph
 

@@ -8,7 +8,7 @@ import pytest
 from profile_samples import conv_ms, gemm_ms, interval, made_up, small_network
 
 from edgeprune.errors import BenchError
-from edgeprune.latency import explained, latency_cost, whole_errors
+from edgeprune.latency import latency_cost, layer_times, whole_errors
 from edgeprune.latency.fitting import choose_scheme, fit_overhead, fit_table
 from edgeprune.latency.holdout import points_by_network
 from edgeprune.latency.resizing import keep_shares
@@ -108,7 +108,7 @@ def test_a_profile_of_another_network_is_refused(network):
 
 def test_every_layer_shape_is_explained():
     """The summary has each shape's time and the steps that were found."""
-    rows, error = explained(made_up(80))
+    rows, error = layer_times(made_up(80))
     assert [row["shape"] for row in rows] == list(made_up().shapes)
     assert rows[0]["dense_ms"] == pytest.approx(conv_ms(16, 32), rel=0.05)
     assert error is not None

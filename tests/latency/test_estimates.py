@@ -9,8 +9,8 @@ from edgeprune.coupling.analysis import analyse
 from edgeprune.deploy.emulation import find_sandbox
 from edgeprune.errors import BenchError, DeviceError
 from edgeprune.graph.trace import trace
-from edgeprune.latency import count, roofline
-from edgeprune.latency.instructions import fit
+from edgeprune.latency import instruction_prices, roofline
+from edgeprune.latency.instructions import fit_prices
 from edgeprune.latency.measuring import draw_widths
 from edgeprune.latency.resizing import keep_shares
 from edgeprune.latency.work import Work
@@ -64,7 +64,7 @@ def test_instruction_prices_are_found_in_counts(network):
         return 0.5 * couplings.macs(removed) + 20_000
 
     removals = draw_widths(couplings, 8, 0)
-    counts = fit(traced, couplings, removals, [law(r) for r in removals], "cortex-a72")
+    counts = fit_prices(traced, couplings, removals, [law(r) for r in removals], "cortex-a72")
     found = counts.cost_of(traced, couplings)
     assert (found.estimate, found.unit) == (True, "emulated instructions")
     for removed in draw_widths(couplings, 5, 1):
@@ -74,8 +74,8 @@ def test_instruction_prices_are_found_in_counts(network):
 def test_too_few_networks_or_an_unknown_core_are_refused(network):
     """Before anything is exported; without a sandbox the message says how to make one."""
     with pytest.raises(BenchError, match="at least 3"):
-        count(*network, "cortex-a72", networks=2)
+        instruction_prices(*network, "cortex-a72", networks=2)
     with pytest.raises(
         DeviceError, match="sandbox is not there" if find_sandbox() is None else "known cores"
     ):
-        count(*network, "cortex-x9")
+        instruction_prices(*network, "cortex-x9")

@@ -7,7 +7,7 @@ import pytest
 from profile_samples import MACHINE, made_up
 
 from edgeprune.errors import BenchError
-from edgeprune.latency import check, read_profile, write_profile
+from edgeprune.latency import check_compatibility, read_profile, write_profile
 from edgeprune.targets import load_target
 
 
@@ -71,15 +71,15 @@ def test_a_missing_file_says_how_to_get_one(tmp_path):
 def test_other_threads_are_refused():
     """Times on one thread say nothing of four."""
     with pytest.raises(BenchError, match="with 1 thread"):
-        check(made_up(), threads=4)
-    assert check(made_up(), threads=1) == ()
+        check_compatibility(made_up(), threads=4)
+    assert check_compatibility(made_up(), threads=1) == ()
 
 
 def test_another_architecture_is_refused_and_another_target_of_the_same_is_said():
     """A profile of an x86 machine never prices a Pi; one made for another x86 target is named."""
     with pytest.raises(BenchError, match="target rpi4 is aarch64"):
-        check(made_up(), target=load_target("rpi4"))
-    (said,) = check(made_up(), target=load_target("x86-avx2"))
+        check_compatibility(made_up(), target=load_target("rpi4"))
+    (said,) = check_compatibility(made_up(), target=load_target("x86-avx2"))
     assert "measured for target host, not x86-avx2" in said
 
 
@@ -87,13 +87,15 @@ def test_a_target_that_the_profiles_machine_cannot_be_is_refused():
     """Whatever a file calls its target: a machine without AVX-512 gives no times of one with it."""
     called = replace(made_up(), target="x86-avx512")
     with pytest.raises(BenchError, match="the profile's machine is not x86-avx512: it has no avx512_vnni"):
-        check(called, target=load_target("x86-avx512"))
+        check_compatibility(called, target=load_target("x86-avx512"))
 
 
 def test_a_profile_that_does_not_say_its_instruction_set_is_warned_about():
     """Files from before it was recorded may serve, but never in silence."""
     old = {name: value for name, value in MACHINE.items() if name != "flags"}
-    said = check(replace(made_up(), machine=old, target="x86-avx2"), target=load_target("x86-avx2"))
+    said = check_compatibility(
+        replace(made_up(), machine=old, target="x86-avx2"), target=load_target("x86-avx2")
+    )
     assert said == ("the profile does not say the instruction set of its machine: is it x86-avx2?",)
 
 
@@ -101,19 +103,19 @@ def test_a_profile_that_does_not_say_its_instruction_set_is_warned_about():
 def test_another_processor_is_refused(field):
     """The facts that the runner gives must be those of the profile."""
     with pytest.raises(BenchError, match=field):
-        check(made_up(), machine={**MACHINE, field: "another"})
+        check_compatibility(made_up(), machine={**MACHINE, field: "another"})
 
 
 def test_another_runtime_is_warned_about():
     """Kernels change between versions: the profile may serve, but never in silence."""
-    (said,) = check(made_up(), machine={**MACHINE, "onnxruntime": "9.9"})
+    (said,) = check_compatibility(made_up(), machine={**MACHINE, "onnxruntime": "9.9"})
     assert "this is 9.9" in said
 
 
 def test_an_unfinished_and_an_unsteady_profile_say_so():
     """Warnings of the run itself stay with the profile."""
     profile = replace(made_up(), planned=99, lots=((1.0, 1.0), (2.0, 1.0)))
-    said = " | ".join(check(profile))
+    said = " | ".join(check_compatibility(profile))
     assert "unfinished" in said
     assert "unsteady" in said
     assert (profile.dense_ms.low, profile.dense_ms.high) == (1.0, 2.0)

@@ -17,7 +17,7 @@ from edgeprune.export.onnx_nodes import graph_layers
 from edgeprune.measure.operators import HostTimer, layer_times, profile_operators
 from edgeprune.measure.request import BenchRequest
 from edgeprune.measure.staircase import Staircase
-from edgeprune.measure.why import explain, run_report
+from edgeprune.measure.why import compare_profiles, run_report
 from edgeprune.records import FileProfile, LayerSize, OperatorProfile, OperatorTime, to_json
 
 
@@ -121,21 +121,21 @@ def test_a_layer_that_did_not_shrink_is_named_with_the_runs_reason():
         "layers": [{"name": "a", "before": 64, "after": 64}, {"name": "b", "before": 64, "after": 32}],
         "pinned": [{"name": "", "channels": 64, "reason": "aten.foo has no rule"}],
     }
-    (cause,) = explain(found, report).causes
+    (cause,) = compare_profiles(found, report).causes
     assert (
         cause == "a did not shrink: the run pins 64 channels, aten.foo has no rule; it takes 67% of the time"
     )
     report["pinned"] = []
-    assert "the plan kept all its channels" in explain(found, report).causes[0]
+    assert "the plan kept all its channels" in compare_profiles(found, report).causes[0]
 
 
 def test_a_width_off_the_measured_staircase_is_named():
     """38 channels at the cost of 1.6 times 40: the layer saved multiply-adds and no time."""
     found = profile({"a": (1000, 64, 50.0)}, {"a": (350, 38, 50.0)})
-    told = explain(found, None, stairs(1.6))
+    told = compare_profiles(found, None, stairs(1.6))
     assert "fall off the runtime's blocks, 1.60×" in told.causes[0]
     assert told.layers[0].misaligned == pytest.approx(1.6) and told.layers[0].lost_us == pytest.approx(32.5)
-    assert explain(found, None, stairs(1.0)).layers[0].misaligned is None
+    assert compare_profiles(found, None, stairs(1.0)).layers[0].misaligned is None
 
 
 def test_widths_that_nobody_chose_are_not_called_misaligned():
@@ -147,7 +147,7 @@ def test_widths_that_nobody_chose_are_not_called_misaligned():
         return FileProfile("f", us, (row,), (LayerSize("a", "Conv", width * 10, inputs, width, 4, False),))
 
     def told(*files):
-        return explain(OperatorProfile(files, ((1 << 30, 10.0),), 0.5, {}, 1, 1), None, stair)
+        return compare_profiles(OperatorProfile(files, ((1 << 30, 10.0),), 0.5, {}, 1, 1), None, stair)
 
     same = told(conv(1, 32, 50.0), conv(1, 16, 50.0))
     assert same.layers[0].misaligned is None and "blocks" not in same.causes[0]
@@ -157,15 +157,15 @@ def test_widths_that_nobody_chose_are_not_called_misaligned():
 
 def test_memory_and_overhead_are_told_apart():
     """500 kB at 10 GB/s fill 50 µs; an operator of 0.6 µs is mostly its start."""
-    slow = explain(profile({"a": (1000, 64, 50.0)}, {"a": (500, 64, 50.0)}, bytes_=500_000))
+    slow = compare_profiles(profile({"a": (1000, 64, 50.0)}, {"a": (500, 64, 50.0)}, bytes_=500_000))
     assert slow.layers[0].bound == "memory" and "speed of a copy" in slow.causes[0]
-    short = explain(profile({"a": (1000, 64, 0.6)}, {"a": (500, 64, 0.6)}, bytes_=10))
+    short = compare_profiles(profile({"a": (1000, 64, 0.6)}, {"a": (500, 64, 0.6)}, bytes_=10))
     assert short.layers[0].bound == "overhead" and "starting its operators" in " ".join(short.causes)
 
 
 def test_layers_that_only_one_file_has_are_shown():
     """A layer that went is in the table with nothing after; one that came has nothing before."""
-    told = explain(profile({"a": (10, 8, 90.0), "b": (10, 8, 90.0)}, {"a": (5, 8, 45.0)}))
+    told = compare_profiles(profile({"a": (10, 8, 90.0), "b": (10, 8, 90.0)}, {"a": (5, 8, 45.0)}))
     gone = told.layers[1]
     assert (gone.name, gone.us_after, gone.note) == ("b", None, "only in the first file")
     assert told.causes == ("no layer lost 3% of the time against what its multiply-adds promise",)
@@ -211,5 +211,5 @@ def test_the_timer_gives_layers_and_ratios(tmp_path):
 
 def test_json_holds_the_comparison(measured):
     """The record turns into plain JSON with a schema number and a row per layer."""
-    plain = json.loads(json.dumps(to_json(explain(measured))))
+    plain = json.loads(json.dumps(to_json(compare_profiles(measured))))
     assert plain["schema"] == 1 and [x["name"] for x in plain["layers"]] == ["first", "second", "head"]

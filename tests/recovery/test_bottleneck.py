@@ -14,7 +14,7 @@ from edgeprune.graph.trace import run
 from edgeprune.recovery.bottleneck import (
     NOISE,
     Observed,
-    conditional_entropy,
+    gaussian_conditional_entropy,
     noise_scales,
     reading_axes,
     similarity_loss,
@@ -26,7 +26,7 @@ def test_conditional_entropy_of_gaussians_has_its_closed_form():
     rng = np.random.default_rng(0)
     y = np.repeat([0, 1], [6000, 2000])
     x = rng.normal(size=(8000, 1)) * np.where(y == 0, 0.5, 2.0)[:, None] + 10 * y[:, None]
-    found = conditional_entropy(torch.from_numpy(x), torch.from_numpy(y), torch.tensor([0.01]))
+    found = gaussian_conditional_entropy(torch.from_numpy(x), torch.from_numpy(y), torch.tensor([0.01]))
     exact = 0.75 * 0.5 * math.log(2 * math.pi * math.e * 0.25) + 0.25 * 0.5 * math.log(
         2 * math.pi * math.e * 4
     )
@@ -36,14 +36,14 @@ def test_conditional_entropy_of_gaussians_has_its_closed_form():
 def test_shrinking_below_the_noise_gains_nothing():
     """τ² is a floor under the variance: a constant activation has the entropy of the noise alone."""
     y = torch.arange(60) % 3
-    found = conditional_entropy(torch.zeros(60, 4), y, torch.full((4,), 0.3))
+    found = gaussian_conditional_entropy(torch.zeros(60, 4), y, torch.full((4,), 0.3))
     assert float(found) == pytest.approx(0.5 * math.log(2 * math.pi * math.e * 0.09), abs=1e-5)
 
 
 def test_lonely_classes_are_left_out():
     """One sample of a class has no variance; all lonely gives 0 and a gradient that is finite."""
     x = torch.randn(5, 2, requires_grad=True)
-    loss = conditional_entropy(x, torch.arange(5), torch.full((2,), 0.1))
+    loss = gaussian_conditional_entropy(x, torch.arange(5), torch.full((2,), 0.1))
     loss.backward()
     assert float(loss.detach()) == 0
     assert torch.isfinite(x.grad).all()
@@ -53,7 +53,7 @@ def test_the_gradient_pulls_samples_of_a_class_together():
     """A step down the penalty makes the class-conditional spread smaller."""
     torch.manual_seed(0)
     x, y = torch.randn(40, 3, requires_grad=True), torch.arange(40) % 4
-    conditional_entropy(x, y, torch.full((3,), 0.05)).backward()
+    gaussian_conditional_entropy(x, y, torch.full((3,), 0.05)).backward()
     moved = x.detach() - 0.5 * x.grad
 
     def spread(v):

@@ -19,7 +19,7 @@ from edgeprune.graph.trace import Trace, quiet, run, trace
 from edgeprune.masks import Mask
 from edgeprune.masks.mask import coupled_shape
 from edgeprune.simplify.flow import observe
-from edgeprune.simplify.labels import label
+from edgeprune.simplify.labels import label_values
 from edgeprune.simplify.lossless import apply_mask, certify, lossless
 
 torch.set_num_threads(1)  # tiny tensors: threads only wait for each other
@@ -174,7 +174,7 @@ def test_equal_labels_mean_equal_values(seed):
     plant_twins(traced, net.couplings, seed)
     facts = observe(traced.graph, net.inputs)
     others = observe(traced.graph, net.others)
-    labels = label(traced.graph, facts)
+    labels = label_values(traced.graph, facts)
     doubles = 0
     for value, tags, depends in _values(others.values, labels, facts.depends):
         order = tags.reshape(-1).argsort()

@@ -23,7 +23,7 @@ from edgeprune.graph.trace import save, trace
 from edgeprune.information.files import write as write_accumulator
 from edgeprune.masks import Mask
 from edgeprune.masks.mask import write_mask
-from edgeprune.paths import open_file, read_file, require_replaceable, shown, write_file
+from edgeprune.paths import open_file, printable, read_file, require_replaceable, write_file
 from edgeprune.report.page import write_html
 from edgeprune.store import write_json, write_npz, write_text
 
@@ -147,4 +147,4 @@ def test_regular_files_pass(tmp_path: Path):
 
 def test_undecodable_names_are_shown_as_bytes():
     """Printable everywhere, and still recognisable."""
-    assert shown(os.fsdecode(b"caf\xe9/ok")) == "caf\\xe9/ok"
+    assert printable(os.fsdecode(b"caf\xe9/ok")) == "caf\\xe9/ok"

@@ -6,7 +6,7 @@ from torch import nn
 
 from edgeprune.coupling.analysis import analyse
 from edgeprune.graph.trace import trace
-from edgeprune.latency.profiles import Layer, Profile, ProfilePoint, Whole, Width
+from edgeprune.latency.profiles import Profile, ProfiledLayer, ProfilePoint, Whole, Width
 from edgeprune.records import Interval
 
 MACHINE = {"architecture": "x86_64", "processor": "made up", "board": None, "cores": 2, "onnxruntime": "1.0"}
@@ -51,8 +51,8 @@ def made_up(networks: int = 40, *, watching: float = 0.001, seed: int = 0) -> Pr
     rng = np.random.default_rng(seed)
     pairs = [(16, 32), *((int(rng.integers(1, 17)), int(rng.integers(1, 33))) for _ in range(networks))]
     layers = (
-        Layer("c2", "Conv", SHAPES[0], Width(16, "second.weight", 1), Width(32, "second.weight", 0)),
-        Layer("fc", "Gemm", SHAPES[1], Width(32, "second.weight", 0), Width(10)),
+        ProfiledLayer("c2", "Conv", SHAPES[0], Width(16, "second.weight", 1), Width(32, "second.weight", 0)),
+        ProfiledLayer("fc", "Gemm", SHAPES[1], Width(32, "second.weight", 0), Width(10)),
     )
     points, wholes = [], []
     for i, o in pairs:
