@@ -84,7 +84,7 @@ def pop_targets(arrays: MutableMapping[str, Any], name: str) -> Targets:
     if OFFSETS in targets:
         offsets = targets.pop(OFFSETS)
         ragged = _ragged(targets, offsets, name)
-        if ragged:
+        if sequences:
             raise DataError(
                 f"{name}: holds y_offsets beside {', '.join(f'y_{p}_offsets' for p in named)}",
                 tip="name every target: y_NAME_offsets and y_NAME_…",

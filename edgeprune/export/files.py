@@ -1,6 +1,6 @@
 """What an ONNX file on disk is: its hash, size, opset, nodes and named inputs; and how it gets there.
 
-Guarantee: `describe` reads what is on disk and believes nobody; `move_into_place` replaces the model
+Guarantee: `artifact_record` reads what is on disk and believes nobody; `move_into_place` replaces the model
 and its external data together, or says why it could not.
 """
 

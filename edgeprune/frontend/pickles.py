@@ -1,6 +1,6 @@
 """Read pickles without running them.
 
-`describe` walks the opcodes and names the classes that a load would import.
+`unpickling_imports` walks the opcodes and names the classes that a load would import.
 `read_weights` unpickles with every unknown class replaced by an inert stand-in, so that
 the tensors of a whole pickled module can be read while its own code stays untouched.
 """

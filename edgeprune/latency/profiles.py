@@ -97,9 +97,7 @@ class Profile:
     lots: tuple[tuple[float, float], ...]
     planned: int  # how many networks were to be run; fewer were when the profile is unfinished
     request: str  # identifies model, target and settings
-    network: str | None = (
-        None  # its fingerprint (profile_compatibility); files from before have none
-    )
+    network: str | None = None  # its fingerprint (profile_compatibility); files from before have none
     warnings: tuple[str, ...] = ()
     schema: int = SCHEMA
 

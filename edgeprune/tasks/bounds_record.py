@@ -73,7 +73,7 @@ def checked_pair(
     """Scores of two models and the samples' groups numbered 0, 1, …; None where there are not two groups.
 
     Raises:
-        DataError: as `checked`, or unequal lengths.
+        DataError: as `checked_scores`, or unequal lengths.
     """
     first, second = checked_scores(before, "before"), checked_scores(after, "after")
     if len(first) != len(second):

@@ -205,7 +205,7 @@ def test_kernels_that_compute_another_thing_are_refused(tmp_path, monkeypatch):
         def __call__(self, call):
             return tuple(1.2 * y for y in super().__call__(call))
 
-    monkeypatch.setattr(module, "Outputs", Wrong)
+    monkeypatch.setattr(module, "RunFile", Wrong)
     with pytest.raises(ParityError, match=r"kernels compute another thing.*7-bit weights"):
         quantise(
             network(tmp_path / "net.onnx"), batches(), tmp_path / "q.onnx",
