@@ -21,11 +21,11 @@ from PIL import Image
 from edgeprune.data.annotations import Annotated, AnnotatedParts
 from edgeprune.data.dataset import Dataset, Indices, Inputs
 from edgeprune.data.images import MODES, image_shape, scan_images
-from edgeprune.data.layout import Statistic, fit
+from edgeprune.data.layout import Statistic, fit_layout
 from edgeprune.data.pictures import Fitted, contain, opened_picture
 from edgeprune.data.targets import update_digest
 from edgeprune.errors import DataError
-from edgeprune.paths import shown
+from edgeprune.paths import printable
 
 GREY, NO_CLASS = 114, 255
 
@@ -49,15 +49,19 @@ def open_annotated(
         raise DataError(f"{name}: holds no images")
     sha256, first = scan_images(root, [row.image for row in rows])
     shape = image_shape(shapes, first, name)
-    prepare, described = fit((*shape[1:], shape[0]), np.dtype(np.uint8), shape, name=name, mean=mean, std=std)
+    prepare, described = fit_layout(
+        (*shape[1:], shape[0]), np.dtype(np.uint8), shape, name=name, mean=mean, std=std
+    )
     described |= {"raw": "image file", "resize": f"contain, bilinear, centred on grey {GREY}"}
     targets = _targets(rows, shape[1:], name)
     digest = hashlib.sha256(sha256.encode())
     update_digest(digest, targets)
     starts = np.cumsum([0, *(len(part) for part in found.parts.values())])
-    own = {p: np.arange(a, b) for p, a, b in zip(found.parts, starts[:-1], starts[1:], strict=True)}
-    if "validation" in own and "test" not in own:  # as with class folders, what is held back is the test part
-        own = {"train": own["train"], "test": own["validation"]}
+    part_indices = {p: np.arange(a, b) for p, a, b in zip(found.parts, starts[:-1], starts[1:], strict=True)}
+    if (
+        "validation" in part_indices and "test" not in part_indices
+    ):  # as with class folders, what is held back is the test part
+        part_indices = {"train": part_indices["train"], "test": part_indices["validation"]}
     return Dataset(
         name=name,
         source=_FittedSource([row.image for row in rows], shape),
@@ -67,8 +71,8 @@ def open_annotated(
         class_names=found.names,
         prepare=(prepare,),
         preprocessing=described,
-        validation_indices=own.get("validation"),
-        test_indices=own.get("test"),
+        validation_indices=part_indices.get("validation"),
+        test_indices=part_indices.get("test"),
         sha256=digest.hexdigest(),
         checked=True,  # uint8 pixels are finite
         targets=targets,
@@ -113,12 +117,12 @@ def _mask(row: Annotated, size: tuple[int, int], name: str) -> npt.NDArray[np.ui
     with opened_picture(row.mask) as (picture, _):
         if picture.size != wanted:
             raise DataError(
-                f"{name}: the mask {shown(row.mask)} has {picture.width}×{picture.height} pixels, its image"
-                f" {wanted[0]}×{wanted[1]}"
+                f"{name}: the mask {printable(row.mask)} has {picture.width}×{picture.height} pixels,"
+                f" its image {wanted[0]}×{wanted[1]}"
             )
         if picture.mode not in ("1", "L", "P"):
             raise DataError(
-                f"{name}: the mask {shown(row.mask)} is a picture of mode {picture.mode}",
+                f"{name}: the mask {printable(row.mask)} is a picture of mode {picture.mode}",
                 tip="save class numbers as a grey or palette PNG",
             )
         fitted: Fitted = contain(picture.size, size[1], size[0])

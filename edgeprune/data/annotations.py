@@ -24,7 +24,7 @@ from PIL import Image
 from edgeprune.data.images import require_regular
 from edgeprune.data.pictures import opened_picture
 from edgeprune.errors import DataError
-from edgeprune.paths import read_file, shown
+from edgeprune.paths import printable, read_file
 
 PART_NAMES = {
     "train": ("train", "training"), "validation": ("val", "valid", "validation"), "test": ("test",),
@@ -70,7 +70,7 @@ def read_folder(root: Path, name: str) -> AnnotatedParts:
         for part, folder in _folders(root / "images").items()
     }
     if not any(parts.values()):
-        raise DataError(f"{name}: no images in {shown(root / 'images')}")
+        raise DataError(f"{name}: no images in {printable(root / 'images')}")
     return AnnotatedParts({part: rows for part, rows in parts.items() if rows})
 
 
@@ -128,8 +128,8 @@ def _boxes_of(image: Path, labels: Path, name: str) -> Annotated:
             low, high = place.reshape(-1, 2).min(axis=0), place.reshape(-1, 2).max(axis=0)
         if low.min() < -1e-3 or high.max() > 1 + 1e-3 or values[0] < 0 or values[0] != int(values[0]):
             raise DataError(
-                f"{name}: {shown(path)}, line {number}: {' '.join(f'{v:g}' for v in values[:5])} is no box of"
-                f" the image; {FORM} are expected"
+                f"{name}: {printable(path)}, line {number}: {' '.join(f'{v:g}' for v in values[:5])} is no box"
+                f" of the image; {FORM} are expected"
             )
         boxes.append([low[0] * width, low[1] * height, high[0] * width, high[1] * height])
         kinds.append(int(values[0]))
@@ -147,7 +147,9 @@ def _lines(path: Path, name: str) -> Iterator[tuple[int, list[float]]]:
         except ValueError:
             values = []
         if len(values) < 5 or len(values) % 2 == 0 or not np.isfinite(values).all():
-            raise DataError(f"{name}: {shown(path)}, line {number}: {line[:60]!r} is no box", tip=f"{FORM}")
+            raise DataError(
+                f"{name}: {printable(path)}, line {number}: {line[:60]!r} is no box", tip=f"{FORM}"
+            )
         yield number, values
 
 
@@ -155,7 +157,7 @@ def _mask_of(image: Path, masks: Path, name: str) -> Annotated:
     mask = next((p for s in (".png", ".bmp", ".tif") if (p := masks / f"{image.stem}{s}").exists()), None)
     if mask is None:
         raise DataError(
-            f"{name}: {shown(image)} has no mask {shown(masks / image.stem)}.png",
+            f"{name}: {printable(image)} has no mask {printable(masks / image.stem)}.png",
             tip="give a grey or palette PNG with a class number a pixel for every image",
         )
     require_regular(mask)
@@ -166,7 +168,7 @@ def _text(path: Path) -> str:
     try:
         return read_file(path, DataError).decode("utf-8")
     except UnicodeDecodeError as error:
-        raise DataError(f"{shown(path)}: is no UTF-8 text") from error
+        raise DataError(f"{printable(path)}: is no UTF-8 text") from error
 
 
 def _parsed(path: Path) -> dict[str, Any]:
@@ -174,19 +176,19 @@ def _parsed(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(_text(path))
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{shown(path)}: is no JSON: {error}") from error
+        raise DataError(f"{printable(path)}: is no JSON: {error}") from error
     wanted = {"images": ("id", "file_name"), "annotations": ("image_id", "category_id", "bbox"),
               "categories": ("id", "name")}  # fmt: skip
     for key, fields in wanted.items():
         rows = content.get(key) if isinstance(content, dict) else None
         if not isinstance(rows, list):
             raise DataError(
-                f"{shown(path)}: has no list {key!r}, so it is no COCO file",
+                f"{printable(path)}: has no list {key!r}, so it is no COCO file",
                 tip="COCO's detection files hold images, annotations and categories",
             )
         for index, row in enumerate(rows):
             if not isinstance(row, dict) or any(field not in row for field in fields):
-                raise DataError(f"{shown(path)}: {key}[{index}] lacks one of {', '.join(fields)}")
+                raise DataError(f"{printable(path)}: {key}[{index}] lacks one of {', '.join(fields)}")
     return dict(content)
 
 
@@ -226,7 +228,7 @@ def _located(path: Path, file: str, name: str) -> Path:
     if found is None:
         raise DataError(
             f"{name}: the image {file!r} was not found beside {path.name}",
-            tip=f"put the images in {shown(here / 'images')} or in {shown(here.parent / split)}",
+            tip=f"put the images in {printable(here / 'images')} or in {printable(here.parent / split)}",
         )
     return found
 
