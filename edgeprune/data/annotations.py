@@ -128,8 +128,8 @@ def _boxes_of(image: Path, labels: Path, name: str) -> Annotated:
             low, high = place.reshape(-1, 2).min(axis=0), place.reshape(-1, 2).max(axis=0)
         if low.min() < -1e-3 or high.max() > 1 + 1e-3 or values[0] < 0 or values[0] != int(values[0]):
             raise DataError(
-                f"{name}: {printable(path)}, line {number}: {' '.join(f'{v:g}' for v in values[:5])} is no box"
-                f" of the image; {FORM} are expected"
+                f"{name}: {printable(path)}, line {number}: {' '.join(f'{v:g}' for v in values[:5])} is no"
+                f" box of the image; {FORM} are expected"
             )
         boxes.append([low[0] * width, low[1] * height, high[0] * width, high[1] * height])
         kinds.append(int(values[0]))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import edgeprune._core as core
 import numpy as np
 import pytest
 import reference
 
+import edgeprune._core as core
 from edgeprune import information
 from edgeprune.errors import DataError
 

@@ -7,12 +7,12 @@ import sys
 import tracemalloc
 from collections.abc import Iterator
 
-import edgeprune._core as core
 import numpy as np
 import pytest
 import reference
 import torch
 
+import edgeprune._core as core
 from edgeprune import information
 
 
