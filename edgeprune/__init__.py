@@ -14,15 +14,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from edgeprune import information
     from edgeprune.api import compress
+    from edgeprune.run.part_files import export_parts
     from edgeprune.run.parts import prune_parts
 
-__all__ = ["__version__", "compress", "information", "prune_parts"]
+__all__ = ["__version__", "compress", "export_parts", "information", "prune_parts"]
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
     if name == "compress":
         return importlib.import_module("edgeprune.api").compress
+    if name == "export_parts":
+        return importlib.import_module("edgeprune.run.part_files").export_parts
     if name == "prune_parts":
         return importlib.import_module("edgeprune.run.parts").prune_parts
     if name == "information":

@@ -10,7 +10,7 @@ narrows: what a part gives is pinned. Budgets are of the whole model: what no pa
 
 Guarantee: the model that was given is not changed; a sliced part computes what its pruned graph computes,
 in every shape in which the example called it.
-Elsewhere: finding the parts (model.parts), slicing a class (surgery.apply), whole models (compress).
+Elsewhere: finding the parts (model.parts), slicing a class (surgery.apply), their ONNX files (part_files).
 """
 
 from __future__ import annotations
@@ -78,6 +78,7 @@ class PrunedParts:
     parts inside it.
     outside: MACs of that run in no part, which are not pruned: the missed modules, and what forwards
     multiply themselves.
+    found: the parts before they were pruned, which `export_parts` compares with.
     """
 
     module: nn.Module
@@ -85,6 +86,7 @@ class PrunedParts:
     missed: dict[str, str]
     missed_macs: dict[str, int]
     outside: int
+    found: tuple[Part, ...] = field(repr=False, compare=False)
 
     @property
     def macs(self) -> tuple[int, int]:
@@ -167,7 +169,7 @@ def prune_parts(
             call(pruned)
     except Exception as error:
         raise ModelError(f"{name} does not run with its pruned parts: {first_line(error)}") from error
-    return PrunedParts(pruned, tuple(record for _, record in done), missed, took, outside)
+    return PrunedParts(pruned, tuple(record for _, record in done), missed, took, outside, tuple(parts))
 
 
 def _found_parts(

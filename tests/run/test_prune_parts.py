@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 import edgeprune
-from edgeprune.errors import BudgetError, CriterionError, DataError, ModelError, TraceError
+from edgeprune.errors import BudgetError, CriterionError, DataError, ModelError, OutputError, TraceError
 from edgeprune.graph.parts import exportable_parts
 from edgeprune.graph.trace import run
 from edgeprune.run.open_trace import open_trace
@@ -472,3 +475,33 @@ def test_a_budget_that_whole_submodules_do_not_allow_is_met_with_graphs():
     (part,) = found.parts
     assert part.fixed is not None and part.whole == ()
     assert found.macs[1] <= 0.45 * found.macs[0]
+
+
+def test_parts_end_in_files_that_compute_what_the_pruned_module_computes(detector, tmp_path):
+    """A pair of files per part, proven and timed; onnxruntime gives the outputs of the sliced class."""
+    found = edgeprune.prune_parts(detector, images(), macs=0.5)
+    files = edgeprune.export_parts(found, tmp_path / "parts", seconds=0.3)
+    assert [file.path for file in files] == ["backbone", "head"]
+    given = torch.stack(images(3))
+    session = onnxruntime.InferenceSession(str(tmp_path / "parts" / files[0].file))
+    outputs = session.run(None, {session.get_inputs()[0].name: given.numpy()})
+    with torch.no_grad():
+        expected = found.module.backbone(given)
+    for a, b in zip(outputs, expected.values(), strict=True):
+        np.testing.assert_allclose(a, b.numpy(), rtol=1e-3, atol=1e-4)
+    sizes = [(tmp_path / "parts" / name).stat().st_size for name in (files[0].file, files[0].dense_file)]
+    assert sizes[0] < sizes[1]
+    record = json.loads((tmp_path / "parts" / "parts.json").read_text())
+    measured = [entry["bench"]["ratios"][0]["ratio"]["value"] for entry in record]
+    assert measured == [file.ratio.value for file in files]
+    with pytest.raises(OutputError, match="parts"):
+        edgeprune.export_parts(found, tmp_path / "parts", seconds=0.3)
+
+
+def test_a_part_that_is_called_in_several_shapes_gives_a_file_for_each(tmp_path):
+    """The head runs on two levels, and each has its own sizes."""
+    net, x = levels()
+    found = edgeprune.prune_parts(net, x, macs=0.7)
+    files = [f for f in edgeprune.export_parts(found, tmp_path / "p", seconds=0.2) if f.path == "head"]
+    assert [f.file for f in files] == ["head.0.onnx", "head.1.onnx"]
+    assert files[0].inputs != files[1].inputs
