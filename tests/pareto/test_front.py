@@ -112,11 +112,11 @@ def test_the_user_picks_another_point_and_ships_it(run, tmp_path, capsys):
     """Every point becomes a folder whose model gives its own recorded outputs; the run stays as it was."""
     before = {p: p.stat().st_mtime_ns for p in run.folder.rglob("*")}
     for point in choices(run.folder):
-        folder = tmp_path / point["name"]
-        assert pick(run.folder, point["name"], folder) == point
+        folder = tmp_path / point.name
+        assert pick(run.folder, point.name, folder) == point
         bundle = open_bundle(folder)  # runs the model on the recorded inputs
         assert bundle.manifest["outputs"][0]["shape"] == [4, 2]
-        original = run.folder / point["file"]
+        original = run.folder / point.file
         assert (folder / "model.onnx").read_bytes() == original.read_bytes()
     assert {p: p.stat().st_mtime_ns for p in run.folder.rglob("*")} == before
     with pytest.raises(SystemExit, match="0"):
@@ -133,11 +133,11 @@ def test_a_point_that_is_not_there_or_was_changed_is_refused(run, tmp_path):
         pick(run.folder, "shipped", tmp_path)
     copy = tmp_path / "copy"
     shutil.copytree(run.folder, copy)
-    point = next(p for p in choices(copy) if p["file"].startswith("front/plan"))
-    with (copy / point["file"]).open("ab") as file:
+    point = next(p for p in choices(copy) if p.file.startswith("front/plan"))
+    with (copy / point.file).open("ab") as file:
         file.write(b"\0" * 8)
     with pytest.raises(RunError):
-        pick(copy, point["name"], tmp_path / "b")
+        pick(copy, point.name, tmp_path / "b")
     assert not (tmp_path / "a").exists() and not (tmp_path / "b").exists()
 
 
