@@ -82,7 +82,7 @@ def export_parts(
             for number, (way, dense) in enumerate(zip(part.ways, part.traces, strict=True)):
                 stem = part.path + (f".{number}" if len(part.ways) > 1 else "")
                 name, dense_name = f"{stem}.onnx", f"{stem}.dense.onnx"
-                inputs = pytree.tree_map(lambda x: x[:2], way.given)
+                inputs = pytree.tree_map(lambda x: x[:2], way.inputs)
                 small = trace(way.around(module), inputs)
                 calls = parity_inputs(small, None, None, seed=seed)
                 export_trace(dense, calls, temporary / dense_name, opset=opset)

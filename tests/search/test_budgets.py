@@ -49,6 +49,7 @@ def test_a_board_that_is_not_at_hand_is_planned_for_by_its_roofline(stripes, tmp
     assert run.report["target"]["name"] == "rpi4"
 
 
+@pytest.mark.timing
 def test_a_deadline_is_planned_and_corrected_by_the_99th_percentile(stripes, tmp_path, monkeypatch):
     """--deadline-ms: what whole files are timed for is their tail, and the report holds it against it.
 
