@@ -31,7 +31,7 @@ def photographs(folder: Path) -> list[Path]:
             if min(image.size) >= SMALLEST:
                 names.append(path)
     if not names:
-        raise SystemExit(f"{root}: no photographs; run `make pretrained-data` first")
+        raise SystemExit(f"{root}: no photographs; run `make bench-pretrained`, which fetches them")
     return sorted(names, key=lambda p: hashlib.sha256(p.name.encode()).hexdigest())
 
 
