@@ -9,6 +9,7 @@ Results go to results/bounds.json, tables and plot to docs/bounds.md and docs/bo
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -35,7 +36,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="parts to measure again")
     asked = parser.parse_args(arguments).parts
     rows = {name: [r for r in known_rows("bounds") if r["kind"] == name] for name in PARTS}
-    with ProcessPoolExecutor(2) as pool:
+    # Not forked: a fork inherits the locks of the threads that torch has started.
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
         jobs = {pool.submit(measured, name): name for name in asked or [n for n in PARTS if not rows[n]]}
         for job in as_completed(jobs):
             name = jobs[job]

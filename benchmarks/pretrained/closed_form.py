@@ -3,9 +3,9 @@
     python -m benchmarks.pretrained.closed_form --photographs .cache/stamps --size 128
 
 One row per criterion, allocation and share of the MACs: top-1 agreement with the dense network on pictures
-that neither calibration nor planning saw, after the cut and after the closed-form refit. The first row removes
-nothing: the refit must then change nothing. Rows that results/pretrained.json holds for the same size are not
-measured again.
+that neither calibration nor planning saw, after the cut and after the closed-form refit. The first row
+removes nothing: the refit must then change nothing. Rows that results/pretrained.json holds for the same
+size are not measured again.
 """
 
 from __future__ import annotations
