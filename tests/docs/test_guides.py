@@ -19,6 +19,7 @@ MARKED = re.compile(
 BLOCK = re.compile(r"^```(?:python|console)$", re.MULTILINE)
 
 
+@pytest.mark.timeout(600)  # about half a minute of processor time each, on machines that may be shared
 @pytest.mark.parametrize("page", GUIDES, ids=lambda page: page.stem)
 def test_a_guide_runs_as_written(page, tmp_path, monkeypatch):
     """Every command succeeds and prints something, and the run it leads to ends with a file and a report."""
