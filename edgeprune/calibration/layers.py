@@ -77,11 +77,6 @@ class LayerStatistics:
         """Fisher weight of each output, E[Σ_positions g_j²], shape (O,)."""
         return self.slopes if self.slopes.ndim == 1 else np.ascontiguousarray(np.diag(self.slopes))
 
-    @property
-    def slope_moments(self) -> FloatArray:
-        """E[Σ_positions g gᵀ], shape (O, O); diagonal where only the diagonal was kept."""
-        return np.diag(self.slopes) if self.slopes.ndim == 1 else self.slopes
-
 
 @dataclass(frozen=True)
 class StatisticsSource:

@@ -80,9 +80,7 @@ def read_answer(
         how = f"died with signal {-code}" if code < 0 else f"gave no answer (exit {code})"
         raise error(f"the runner {how}: {last}", tip="edgeprune doctor says what is missing") from None
     if schema != SCHEMA:
-        raise error(
-            f"the runner speaks schema {schema}, this edgeprune {SCHEMA}", tip="upgrade the older one"
-        )
+        raise error(f"the runner has schema {schema}, this edgeprune {SCHEMA}", tip="upgrade the older one")
     if "error" in answer:
         raise error(answer["error"]["message"], tip=answer["error"]["tip"])
     if not isinstance(answer.get(job), dict | int):

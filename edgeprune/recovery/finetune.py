@@ -42,7 +42,7 @@ from edgeprune.tasks.base import Outputs, Targets, Task
 
 @dataclass(frozen=True)
 class FineTune:
-    """Settings of one fine-tuning. `seconds` caps the wall time; 0 epochs do nothing.
+    """Settings of one fine-tuning; 0 epochs do nothing.
 
     norms: what batch norms normalise by while training: "frozen" keeps the statistics that they came with,
     which calibration data of another kind would spoil; "training" takes each batch's own and learns them,
@@ -59,7 +59,6 @@ class FineTune:
     learning_rate: float = 2e-3
     batch_size: int = 128
     distil: float = 0.7
-    seconds: float = math.inf
     seed: int = 0
     ib_beta: float = 0.0
     features: float = 0.0
@@ -132,8 +131,6 @@ def finetune(
         history.append(Epoch(epoch, loss, score, seconds, trainer.norms, trainer.rate))
         if score >= best_score:
             best_score, best = score, copy.deepcopy(trainer.graph.state_dict())
-        if seconds * (epoch + len(trials)) / (epoch + len(trials) - 1) > settings.seconds:
-            break
     trained = pruned.copy()
     trained.load_state_dict(best)
     return Trace(trained, pruned.inputs, pruned.dynamic), tuple(history)

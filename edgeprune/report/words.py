@@ -12,7 +12,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Verdict:
+class SpeedChange:
     """`kind` is faster, not faster, slower, elsewhere (measured on another machine than the target),
     estimate or unknown; `detail` is the interval or a caveat."""
 
@@ -28,23 +28,23 @@ class Verdict:
         return f"{self.headline} ({self.detail})"
 
 
-def speed(latency: Mapping[str, Any] | None) -> Verdict:
+def speed(latency: Mapping[str, Any] | None) -> SpeedChange:
     """What the latency entry of a report allows to be said. The ratio in it is shipped / dense."""
     if latency is None:
-        return Verdict("unknown", "not measured")
+        return SpeedChange("unknown", "not measured")
     ratio, low, high = latency["ratio"], latency["ratio_low"], latency["ratio_high"]
     if latency["basis"] == "emulated":
-        return Verdict("estimate", f"{ratio:.2f} of the dense instructions", "emulated; not a time")
+        return SpeedChange("estimate", f"{ratio:.2f} of the dense instructions", "emulated; not a time")
     if latency["basis"] == "estimate":
-        return Verdict("estimate", f"about {ratio:.2f} of the dense time", "estimated, not measured")
+        return SpeedChange("estimate", f"about {ratio:.2f} of the dense time", "estimated, not measured")
     if high < 1:
-        change = Verdict("faster", f"{_fold(ratio)} faster", f"{1 / high:.2f} to {1 / low:.2f}")
+        change = SpeedChange("faster", f"{_fold(ratio)} faster", f"{1 / high:.2f} to {1 / low:.2f}")
     else:
         kind = "slower" if low > 1 else "not faster"
-        change = Verdict(kind, kind, f"{ratio:.2f} of the dense time, {low:.2f} to {high:.2f}")
+        change = SpeedChange(kind, kind, f"{ratio:.2f} of the dense time, {low:.2f} to {high:.2f}")
     if latency.get("on_target", True):
         return change
-    return Verdict("elsewhere", f"{change.headline} on {latency['where']}, not the target", change.detail)
+    return SpeedChange("elsewhere", f"{change.headline} on {latency['where']}, not the target", change.detail)
 
 
 def estimate(entry: Mapping[str, Any]) -> tuple[str, str, str]:

@@ -139,7 +139,9 @@ def _profile(
     target = None if board.descriptor.local or not board.described else board.descriptor
     notes = latency.check_compatibility(profile, target=target, threads=board.threads)
     if not board.measures_target:
-        return profile, _said((*notes, f"planned from a file, with no board at hand: {profile.source}"))
+        return profile, _said(
+            (*notes, f"planned from a profile file, with no board connected: {profile.source}")
+        )
     here = board.time([dense], 0.2).machine
     doubts = () if board.board is None or target is None else require_board(board.board, target)
     notes = latency.check_compatibility(profile, target=target, threads=board.threads, machine=here)
@@ -172,7 +174,7 @@ def _estimated(traced: Trace, couplings: Couplings, context: RunContext) -> Late
         return LatencyModel("estimate", analytic.source, predict, analytic.dense, None, None)
     if target.emulated_cpu is None:
         raise BenchError(
-            f"--estimate instructions: no emulated core stands for {target.name}", tip="use the roofline"
+            f"--estimate instructions: there is no emulated core for {target.name}", tip="use the roofline"
         )
     with clock.stage("instruction counts"):
         counts = latency.instruction_prices(traced, couplings, target.emulated_cpu, seed=options.seed,

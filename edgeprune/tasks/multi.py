@@ -59,7 +59,7 @@ class MultiTask:
         if used != set(range(len(outputs))):
             raise DataError(
                 f"the task names outputs {sorted(used)}, the model has {len(outputs)} ({show_all(outputs)})",
-                tip="give each output a part; those that nobody looks at are Generic()",
+                tip="give each output a part; use Generic() for outputs without a measure",
             )
         for part in self.parts:
             mine = _targets(part, targets)

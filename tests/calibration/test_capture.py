@@ -184,8 +184,8 @@ def test_slope_moments_are_those_of_the_models_own_labels():
     with torch.no_grad():
         p = net(torch.from_numpy(x)).softmax(1).double().numpy()
     exact = np.diag(p.mean(0)) - p.T @ p / len(p)
-    np.testing.assert_allclose(found.slope_moments, exact, atol=0.03)
-    np.testing.assert_allclose(found.fisher, np.diag(found.slope_moments))
+    np.testing.assert_allclose(found.slopes, exact, atol=0.03)
+    np.testing.assert_allclose(found.fisher, np.diag(found.slopes))
 
 
 class Recurrent(torch.nn.Module):

@@ -81,7 +81,7 @@ def test_a_kernel_is_read_as_whole_patches():
     statistics, weight = context.statistics.layers[layer.node], context.weights()["b.weight"]
     made = consumer(weight, layer, statistics, np.arange(6, dtype=np.int32))
     flat = weight.reshape(5, 54).astype(float)
-    np.testing.assert_allclose(made.energy, flat.T @ statistics.slope_moments @ flat, rtol=1e-6, atol=1e-12)
+    np.testing.assert_allclose(made.energy, flat.T @ statistics.slopes @ flat, rtol=1e-6, atol=1e-12)
     assert made.unit.tolist() == np.repeat(np.arange(6), 9).tolist()
     assert made.covariance.shape == (54, 54)
     centre = statistics.patches.covariance[4::9, 4::9]  # the middle taps see each position once

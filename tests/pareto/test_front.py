@@ -174,7 +174,7 @@ def test_a_written_profile_plans_without_any_timing(run, stripes, tmp_path, monk
         net, data, speedup=1.5, profile=str(run.folder / "profile.json"), output=tmp_path / "run", **settings
     )
     notes = done.report["notes"]
-    assert any("no board at hand" in note for note in notes)
+    assert any("no board connected" in note for note in notes)
     assert any("--speedup 1.5: planned for host, not measured there" in note for note in notes)
     assert done.report["rounds"][0]["timed"] == []
     assert timed and all("model.onnx" in names for names in timed)

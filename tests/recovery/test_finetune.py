@@ -133,13 +133,6 @@ def test_the_same_seed_trains_the_same_weights():
     assert not torch.equal(a, c)
 
 
-def test_time_runs_out_between_epochs():
-    """With no seconds left, one epoch is the last."""
-    traced, data, teacher = task()
-    _, history = tuned(traced, data, teacher, epochs=5, seconds=0.0)
-    assert [e.epoch for e in history] == [0, 1]
-
-
 def rising():
     """A validation under which every epoch is better than the one before: training alone decides."""
     turns = iter(range(100))
