@@ -54,7 +54,11 @@ def produce(
     with workshop(path) as folder:
         draft = folder / path.name
         exported = export_onnx(
-            program, draft, opset=opset, input_names=input_names, output_names=output_names,
+            program,
+            draft,
+            opset=opset,
+            input_names=input_names,
+            output_names=output_names,
             batch_name=batch_name,
         )
         calls = [*inputs, *single_sample(draft, inputs)]

@@ -3,10 +3,9 @@
     model = load_model("net.pt2")
     model = load_model("net.safetensors", factory="nets:build", input_shapes=[(1, 28, 28)])
 
-What the file is follows from its content (sniff). Exported programs are vetted and
-rebuilt first (vet), ONNX files are imported (onnx), state dicts load with `weights_only=True`, pickles of whole modules
-are read for names but not unpickled, TorchScript is refused. Only `trust_pickle=True`
-lets a file run code.
+What the file is follows from its content (sniff). Exported programs are vetted and rebuilt first (vet),
+ONNX files are imported (onnx), state dicts load with `weights_only=True`, pickles of whole modules are
+read for names but not unpickled, TorchScript is refused. Only `trust_pickle=True` lets a file run code.
 
 Guarantee: the result is in evaluation mode and comes with example inputs of batch 2
 (or the program's own, if its batch is fixed).

@@ -43,8 +43,8 @@ def multi_head_attention(call: Call) -> torch.Tensor:
     if call.has(3):
         biases = call.tensor(3).split([query.shape[-1], key.shape[-1], value.shape[-1]])
         query, key, value = (t + b for t, b in zip((query, key, value), biases, strict=True))
-    apart = [t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in (query, key, value)]
-    result = functional.scaled_dot_product_attention(*apart, scale=call.attr("scale") or None)
+    query, key, value = (t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in (query, key, value))
+    result = functional.scaled_dot_product_attention(query, key, value, scale=call.attr("scale") or None)
     return result.transpose(1, 2).flatten(2)
 
 
@@ -57,9 +57,9 @@ def attention_microsoft(call: Call) -> torch.Tensor:
     joined = torch.matmul(call.tensor(0), call.tensor(1))
     joined = joined + call.tensor(2) if call.has(2) else joined
     widths = call.attr("qkv_hidden_sizes") or [joined.shape[-1] // 3] * 3
-    parts = [t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in joined.split(list(widths), -1)]
+    query, key, value = (t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in joined.split(list(widths), -1))
     result = functional.scaled_dot_product_attention(
-        *parts, is_causal=bool(call.attr("unidirectional", 0)), scale=call.attr("scale") or None
+        query, key, value, is_causal=bool(call.attr("unidirectional", 0)), scale=call.attr("scale") or None
     )
     return result.transpose(1, 2).flatten(2)
 

@@ -92,7 +92,7 @@ def conv_transpose(call: Call) -> torch.Tensor:
         shape = list(wanted)[-dims:] if wanted else [n * s for n, s in zip(x.shape[2:], strides, strict=True)]
         total = [f - w for f, w in zip(full, shape, strict=True)]
         less, more = [n // 2 for n in total], [n - n // 2 for n in total]
-        before, after = (more, less) if mode == "SAME_LOWER" else (less, more)
+        before, after = (less, more) if mode == "SAME_UPPER" else (more, less)
     shared = [max(0, min(a, b)) for a, b in zip(before, after, strict=True)]
     if any(e >= max(s, d) for e, s, d in zip(extra, strides, dilations, strict=True)):
         raise refuse(call, f"output_padding {extra} is not below its strides")

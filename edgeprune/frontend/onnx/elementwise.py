@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from edgeprune.frontend.onnx.table import MICROSOFT, Call, Operand, operator, refuse
+from edgeprune.frontend.onnx.table import MICROSOFT, Call, Function, Operand, operator, refuse
 
 UNARY: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "Abs": torch.abs, "Acos": torch.acos, "Acosh": torch.acosh, "Asin": torch.asin, "Asinh": torch.asinh,
@@ -34,10 +34,18 @@ CAST = {
 
 
 def _register_plain() -> None:
+    """Operators that are one function of one or two tensors."""
+
+    def of_one(function: Callable[[torch.Tensor], torch.Tensor]) -> Function:
+        return lambda call: function(call.tensor(0))
+
+    def of_two(function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> Function:
+        return lambda call: _both(call, function)
+
     for name, unary in UNARY.items():
-        operator(name)(lambda call, unary=unary: unary(call.tensor(0)))
+        operator(name)(of_one(unary))
     for name, binary in BINARY.items():
-        operator(name)(lambda call, binary=binary: _both(call, binary))
+        operator(name)(of_two(binary))
 
 
 def _both(call: Call, function: Callable[..., torch.Tensor]) -> torch.Tensor:

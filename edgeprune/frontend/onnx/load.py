@@ -58,6 +58,7 @@ def load_onnx(
         f"imported from ONNX (opset {file.opset}, {len(file.program.steps)} nodes); agrees with ONNX Runtime"
         f" to {worst:.1g} of each output's range",
         *file.notes,
+        *_contradicted(file, module, examples),
     )
     loaded = LoadedModel(
         kind="module",
@@ -70,6 +71,18 @@ def load_onnx(
         notes=notes,
     )
     return replace(loaded, interface=interface_of(file))
+
+
+def _contradicted(file: OnnxFile, module: OnnxModule, examples: tuple[torch.Tensor, ...]) -> list[str]:
+    """Notes on outputs whose declared sizes are not those that the nodes give."""
+    with torch.no_grad():
+        shapes = [tuple(y.shape) for y in module(*examples)]
+    return [
+        f"output {port.name!r} is declared as {_shown(port)}, but its nodes give {'×'.join(map(str, shape))}"
+        for port, shape in zip(file.outputs, shapes, strict=True)
+        if len(port.shape) != len(shape) * bool(port.shape)
+        or any(isinstance(n, int) and n > 0 and n != m for n, m in zip(port.shape, shape, strict=False))
+    ]
 
 
 def interface_of(file: OnnxFile) -> Interface:
@@ -93,6 +106,10 @@ def example_inputs(
     Raises:
         ModelError: free sizes without numbers, or numbers that contradict the file.
     """
+    sized = [port for port in file.inputs if port.shape]
+    if shapes and len(shapes) == len(sized):
+        given = iter(shapes)
+        shapes = [next(given) if port.shape else () for port in file.inputs]
     if shapes and len(shapes) != len(file.inputs):
         raise ModelError(
             f"{source}: takes {len(file.inputs)} inputs ({', '.join(p.name for p in file.inputs)}), and"
@@ -123,7 +140,8 @@ def _concrete(port: Port, asked: Sequence[int] | None, source: str) -> list[int]
         if isinstance(n, int) and n > 0:
             if wanted not in (None, n):
                 raise ModelError(
-                    f"--input-shape {','.join(map(str, asked or ()))}: {source} takes {port.name} of {_shown(port)}",
+                    f"--input-shape {','.join(map(str, asked or ()))}: {source} takes {port.name} of"
+                    f" {_shown(port)}",
                     tip="leave --input-shape out, or give the file's sizes",
                 )
             sizes.append(n)
@@ -134,9 +152,15 @@ def _concrete(port: Port, asked: Sequence[int] | None, source: str) -> list[int]
         else:
             raise ModelError(
                 f"{source}: sizes of input {port.name} are free: {_shown(port)}",
-                tip="add --input-shape without batch, for example --input-shape 3,224,224",
+                tip=f"add --input-shape without batch, for example --input-shape {_example(own)}",
             )
     return sizes
+
+
+def _example(shape: Sequence[int | str | None]) -> str:
+    """Sizes that could be given for this shape."""
+    known = [str(n) if isinstance(n, int) and n > 0 else "" for n in shape[1:]]
+    return ",".join(n or ("224" if len(known) == 3 else "128") for n in known)
 
 
 def _shown(port: Port) -> str:

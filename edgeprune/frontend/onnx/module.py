@@ -24,7 +24,7 @@ FOLDED = 1 << 29  # bytes that one node of constants may give
 LEGAL = re.compile(r"[A-Za-z0-9_\-+/:@ .]+")
 
 
-class OnnxNode(torch.nn.Module):
+class OnnxNode(torch.nn.Module):  # type: ignore[misc]  # torch is untyped here
     """One node; torch.export notes its path for what it computes."""
 
     def __init__(self, step: Step) -> None:
@@ -36,7 +36,7 @@ class OnnxNode(torch.nn.Module):
         return TABLE[self.step.domain, self.step.op_type](call)
 
 
-class OnnxModule(torch.nn.Module):
+class OnnxModule(torch.nn.Module):  # type: ignore[misc]  # torch is untyped here
     """An ONNX graph as a module that takes its inputs in order and gives a tuple of its outputs."""
 
     def __init__(self, program: Program, statistics: frozenset[str]) -> None:
@@ -53,6 +53,12 @@ class OnnxModule(torch.nn.Module):
         for name, tensor in program.constants.items():
             self._hold(name, tensor)
         self._live = self._fold(program)
+        self._bodies = {
+            id(body): {name: Operand(t, _known(t)) for name, t in body.constants.items()}
+            for step in self._all(self._live)
+            for body in step.attributes.values()
+            if isinstance(body, Program)
+        }
         self.nodes = torch.nn.Module()
         self._paths: dict[int, str] = {}
         for step in self._all(self._live):
@@ -63,11 +69,17 @@ class OnnxModule(torch.nn.Module):
 
     def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Run every node in order."""
-        values: dict[str, Operand] = {
-            name: Operand(tensor) for name, tensor in zip(self.program.inputs, inputs, strict=True)
-        }
-        outputs = self._run(self._live, self.program.outputs, values)
+        outputs = self._run(self._live, self.program.outputs, self._fed(inputs))
         return tuple(value.tensor() for value in outputs)
+
+    def intermediate(self, inputs: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Every tensor of the main graph by its name in the file, in the order in which they are computed."""
+        values = self._fed(inputs)
+        self._run(self._live, self.program.outputs, values)
+        return {name: v.stored for name, v in values.items() if v.stored is not None}
+
+    def _fed(self, inputs: Sequence[torch.Tensor]) -> dict[str, Operand]:
+        return {name: Operand(x) for name, x in zip(self.program.inputs, inputs, strict=True)}
 
     def _run(
         self, steps: Sequence[Step], outputs: Sequence[str], values: dict[str, Operand]
@@ -86,9 +98,7 @@ class OnnxModule(torch.nn.Module):
         condition = call.numbers(0)
         assert condition is not None
         body: Program = call.attr("then_branch" if bool(condition.reshape(-1)[0]) else "else_branch")
-        for name, tensor in body.constants.items():
-            values[name] = Operand(tensor, _known(tensor))
-        return self._run(body.steps, body.outputs, dict(values))
+        return self._run(body.steps, body.outputs, {**values, **self._bodies[id(body)]})
 
     def _results(self, call: Call, node: Any) -> list[Operand]:
         held = [o for o in call.operands if o is not None]
@@ -260,25 +270,18 @@ def _refuse_bomb(call: Call) -> None:
     Raises:
         ModelError: with the size.
     """
-    if call.step.op_type not in ("ConstantOfShape", "Expand", "Tile", "Range", "OneHot", "Pad", "Resize"):
-        return
-    shapes = [
-        call.numbers(i)
-        for i in range(len(call.operands))
-        if call.has(i) and call.operands[i].numbers is not None
-    ]  # type: ignore[union-attr]
-    elements = 1.0
-    if call.step.op_type in ("ConstantOfShape", "Expand", "Tile"):
-        shape = shapes[0 if call.step.op_type == "ConstantOfShape" else -1]
-        assert shape is not None
-        elements = float(np.prod(np.asarray(shape, dtype=np.float64)))
-        if call.step.op_type == "Tile":
-            elements *= call.tensor(0).numel()
-    elif call.step.op_type == "Range":
-        start, stop, step = (float(np.asarray(n).reshape(-1)[0]) for n in shapes)
-        elements = abs((stop - start) / step) if step else 0
-    elif call.step.op_type == "OneHot":
+    kind, elements = call.step.op_type, 0.0
+    if kind in ("ConstantOfShape", "Expand", "Tile"):
+        shape = np.asarray(call.numbers(0 if kind == "ConstantOfShape" else 1), dtype=np.float64)
+        elements = float(shape.prod()) * (call.tensor(0).numel() if kind == "Tile" else 1)
+    elif kind == "Range":
+        start, stop, step = (float(np.asarray(call.numbers(i)).reshape(-1)[0]) for i in range(3))
+        elements = abs((stop - start) / step) if step else 0.0
+    elif kind == "OneHot":
         elements = call.tensor(0).numel() * float(np.asarray(call.numbers(1)).reshape(-1)[0])
+    elif kind == "Pad" and call.has(1):
+        shape = np.asarray(call.numbers(1), dtype=np.float64).reshape(2, -1).sum(0)
+        elements = float((shape + list(call.tensor(0).shape)).prod()) if not call.has(3) else 0.0
     if elements * 4 > FOLDED:
         raise ModelError(
             f"{call.step.label}: gives a constant of {elements * 4:.3g} bytes; at most {FOLDED} are folded",

@@ -68,7 +68,7 @@ def skip_layer_norm(call: Call) -> torch.Tensor:
     result = functional.layer_norm(
         x, [x.shape[-1]], call.tensor(2), call.optional(3), call.attr("epsilon", 1e-12)
     )
-    return result if len(call.step.outputs) < 4 else (result, None, None, x)  # type: ignore[return-value]
+    return result if len(call.step.outputs) < 4 else (result, None, None, x)
 
 
 @operator("LpNormalization")

@@ -54,7 +54,7 @@ def _remove_pairs(graph: Any, source: str) -> None:
     constant = {n.output[0]: n.attribute[0].t for n in graph.node if n.op_type == "Constant" and n.attribute}
     quantised = {n.output[0]: n.input[0] for n in graph.node if n.op_type == "QuantizeLinear"}
     renamed: dict[str, str] = {}
-    kept, gone = [], set()
+    kept = []
     for node in graph.node:
         if node.op_type == "QuantizeLinear":
             continue
@@ -62,8 +62,9 @@ def _remove_pairs(graph: Any, source: str) -> None:
             if node.input[0] in quantised:
                 renamed[node.output[0]] = quantised[node.input[0]]
                 continue
-            parts = [stored.get(name, constant.get(name)) for name in node.input if name]
-            if any(p is None for p in parts):
+            known: dict[str, Any] = {**constant, **stored}
+            parts = [known[name] for name in node.input if name in known]
+            if len(parts) < len([name for name in node.input if name]):
                 raise ModelError(
                     f"{source}: DequantizeLinear node {node.name!r} reads integers that the network computes",
                     tip="give the float model",
@@ -71,7 +72,6 @@ def _remove_pairs(graph: Any, source: str) -> None:
             axis = next((a.i for a in node.attribute if a.name == "axis"), 1)
             value = _floats([onnx.numpy_helper.to_array(p) for p in parts], axis)
             graph.initializer.append(onnx.numpy_helper.from_array(value, node.output[0]))
-            gone.add(node.input[0])
             continue
         kept.append(node)
     for node in kept:

@@ -10,22 +10,19 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
 from edgeprune.errors import ModelError
 from edgeprune.frontend.onnx.elementwise import CAST
+from edgeprune.frontend.onnx.external import inline_external
 from edgeprune.frontend.onnx.operators import TABLE
 from edgeprune.frontend.onnx.quantised import require_float
 from edgeprune.frontend.onnx.table import Program, Step
 
-if TYPE_CHECKING:
-    import onnx
-
 OPSET = 18  # files of an older opset are lifted to it
-INLINED = 2_000_000_000  # bytes of external data that are read
 SHOWN = 6
 DEFAULT = ("", "ai.onnx")
 NOTHING = ("Constant", "If")  # handled by the reader and by the module
@@ -46,8 +43,7 @@ class OnnxFile:
 
     Attributes:
         statistics: constants that batch norm reads as mean and variance.
-        external: the file has weights beside it.
-        digested: bytes of the external data, for the digest.
+        external: files of weights beside it.
         opset: of the file itself.
     """
 
@@ -81,7 +77,7 @@ def read_onnx(content: bytes, path: Path, source: str, *, dequantise: bool = Fal
     outputs = tuple(_port(v, source) for v in lifted.graph.output)
     if len(inputs) < len(lifted.graph.input) and lifted.ir_version >= 4:
         notes.append(
-            f"{len(lifted.graph.input) - len(inputs)} weights that are listed as inputs as well are constants here"
+            f"{len(lifted.graph.input) - len(inputs)} weights that are listed as inputs too are constants"
         )
     versions = {("" if o.domain in DEFAULT else o.domain): int(o.version) for o in lifted.opset_import}
     program = _program(lifted.graph, versions, source, constants)
@@ -94,13 +90,12 @@ def read_onnx(content: bytes, path: Path, source: str, *, dequantise: bool = Fal
     return file, model
 
 
-def _parsed(content: bytes, source: str) -> onnx.ModelProto:
-    import onnx
-    from google.protobuf.message import DecodeError
+def _parsed(content: bytes, source: str) -> Any:
+    import onnx.inliner
 
     try:
-        model = onnx.ModelProto.FromString(content)
-    except (DecodeError, ValueError) as error:
+        model: Any = onnx.ModelProto.FromString(content)
+    except Exception as error:  # protobuf's DecodeError, whichever implementation of it is in use
         raise ModelError(
             f"{source}: truncated or damaged: its {len(content)} bytes do not parse as an ONNX model",
             tip="copy or download it again",
@@ -112,64 +107,7 @@ def _parsed(content: bytes, source: str) -> onnx.ModelProto:
     return model
 
 
-def inline_external(model: onnx.ModelProto, folder: Path, source: str) -> tuple[Path, ...]:
-    """Read weights that lie beside the file, from its own folder only; gives their paths.
-
-    Raises:
-        ModelError: outside of the folder, missing, too short, or more than 2 GB.
-    """
-    from onnx.external_data_helper import _get_all_tensors, uses_external_data
-
-    paths: dict[str, Path] = {}
-    total = 0
-    for tensor in _get_all_tensors(model):
-        if not uses_external_data(tensor):
-            continue
-        entries = {entry.key: entry.value for entry in tensor.external_data}
-        name = entries.get("location", "")
-        path = folder / name
-        if not name or Path(name).is_absolute() or ".." in Path(name).parts or path.is_symlink():
-            raise ModelError(
-                f"{source}: weight {tensor.name!r} lies in {name!r}, outside of the file's folder",
-                tip="put the data file beside the model and name it without folders",
-            )
-        if path.resolve().parent != folder.resolve() or not path.is_file():
-            raise ModelError(
-                f"{source}: weight {tensor.name!r} lies in {name!r}, which is not a file beside it",
-                tip="copy the data file together with the model",
-            )
-        paths[name] = path
-        start, length = _whole(entries.get("offset")), _whole(entries.get("length"))
-        there = path.stat().st_size
-        length = there - start if "length" not in entries else length
-        if start < 0 or length < 0 or start + length > there:
-            raise ModelError(
-                f"{source}: weight {tensor.name!r} needs bytes {start} to {start + length} of {name}, which has"
-                f" {there}",
-                tip="copy the data file again",
-            )
-        total += length
-        if total > INLINED:
-            raise ModelError(
-                f"{source}: has more than {INLINED / 1e9:.0f} GB of weights beside it",
-                tip="prune the PyTorch model instead",
-            )
-        with path.open("rb") as handle:
-            handle.seek(start)
-            tensor.raw_data = handle.read(length)
-        del tensor.external_data[:]
-        tensor.data_location = 0
-    return tuple(paths.values())
-
-
-def _whole(text: str | None) -> int:
-    try:
-        return int(text or 0)
-    except ValueError:
-        return -1
-
-
-def _require_names(model: onnx.ModelProto, source: str) -> None:
+def _require_names(model: Any, source: str) -> None:
     """Every value is given once."""
     graph = model.graph
     counts = Counter(t.name for t in graph.initializer)
@@ -178,12 +116,12 @@ def _require_names(model: onnx.ModelProto, source: str) -> None:
     twice = [name for name, count in counts.items() if count > 1]
     if twice:
         raise ModelError(
-            f"{source}: the name {twice[0]!r} is given by {counts[twice[0]]} nodes or weights; it must be one",
+            f"{source}: the name {twice[0]!r} is given {counts[twice[0]]} times; a value has one name",
             tip="the file is damaged; export it again",
         )
 
 
-def _sorted(model: onnx.ModelProto, source: str) -> onnx.ModelProto:
+def _sorted(model: Any, source: str) -> Any:
     """Nodes in an order in which they can run.
 
     Raises:
@@ -212,7 +150,8 @@ def _sorted(model: onnx.ModelProto, source: str) -> onnx.ModelProto:
         if len(later) == len(waiting):
             node = graph.node[later[0]]
             raise ModelError(
-                f"{source}: {len(later)} nodes wait for each other in a circle, {node.op_type} {node.name!r} first",
+                f"{source}: {len(later)} nodes wait for each other in a circle, such as {node.op_type}"
+                f" {node.name!r}",
                 tip="the file is damaged; export it again",
             )
         waiting = later
@@ -239,7 +178,7 @@ def _reads(node: Any) -> set[str]:
     return names
 
 
-def _lifted(model: onnx.ModelProto, opset: int, source: str) -> onnx.ModelProto:
+def _lifted(model: Any, opset: int, source: str) -> Any:
     """The model in a current opset.
 
     Raises:
@@ -261,7 +200,7 @@ def _lifted(model: onnx.ModelProto, opset: int, source: str) -> onnx.ModelProto:
         ) from error
 
 
-def _require_operators(model: onnx.ModelProto, source: str) -> None:
+def _require_operators(model: Any, source: str) -> None:
     """Name every node whose operator has no function, all at once.
 
     Raises:

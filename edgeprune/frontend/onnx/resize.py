@@ -1,4 +1,4 @@
-"""Resampling: PyTorch's own operators where they compute the same, else a weighted sum of picked positions."""
+"""Resampling: PyTorch's operators where they compute the same, else a weighted sum of picked positions."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def taps(call: Call, before: int, after: int, ratio: float, mode: str, place: st
     reach = math.ceil((1 if mode == "linear" else 2) * stretch)
     index = np.floor(at).astype(np.int64)[:, None] + np.arange(1 - reach, reach + 1)
     weights = _kernel(np.abs(index - at[:, None]) / stretch, mode, call.attr("cubic_coeff_a", -0.75))
-    if call.attr("exclude_outside", 0) or stretch > 1:
+    if call.attr("exclude_outside", 0):
         weights = np.where((index < 0) | (index >= before), 0, weights)
     weights = weights / weights.sum(1, keepdims=True)
     return np.clip(index, 0, before - 1), weights

@@ -67,7 +67,7 @@ def _divided(a: Any, b: Any) -> Any:
     return a / b
 
 
-def _cast(call: Call, x: Numbers) -> Numbers | None:
+def _cast(call: Call, x: Numbers) -> Any:
     kind = call.attr("to")
     if kind in INTEGER_TYPES:
         return np.frompyfunc(
@@ -135,7 +135,7 @@ def _reshape(call: Call, x: Numbers, shape: Numbers) -> Numbers:
     return x.reshape([int(n) for n in shape.reshape(-1)])
 
 
-def _where(call: Call, condition: Numbers, a: Numbers, b: Numbers) -> Numbers:
+def _where(call: Call, condition: Numbers, a: Numbers, b: Numbers) -> Any:
     return np.frompyfunc(lambda c, one, other: one if c else other, 3, 1)(condition, a, b)
 
 
