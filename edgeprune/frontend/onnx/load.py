@@ -14,7 +14,7 @@ import torch
 
 from edgeprune.errors import ModelError
 from edgeprune.frontend.examples import BATCH, SEED
-from edgeprune.frontend.loaded import LoadedModel, total_bytes
+from edgeprune.frontend.loaded import LoadedModel, tensor_bytes
 from edgeprune.frontend.onnx.gate import require_agreement
 from edgeprune.frontend.onnx.module import OnnxModule
 from edgeprune.frontend.onnx.reading import OnnxFile, Port, read_onnx
@@ -67,7 +67,7 @@ def load_onnx(
         example_inputs=examples,
         sha256=digest,
         source=source,
-        parameters_bytes=total_bytes([*module.parameters(), *module.buffers()]),
+        parameters_bytes=tensor_bytes([*module.parameters(), *module.buffers()]),
         notes=notes,
     )
     return replace(loaded, interface=interface_of(file))
