@@ -41,6 +41,11 @@ def apply(
     writable(path)
     plan = read_recipe(recipe)
     loaded = load(model, factory, input_shapes, trust_pickle)
+    if loaded.interface is not None:
+        raise ModelError(
+            f"{model}: came from an ONNX file, and apply slices the weights of a PyTorch class",
+            tip="the run's model.onnx is the smaller network; nothing is left to apply",
+        )
     if loaded.module is None:
         raise ModelError(
             f"{model}: an exported program has no class to slice",

@@ -18,6 +18,7 @@ Command = Callable[..., Any]
 SHAPE_HELP = "Of one input, without batch; once per input."
 FACTORY_HELP = "Builds the module that a state dict belongs to."
 STATE = "edgeprune.state"
+DEQUANTISE = "edgeprune.dequantise"
 
 
 def model_options(command: Command) -> Command:
@@ -28,6 +29,13 @@ def model_options(command: Command) -> Command:
             expose_value=False,
             callback=_remember_state,
             help="Which state dict of a checkpoint to take: model, ema, …",
+        ),
+        click.option(
+            "--dequantise",
+            is_flag=True,
+            expose_value=False,
+            callback=_remember_dequantise,
+            help="Turn an ONNX file of 8-bit layers back into floats.",
         ),
         click.option("--trust-pickle", is_flag=True, help="Unpickle the file, which runs the code in it."),
         click.option(
@@ -146,6 +154,11 @@ def _remember_state(context: click.Context, _: click.Parameter, value: str | Non
     context.meta[STATE] = value
 
 
+def _remember_dequantise(context: click.Context, _: click.Parameter, value: bool) -> None:
+    """Kept with the command, as --state is."""
+    context.meta[DEQUANTISE] = value
+
+
 def load(model: Path, factory: str | None, input_shapes: tuple[str, ...], trust_pickle: bool) -> LoadedModel:
     """Load a model as the options say."""
     return load_with_mask(model, factory, input_shapes, trust_pickle)[0]
@@ -167,6 +180,7 @@ def load_with_mask(
         input_dtypes=dtypes or None,
         trust_pickle=trust_pickle,
         state=click.get_current_context().meta.get(STATE),
+        dequantise=bool(click.get_current_context().meta.get(DEQUANTISE)),
     )
 
 

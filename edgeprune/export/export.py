@@ -44,11 +44,12 @@ def export_onnx(
     opset: int = 18,
     input_names: Sequence[str] | None = None,
     output_names: Sequence[str] | None = None,
+    batch_name: str = "batch",
     external_above: int = EXTERNAL_ABOVE_BYTES,
 ) -> OnnxArtifact:
     """Export `program` to `path`, atomically.
 
-    A dynamic batch stays dynamic (its dimension is named "batch"), a fixed one stays fixed.
+    A dynamic batch stays dynamic (its dimension is named `batch_name`), a fixed one stays fixed.
 
     Args:
         opset: version of the default operator set that the file must have; at least 18.
@@ -66,7 +67,7 @@ def export_onnx(
         try:
             with _quiet():
                 converted.save(str(draft), external_data=external)
-            _tidy(draft, external)
+            _tidy(draft, external, batch_name)
         except OSError as e:
             raise OutputError(f"cannot write {path}: {e.strerror or e}", tip="free some space") from e
         actual = opset_of(load_onnx(draft, external_data=False))
@@ -105,7 +106,7 @@ def _convert(
         ) from e
 
 
-def _tidy(path: Path, external: bool) -> None:
+def _tidy(path: Path, external: bool, batch_name: str) -> None:
     """Drop traces of the exporting machine and name the batch dimension."""
     import onnx
 
@@ -114,7 +115,7 @@ def _tidy(path: Path, external: bool) -> None:
         kept = [p for p in holder.metadata_props if p.key in KEPT_METADATA]
         del holder.metadata_props[:]
         holder.metadata_props.extend(kept)
-    _name_batch(model)
+    _name_batch(model, batch_name)
     if external:
         data = path.with_name(path.name + DATA_SUFFIX)
         data.unlink(missing_ok=True)  # onnx.save appends to an existing data file
@@ -143,17 +144,17 @@ def _graph_holders(graph: onnx.GraphProto) -> Iterator[Any]:
                     yield from _graph_holders(inner)
 
 
-def _name_batch(model: onnx.ModelProto) -> None:
-    """Call the symbolic leading dimension of the first dynamic input "batch" wherever it occurs."""
+def _name_batch(model: onnx.ModelProto, wanted: str) -> None:
+    """Give the symbolic leading dimension of the first dynamic input this name wherever it occurs."""
     dims: Iterable[Any] = (v.type.tensor_type.shape.dim for v in model.graph.input)
     names = [d[0].dim_param for d in dims if len(d) and d[0].dim_param]
-    if not names or names[0] == "batch":
+    if not names or names[0] == wanted:
         return
     word = re.compile(rf"\b{re.escape(names[0])}\b")
     for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
         for dim in value.type.tensor_type.shape.dim:
             if dim.dim_param:
-                dim.dim_param = word.sub("batch", dim.dim_param)
+                dim.dim_param = word.sub(wanted, dim.dim_param)
 
 
 def _weight_bytes(program: torch.export.ExportedProgram) -> int:

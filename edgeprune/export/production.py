@@ -35,6 +35,7 @@ def produce(
     opset: int = 18,
     input_names: Sequence[str] | None = None,
     output_names: Sequence[str] | None = None,
+    batch_name: str = "batch",
     rtol: float = 1e-4,
     simplify_graph: bool = True,
     timeout_s: float = 120,
@@ -53,7 +54,12 @@ def produce(
     with workshop(path) as folder:
         draft = folder / path.name
         exported = export_onnx(
-            program, draft, opset=opset, input_names=input_names, output_names=output_names
+            program,
+            draft,
+            opset=opset,
+            input_names=input_names,
+            output_names=output_names,
+            batch_name=batch_name,
         )
         calls = [*inputs, *single_sample(draft, inputs)]
         parity = check_parity(reference, draft, calls, rtol=rtol)

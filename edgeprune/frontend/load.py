@@ -3,10 +3,9 @@
     model = load_model("net.pt2")
     model = load_model("net.safetensors", factory="nets:build", input_shapes=[(1, 28, 28)])
 
-What the file is follows from its content (sniff). Exported programs are vetted and
-rebuilt first (vet), state dicts load with `weights_only=True`, pickles of whole modules
-are read for names but not unpickled, TorchScript is refused. Only `trust_pickle=True`
-lets a file run code.
+What the file is follows from its content (sniff). Exported programs are vetted and rebuilt first (vet),
+ONNX files are imported (onnx), state dicts load with `weights_only=True`, pickles of whole modules are
+read for names but not unpickled, TorchScript is refused. Only `trust_pickle=True` lets a file run code.
 
 Guarantee: the result is in evaluation mode and comes with example inputs of batch 2
 (or the program's own, if its batch is fixed).
@@ -17,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import logging
 import os
 import warnings
@@ -33,11 +33,14 @@ from edgeprune.frontend.checkpoints import build, fill, tensors_in
 from edgeprune.frontend.examples import example_tensors, examples_of_program, fixed_batch_note, require_shapes
 from edgeprune.frontend.export_form import use_export_form
 from edgeprune.frontend.loaded import LoadedModel, from_module, tensor_bytes
+from edgeprune.frontend.onnx.load import load_onnx
 from edgeprune.frontend.pickles import load_pickle, read_weights, unpickling_imports
 from edgeprune.frontend.sniff import Kind, sniff
 from edgeprune.frontend.vet import vet
 from edgeprune.importing import make_current_folder_importable
 from edgeprune.paths import printable, read_file
+from edgeprune.records import INTERFACE_FILE, Interface
+from edgeprune.records.schema import read_as
 
 __all__ = ["LoadedModel", "from_module", "load_model"]
 
@@ -53,6 +56,7 @@ def load_model(
     input_dtypes: Dtypes = None,
     trust_pickle: bool = False,
     state: str | None = None,
+    dequantise: bool = False,
 ) -> LoadedModel:
     """Load a model file of any kind.
 
@@ -63,9 +67,10 @@ def load_model(
         input_dtypes: one name per input ("float32", "int64", …); None means float32.
         trust_pickle: unpickle whole modules and unvetted archives, which runs the code in them.
         state: which of a checkpoint's state dicts to take; None takes the only one, or the averaged one.
+        dequantise: turn an ONNX file of 8-bit layers back into floats.
 
     Raises:
-        ModelError: missing, damaged, not a PyTorch model, or not fitting its factory or input shapes.
+        ModelError: missing, damaged, not a model, or not fitting its factory or input shapes.
         UnsafeModelError: loading it would run code and `trust_pickle` is False.
     """
     source = printable(path)
@@ -80,6 +85,13 @@ def load_model(
         loaded = _exported(content, kind, source, digest, trust_pickle)
         require_shapes(input_shapes, loaded.example_inputs, source)
         return loaded
+    if kind == "onnx":
+        if factory is not None:
+            raise ModelError(
+                f"{source}: is an ONNX file, which needs no --model {factory}", tip="leave --model out"
+            )
+        where = Path(path).expanduser()
+        return load_onnx(content, where, source, digest, input_shapes=input_shapes, dequantise=dequantise)
     if kind == "torchscript":
         raise ModelError(
             f"{source}: is TorchScript, which cannot be pruned or exported from",
@@ -147,7 +159,24 @@ def _exported(content: bytes, kind: Kind, source: str, digest: str, trust: bool)
         parameters_bytes=tensor_bytes([t for t in tensors if isinstance(t, torch.Tensor)]),
         notes=notes + fixed_batch_note(inputs, program),
         extra=extra,
+        interface=_interface(extra, source),
     )
+
+
+def _interface(extra: dict[str, str], source: str) -> Interface | None:
+    """Names that a program which came from an ONNX file carries with it.
+
+    Raises:
+        ModelError: damaged.
+    """
+    text = extra.get(INTERFACE_FILE)
+    if text is None:
+        return None
+    try:
+        plain = json.loads(text)
+    except ValueError as exc:
+        raise ModelError(f"{source}: its {INTERFACE_FILE} is no JSON", tip="export it again") from exc
+    return read_as(Interface, plain, f"{source}: {INTERFACE_FILE}", error=ModelError, tip="export it again")
 
 
 def _safetensors(content: bytes, source: str) -> dict[str, torch.Tensor]:

@@ -19,6 +19,7 @@ from edgeprune.errors import ModelError
 from edgeprune.frontend.examples import fixed_batch_note
 from edgeprune.frontend.export_form import use_export_form
 from edgeprune.frontend.finite import named_tensors, require_finite_weights
+from edgeprune.records import Interface
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class LoadedModel:
         parameters_bytes: of all parameters and buffers, each storage counted once.
         notes: what a person should know about how it was loaded, one sentence each.
         extra: the text files that a `.pt2` carries beside the program.
+        interface: names and batch that the shipped file keeps, for a model that came from ONNX.
 
     Raises:
         ModelError: a weight is NaN or infinite.
@@ -47,6 +49,7 @@ class LoadedModel:
     parameters_bytes: int
     notes: tuple[str, ...] = ()
     extra: dict[str, str] = field(default_factory=dict)
+    interface: Interface | None = None
 
     def __post_init__(self) -> None:
         if self.module is not None:

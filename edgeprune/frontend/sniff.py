@@ -16,11 +16,11 @@ from typing import Literal
 
 from edgeprune.errors import ModelError
 
-Kind = Literal["exported", "exported-legacy", "torchscript", "torch-zip", "pickle", "safetensors"]
+Kind = Literal["exported", "exported-legacy", "torchscript", "torch-zip", "pickle", "safetensors", "onnx"]
 
 UNREADABLE_ZIP = (zipfile.BadZipFile, ValueError, EOFError, OSError, RuntimeError, NotImplementedError)
 LEGACY_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # torch.save before 1.6: its magic number, pickled
-SEVERAL = "give the PyTorch model that it came from: .pt2, or a state dict with --model"
+SEVERAL = "give the PyTorch model that it came from (.pt2, or a state dict with --model), or an ONNX file"
 OTHERS: tuple[tuple[int, bytes, str, str], ...] = (
     (4, b"TFL3", "a TensorFlow Lite model", SEVERAL),
     (0, b"\x89HDF", "an HDF5 file (Keras)", SEVERAL),
@@ -39,7 +39,7 @@ def sniff(content: bytes, source: str) -> Kind:
     """The kind of a model file.
 
     Raises:
-        ModelError: empty, truncated, an ONNX file, or something else that is no PyTorch model (named).
+        ModelError: empty, truncated, or something else that is no model (named).
     """
     if not content:
         raise ModelError(f"{source}: the file is empty", tip="save or download the model again")
@@ -47,16 +47,13 @@ def sniff(content: bytes, source: str) -> Kind:
         return _zip_kind(content, source)
     for offset, magic, what, tip in OTHERS:
         if content[offset : offset + len(magic)] == magic:
-            raise ModelError(f"{source}: is {what}, not a PyTorch model", tip=tip)
+            raise ModelError(f"{source}: is {what}, not a PyTorch or ONNX model", tip=tip)
     if content[8:9] == b"{" and int.from_bytes(content[:8], "little") < 100_000_000:
         return "safetensors"
     if content[:1] == b"\x80" and content[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
         return "pickle"
     if is_onnx(content):
-        raise ModelError(
-            f"{source}: is an ONNX file; pruning needs the PyTorch model",
-            tip=f"{SEVERAL}; to time an ONNX file, use edgeprune bench",
-        )
+        return "onnx"
     raise ModelError(
         f"{source}: is no known kind of model (it begins with {content[:8].hex(' ')})",
         tip="give a .pt2 saved by torch.export.save, a state dict or safetensors with --model",

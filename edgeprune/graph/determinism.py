@@ -14,6 +14,7 @@ Elsewhere: folding writes that nobody else sees (inplace).
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch import fx
@@ -65,7 +66,7 @@ def require_function(traced: Trace) -> Trace:
     if any(_written(node) for node in traced.graph.graph.nodes):
         graph = traced.copy()
         _drop_unread_writes(graph)
-        return Trace(graph, traced.inputs, traced.dynamic)
+        return replace(traced, graph=graph)
     return traced
 
 

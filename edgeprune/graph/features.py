@@ -14,6 +14,7 @@ Elsewhere: which features go (criteria, planning), what becomes of the selection
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -75,7 +76,7 @@ def open_features(traced: Trace) -> tuple[Trace, tuple[str, ...]]:
         )
     graph.graph.lint()
     graph.recompile()
-    return Trace(graph, traced.inputs, traced.dynamic), tuple(stay)
+    return replace(traced, graph=graph), tuple(stay)
 
 
 def close_features(traced: Trace) -> Trace:
@@ -85,7 +86,7 @@ def close_features(traced: Trace) -> Trace:
     graph = traced.copy()
     _rename(graph, SELECTION, FIXED)
     graph.recompile()
-    return Trace(graph, traced.inputs, traced.dynamic)
+    return replace(traced, graph=graph)
 
 
 def kept_features(graph: fx.GraphModule) -> list[dict[str, Any]]:
@@ -134,7 +135,7 @@ def drop_identity_selections(traced: Trace) -> Trace:
     if not changed:
         return traced
     graph.recompile()
-    return Trace(graph, traced.inputs, traced.dynamic)
+    return replace(traced, graph=graph)
 
 
 def selected(graph: fx.GraphModule, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:

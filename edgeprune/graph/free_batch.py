@@ -36,7 +36,7 @@ def free_batch(fixed: Trace) -> Trace | None:
     together = tuple(torch.cat(parts) for parts in zip(*chunks, strict=True))
     try:
         with _silent():
-            freed = trace(reexport(graph, together, (True,) * len(together)))
+            freed = trace(reexport(graph, together, (True,) * len(together)), interface=fixed.interface)
         with torch.no_grad():
             wanted = [run(fixed.graph, inputs) for inputs in chunks]
             actual = run(freed.graph, together)

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import fx
 
+ONNX_NODE = "frontend.onnx.module.OnnxNode"  # the module that an imported file has for each of its nodes
+
 
 def concrete(value: Any) -> Any:
     """Replace symbolic sizes by the example's sizes, in any nesting."""
@@ -58,8 +60,12 @@ def state_tensors(graph: fx.GraphModule) -> dict[str, torch.Tensor]:
 def source_line(node: fx.Node) -> str:
     """`file.py:41` of the innermost frame of the user's own code, or the node's name.
 
+    For a network that came from an ONNX file it is the name of the file's node.
     Frames of code that torch made itself (`<eval_with_key>`) are in no file that anyone could open.
     """
+    stack = list((node.meta.get("nn_module_stack") or {}).values())
+    if stack and str(stack[-1][1]).endswith(ONNX_NODE):
+        return layer_path(node)
     lines = [ln.strip() for ln in (node.meta.get("stack_trace") or "").splitlines()]
     frames = [ln for ln in lines if ln.startswith("File ") and 'File "<' not in ln]
     user_frames = [f for f in frames if "/torch/" not in f]
@@ -79,4 +85,5 @@ def layer_of(node: fx.Node) -> str:
 def layer_path(node: fx.Node) -> str:
     """`blocks.2.norm`: the innermost submodule that made the node; empty for the model itself or unknown."""
     stack = list((node.meta.get("nn_module_stack") or {}).values())
-    return str(stack[-1][0]).removeprefix("L['self']").removeprefix(".") if stack else ""
+    path = str(stack[-1][0]).removeprefix("L['self']").removeprefix(".") if stack else ""
+    return path.removeprefix("nodes.") if stack and str(stack[-1][1]).endswith(ONNX_NODE) else path

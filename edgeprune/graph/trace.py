@@ -15,6 +15,7 @@ import contextlib
 import copy as copying
 import inspect
 import io
+import json
 import logging
 import re
 import warnings
@@ -32,6 +33,7 @@ from edgeprune.graph.executor import flat_outputs
 from edgeprune.graph.normalise import functional, normalise
 from edgeprune.graph.refusal import explain_refusal, first_line, has_open_sizes, require_known_sizes
 from edgeprune.paths import write_file
+from edgeprune.records import INTERFACE_FILE, Interface, to_json
 
 pytree = torch.utils._pytree
 HELD = re.compile(r"marked L\['(\w+)'\](\S*)\.size\(\)\[0\] as dynamic but your code specialized it")
@@ -42,24 +44,31 @@ class Trace:
     """A functional graph, its flat example inputs, and which inputs have a free batch.
 
     `graph` takes the user's own arguments; `run` takes the flat tensors.
-    `dynamic` holds, for each flat input, whether dimension 0 is symbolic.
+    `dynamic` holds, for each flat input, whether dimension 0 is symbolic; `interface` the names that a
+    file of it keeps, where it came from ONNX.
     """
 
     graph: fx.GraphModule
     inputs: tuple[torch.Tensor, ...]
     dynamic: tuple[bool, ...]
+    interface: Interface | None = None
 
     def copy(self) -> fx.GraphModule:
         """A deep copy that may be changed; tied parameters stay tied."""
         return copying.deepcopy(self.graph)
 
 
-def trace(model: torch.nn.Module | torch.export.ExportedProgram, inputs: tuple[Any, ...] = ()) -> Trace:
+def trace(
+    model: torch.nn.Module | torch.export.ExportedProgram,
+    inputs: tuple[Any, ...] = (),
+    interface: Interface | None = None,
+) -> Trace:
     """Export and normalise a model.
 
     Args:
         model: a module in evaluation mode, or a program that was exported in it.
         inputs: example arguments; a batch of at least 2, or the batch is specialised.
+        interface: names that a file of it keeps.
 
     Raises:
         TraceError: torch.export refused, or a size depends on values, with the reason and the user's line.
@@ -80,7 +89,7 @@ def trace(model: torch.nn.Module | torch.export.ExportedProgram, inputs: tuple[A
     if has_open_sizes(graph):
         graph = _close_sizes(graph, tuple(flat), dynamic)
     require_known_sizes(graph)
-    return Trace(graph, tuple(x.detach().clone() for x in flat), dynamic)
+    return Trace(graph, tuple(x.detach().clone() for x in flat), dynamic, interface)
 
 
 def export_program(model: torch.nn.Module, inputs: tuple[Any, ...]) -> torch.export.ExportedProgram:
@@ -226,8 +235,9 @@ def save(traced: Trace, path: Path) -> None:
     """
     program = reexport(traced.graph, traced.inputs, traced.dynamic)
     buffer = io.BytesIO()
+    kept = {} if traced.interface is None else {INTERFACE_FILE: json.dumps(to_json(traced.interface))}
     with quiet():
-        torch.export.save(program, buffer)
+        torch.export.save(program, buffer, extra_files=kept)
     write_file(path, buffer.getbuffer())
 
 

@@ -17,6 +17,7 @@ from edgeprune.records.files import (
     QuantiseResult,
     SimplifyResult,
 )
+from edgeprune.records.interface import INTERFACE_FILE, Interface
 from edgeprune.records.times import (
     BenchResult,
     FileProfile,
@@ -30,10 +31,12 @@ from edgeprune.records.times import (
 )
 
 __all__ = [
+    "INTERFACE_FILE",
     "BenchResult",
     "FileProfile",
     "Finding",
     "InstructionCount",
+    "Interface",
     "Interval",
     "LayerChange",
     "LayerSize",

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -99,7 +99,7 @@ def train_blocks(
             if after[end] >= before[end]:
                 for name in group:
                     attribute(trained, name).copy_(start[name])
-    return Trace(trained, pruned.inputs, pruned.dynamic)
+    return replace(pruned, graph=trained)
 
 
 def _block_ends(

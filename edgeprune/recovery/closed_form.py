@@ -18,6 +18,7 @@ written to. Elsewhere: regressions (fits, ridge), norms (norms), training (finet
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -56,7 +57,7 @@ def recover_closed_form(
     pruned = cut(dense, couplings, removed)
     if not removed.any() or not calibration_batches:
         return pruned, ()
-    lanes = [Trace(to_channels_last(t.graph), t.inputs, t.dynamic) for t in (dense, pruned)]
+    lanes = [replace(t, graph=to_channels_last(t.graph)) for t in (dense, pruned)]
     batches = _split(calibration_batches, free=all(dense.dynamic))
     with torch.no_grad():
         fits = _recover(lanes, couplings, removed, batches, refit=refit, memory=memory)

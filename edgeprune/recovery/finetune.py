@@ -14,7 +14,7 @@ import copy
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -133,7 +133,7 @@ def finetune(
             best_score, best = score, copy.deepcopy(trainer.graph.state_dict())
     trained = pruned.copy()
     trained.load_state_dict(best)
-    return Trace(trained, pruned.inputs, pruned.dynamic), tuple(history)
+    return replace(pruned, graph=trained), tuple(history)
 
 
 def _forms(settings: FineTune) -> list[tuple[str, float]]:

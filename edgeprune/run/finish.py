@@ -10,7 +10,7 @@ its own that ships like a run; the run stays as it is.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +103,8 @@ def finish_run(
 
 def _trained(run: Path, trained: Path | dict[str, torch.Tensor]) -> tuple[Trace, tuple[str, ...]]:
     """The run's pruned network with the trained weights."""
-    network = trace(load_model(run / "model.pt2").program)
+    loaded = load_model(run / "model.pt2")
+    network = trace(loaded.program, interface=loaded.interface)
     if isinstance(trained, dict):
         state, source = trained, "the state dict"
         notes: tuple[str, ...] = ()
@@ -114,7 +115,7 @@ def _trained(run: Path, trained: Path | dict[str, torch.Tensor]) -> tuple[Trace,
     if state and not set(graph.state_dict()) & set(state):
         state = _without_prefix(state)
     fill_checked(graph, state, source)
-    return Trace(graph, network.inputs, network.dynamic), notes
+    return replace(network, graph=graph), notes
 
 
 def _without_prefix(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

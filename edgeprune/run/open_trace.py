@@ -21,7 +21,8 @@ def open_trace(loaded: LoadedModel) -> tuple[Trace, tuple[str, ...]]:
             input does not give the same output.
     """
     try:
-        traced = trace(loaded.program if loaded.module is None else loaded.module, loaded.example_inputs)
+        model = loaded.program if loaded.module is None else loaded.module
+        traced = trace(model, loaded.example_inputs, loaded.interface)
     except TraceError as error:
         parts = describe_parts(loaded.module, loaded.example_inputs) if loaded.module is not None else None
         if parts is None:

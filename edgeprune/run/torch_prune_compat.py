@@ -37,6 +37,7 @@ def load_with_prune_masks(
     input_dtypes: Sequence[str | None] | None = None,
     trust_pickle: bool = False,
     state: str | None = None,
+    dequantise: bool = False,
 ) -> tuple[LoadedModel, Mask | None]:
     """As `load_model`; gives the mask that prune hooks held beside it, None where there were none.
 
@@ -67,6 +68,7 @@ def load_with_prune_masks(
         input_dtypes=input_dtypes,
         trust_pickle=trust_pickle,
         state=state,
+        dequantise=dequantise,
     )
     if loaded.module is None or not has_prune_masks(loaded.module.state_dict()):
         return loaded, None

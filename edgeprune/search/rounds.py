@@ -115,7 +115,8 @@ def run_round(
         run.progress.note(f"round {number}: taken from {folder.path}")
         record, arrays = stored
         loaded = load_model(folder.path / f"rounds/{number}.pt2")
-        return advance(state, trace(loaded.program), arrays.removed, record, options)
+        smaller = trace(loaded.program, interface=state.trace.interface)
+        return advance(state, smaller, arrays.removed, record, options)
     label = f"round {number}"
     removal = remove(dense, state, goals, options, clock, label=label, correct=last)
     if removal is None:

@@ -41,7 +41,7 @@ def export_trace(
     """Write `path` and prove it on `calls`; a selection of input features that selects all is left out.
 
     Args:
-        fixed_batch: the batch of the file; None leaves a free batch free.
+        fixed_batch: the batch of the file; None leaves a free batch free, and keeps that of an ONNX source.
 
     Raises:
         ExportError: the graph has another fixed batch; and as `produce`.
@@ -49,6 +49,7 @@ def export_trace(
     """
     traced = drop_identity_selections(traced)
     inputs, dynamic = traced.inputs, traced.dynamic
+    fixed_batch = file_batch(traced, fixed_batch)
     if fixed_batch is not None:
         stuck = [len(x) for x, d in zip(inputs, dynamic, strict=True) if not d and x.dim()]
         if stuck and stuck[0] != fixed_batch:
@@ -59,7 +60,18 @@ def export_trace(
         inputs = tuple(_sized(x, fixed_batch) if d else x for x, d in zip(inputs, dynamic, strict=True))
         dynamic = (False,) * len(dynamic)
     program = reexport(traced.graph, inputs, dynamic)
-    return produce(program, reference(traced.graph), calls, path, opset=opset, simplify_graph=simplify)
+    names = traced.interface
+    return produce(
+        program, reference(traced.graph), calls, path, opset=opset, simplify_graph=simplify,
+        input_names=None if names is None else names.inputs,
+        output_names=None if names is None else names.outputs,
+        batch_name="batch" if names is None else names.batch_name,
+    )  # fmt: skip
+
+
+def file_batch(traced: Trace, asked: int | None) -> int | None:
+    """The fixed batch of the files of a network: the one asked for, else that of its ONNX source."""
+    return traced.interface.fixed_batch if asked is None and traced.interface is not None else asked
 
 
 def parity_inputs(
@@ -71,7 +83,7 @@ def parity_inputs(
     seed: int = 0,
 ) -> list[InputArrays]:
     """Calls for the parity check: samples `indices` of the data, else seeded noise of the example's type."""
-    size = fixed_batch or (PARITY_BATCH if all(traced.dynamic) else len(traced.inputs[0]))
+    size = file_batch(traced, fixed_batch) or (PARITY_BATCH if all(traced.dynamic) else len(traced.inputs[0]))
     if dataset is not None and indices is not None:
         pool = np.resize(indices, PARITY_CALLS * size)
         return [dataset.batch(pool[i * size : (i + 1) * size]) for i in range(PARITY_CALLS)]

@@ -12,7 +12,7 @@ returns another module with the same tensors; it is called once per round.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -100,7 +100,7 @@ def train_by_user(train: TrainFunction, pruned: Trace, dense: Trace, data: RunDa
         )
     trained = pruned.copy()
     fill_checked(trained, result.state_dict(), f"--train {name}")
-    return Trace(trained, pruned.inputs, pruned.dynamic)
+    return replace(pruned, graph=trained)
 
 
 def fill_checked(graph: fx.GraphModule, state: dict[str, torch.Tensor], source: str) -> None:

@@ -9,6 +9,8 @@ Guarantee: the graph computes what it computed, bit for bit; the trace given is 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import fx
@@ -53,7 +55,7 @@ def fuse_masks(traced: Trace) -> tuple[Trace, Mask]:
     drop_unused_state(graph)
     graph.graph.lint()
     graph.recompile()
-    return Trace(graph, traced.inputs, traced.dynamic), Mask(keep)
+    return replace(traced, graph=graph), Mask(keep)
 
 
 def _masked_parameter(graph: fx.GraphModule, node: fx.Node) -> tuple[fx.Node, fx.Node] | None:

@@ -9,6 +9,7 @@ Trace that was given changes.
 from __future__ import annotations
 
 import copy as copying
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -52,12 +53,13 @@ def cut(traced: Trace, couplings: Couplings, removed: BoolArray) -> Trace:
     graph.graph.eliminate_dead_code()
     graph.recompile()
     _check_shapes(graph, traced, sizes, originals)
-    return Trace(graph, traced.inputs, traced.dynamic)
+    return replace(traced, graph=graph)
 
 
 def retrace(cut_trace: Trace) -> Trace:
     """Export the cut graph again, which proves that it stands alone with its free batch."""
-    return trace(reexport(cut_trace.graph, cut_trace.inputs, cut_trace.dynamic))
+    program = reexport(cut_trace.graph, cut_trace.inputs, cut_trace.dynamic)
+    return trace(program, interface=cut_trace.interface)
 
 
 def _sliced_state(graph: fx.GraphModule, sizes: Sizes) -> dict[int, Any]:

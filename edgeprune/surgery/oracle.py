@@ -8,6 +8,7 @@ both give what the cut graph gives.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,7 @@ def zeroed(traced: Trace, couplings: Couplings, removed: BoolArray, *, readers_o
             for dim, mask in sizes.tensor_masks(name).items():
                 if not readers_only or (couplings.aliases[name], dim) in couplings.reads:
                     tensor.index_fill_(dim, torch.from_numpy(np.flatnonzero(~mask)), 0.0)
-    return Trace(graph, traced.inputs, traced.dynamic)
+    return replace(traced, graph=graph)
 
 
 def masked(

@@ -8,7 +8,6 @@ import warnings
 from pathlib import Path
 
 import archives
-import onnx
 import pytest
 import torch
 from loading import BUILD, PICKLED, write_module, write_state
@@ -75,18 +74,6 @@ def test_torchscript_says_what_to_do_instead(folder: Path):
     with pytest.raises(ModelError, match="TorchScript") as caught:
         load_model("m.pt", **BUILD)
     assert "torch.export.save" in caught.value.tip
-
-
-def test_onnx_says_so(folder: Path):
-    """An ONNX file is recognised without onnx being imported, whatever it is called."""
-    value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
-    node = onnx.helper.make_node("Relu", ["x"], ["y"])
-    output = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1])
-    onnx.save(
-        onnx.helper.make_model(onnx.helper.make_graph([node], "g", [value], [output])), folder / "m.pt2"
-    )
-    with pytest.raises(ModelError, match="ONNX file"):
-        load_model("m.pt2")
 
 
 @pytest.mark.parametrize(
