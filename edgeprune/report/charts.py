@@ -44,7 +44,8 @@ def intervals(
     parts = []
     for value in ticks(low, high, 4):
         parts.append(f'<line class="grid" x1="{x(value)}" y1="4" x2="{x(value)}" y2="{height - 20}"/>')
-        parts.append(tick(x(value), height - 6, form(value)))
+        edge = x(value) > right - 14  # a long number would leave the box
+        parts.append(tick(WIDTH if edge else x(value), height - 6, form(value), "end" if edge else "middle"))
     if reference is not None:
         parts.append(f'<line class="ref" x1="{x(reference)}" y1="0" x2="{x(reference)}" y2="{height - 20}"/>')
     for i, row in enumerate(rows):

@@ -28,8 +28,7 @@ def choices(report: Mapping[str, Any]) -> str:
     away = "" if (report["latency"] or {}).get("on_target", True) else f" on {report['latency']['where']}"
     rows = [
         (
-            p["name"],
-            "shipped" if p["chosen"] else "",
+            f"{p['name']} (shipped)" if p["chosen"] else p["name"],
             p.get("recovery", "–"),
             _loss(report, p),
             words.count(p["macs"]),
@@ -39,7 +38,7 @@ def choices(report: Mapping[str, Any]) -> str:
         )
         for p in front
     ]
-    head = ("file", "", "recovery", "loss on validation", "MACs", f"p50{away}", "remarks")
+    head = ("file", "recovery", "loss on validation", "MACs", f"p50{away}", "remarks")
     listed = table(f"All {len(front)} files of the front", head, rows, short=True)
     return f"{_chart(report, away)}{listed}<p class=small>{BEATEN}</p>"
 

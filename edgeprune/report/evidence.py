@@ -25,7 +25,7 @@ def changed_samples(changes: Mapping[str, Any] | None) -> str:
     if not worse:
         return f"<p>None of the {samples} test samples got worse.</p>"
     if changes["decisions"]:
-        labelled = any(e["target"] for e in changes["examples"])
+        labelled = any(e["target"] for e in changes.get("examples", ()))
         text = (
             f"{worse} of {samples} test samples changed from right to wrong, {better} from wrong to right."
             if labelled
@@ -37,7 +37,7 @@ def changed_samples(changes: Mapping[str, Any] | None) -> str:
 
 
 def _examples(changes: Mapping[str, Any]) -> str:
-    examples: Sequence[Mapping[str, Any]] = changes["examples"]
+    examples: Sequence[Mapping[str, Any]] = changes.get("examples", ())
     if any(BASE64.fullmatch(e.get("thumbnail", "")) for e in examples):
         return f"<ul class=samples>{''.join(_card(e) for e in examples)}</ul>"
     what = "decided" if changes["decisions"] else changes["measure"]

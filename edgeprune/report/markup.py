@@ -17,7 +17,8 @@ def table(caption: str, head: Sequence[str], rows: Iterable[Sequence[str]], *, s
     """
     top = "".join(f"<th role=columnheader scope=col>{escape(h)}</th>" for h in head)
     body = "".join(f"<tr role=row>{_cells(head, row)}</tr>" for row in rows)
-    kind = " class=short" if short else ""
+    names = ["short"] * short + ["pair"] * (len(head) == 2)
+    kind = f' class="{" ".join(names)}"' if names else ""
     return (
         f"<table role=table{kind}><caption>{escape(caption)}</caption>"
         f"<thead role=rowgroup><tr role=row>{top}</tr></thead><tbody role=rowgroup>{body}</tbody></table>"

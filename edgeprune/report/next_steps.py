@@ -14,8 +14,8 @@ from edgeprune.report.markup import code
 
 PYTHON = """\
 import numpy, onnxruntime
-session, recorded = onnxruntime.InferenceSession("model.onnx"), numpy.load("golden.npz")
-print(session.run(None, {x.name: recorded[f"input_{i}"] for i, x in enumerate(session.get_inputs())}))"""
+session, inputs = onnxruntime.InferenceSession("model.onnx"), numpy.load("golden.npz")
+print(session.run(None, {x.name: inputs[f"input_{i}"] for i, x in enumerate(session.get_inputs())}))"""
 
 
 def commands(report: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -38,7 +38,7 @@ def commands(report: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def next_steps(report: Mapping[str, Any]) -> str:
     """The section."""
-    lines = "\n".join(f"{command}    # {what}" for what, command in commands(report))
+    lines = "\n".join(f"# {what}\n{command}" for what, command in commands(report))
     return (
         f"<p>In this folder, in a terminal:</p>{code(lines)}"
         f"<p>In Python, on the inputs that were recorded with it:</p>{code(PYTHON)}"

@@ -195,8 +195,8 @@ def _pinned(pinned: Sequence[Mapping[str, Any]]) -> str:
         total[p["reason"]] += p["channels"]
     reasons = "1 reason" if len(total) == 1 else f"{len(total)} reasons"
     head = f"<p>{sum(total.values())} channels were never candidates, for {reasons}.</p>"
-    rows = [(p["name"], str(p["channels"]), p["reason"]) for p in pinned]
-    if any(p["name"] for p in pinned):
+    rows = [(p.get("name", ""), str(p["channels"]), p["reason"]) for p in pinned]
+    if any(p.get("name") for p in pinned):
         return head + table("Channels that were never candidates", ("where", "channels", "reason"), rows)
     return head + table(
         "Channels that were never candidates", ("reason", "channels"), [(row[2], row[1]) for row in rows]

@@ -7,6 +7,7 @@ Elsewhere: interval and bar charts, axes (charts).
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from html import escape
 from typing import Literal, NamedTuple, TypeAlias
@@ -83,14 +84,15 @@ def scatter(
         y = down(limit[0])
         parts.append(f'<line class="limit" x1="{LEFT}" y1="{y}" x2="{RIGHT}" y2="{y}"/>')
         at = _beside_line(limit[1], y, taken)
-        taken.append(at)
+        taken += [at, Box(LEFT, y - 1, RIGHT, y + 1)]
         parts.append(_text(at, limit[1], "tick"))
     series = list(dict.fromkeys(p.series for p in ordered))
     for name in series:
-        way = [f"{across(p.x)},{down(p.y)}" for p in ordered if p.series == name and p.joined]
+        way = [(across(p.x), down(p.y)) for p in ordered if p.series == name and p.joined]
         if len(way) > 1:
-            parts.append(f'<polyline class="path" points="{" ".join(way)}"/>')
-    for p in ordered:
+            parts.append(f'<polyline class="path" points="{" ".join(f"{x},{y}" for x, y in way)}"/>')
+            taken += [box for a, b in itertools.pairwise(way) for box in _along(a, b)]
+    for p in sorted(ordered, key=lambda p: (not p.hollow, p.shape == "diamond")):  # hollow marks below
         parts.append(_mark(across(p.x), down(p.y), p))
     for p in sorted((p for p in ordered if p.named), key=lambda p: not p.strong):
         at = place_label(p.label, across(p.x), down(p.y), SIZES[p.strong], taken)
@@ -121,14 +123,23 @@ def place_label(text: str, x: float, y: float, size: float, taken: Sequence[Box]
 
 
 def _beside_line(text: str, y: float, taken: Sequence[Box]) -> Box:
-    """The name of the limit: above or below its line, at an end that is free."""
+    """The name of the limit: above or below its line where that is free, else above the plot."""
     width = CHARACTER * len(text)
+    lefts = [RIGHT - width - step for step in range(0, int(RIGHT - LEFT - width), 8)]
     places = [
         Box(left, y + shift - LINE / 2, left + width, y + shift + LINE / 2)
+        for left in lefts
         for shift in (-8, 9)
-        for left in (RIGHT - width, LEFT + 3, (LEFT + RIGHT - width) / 2)
     ]
-    return next((box for box in places if not any(box.overlaps(b) for b in taken)), places[0])
+    above = Box(RIGHT - width, TOP - 20, RIGHT, TOP - 20 + LINE)
+    return next((box for box in places if not any(box.overlaps(b) for b in taken)), above)
+
+
+def _along(a: tuple[float, float], b: tuple[float, float]) -> list[Box]:
+    """Small boxes along a line."""
+    steps = max(1, round(max(abs(b[0] - a[0]), abs(b[1] - a[1])) / 4))
+    shares = [i / steps for i in range(steps + 1)]
+    return [_around(a[0] + t * (b[0] - a[0]), a[1] + t * (b[1] - a[1]), 1.5) for t in shares]
 
 
 def _around(x: float, y: float, size: float) -> Box:
