@@ -12,7 +12,7 @@ from typing import Any
 
 from edgeprune.report import words
 from edgeprune.report.markup import table
-from edgeprune.report.scatter import Mark, scatter
+from edgeprune.report.scatter import Mark, scatter_chart
 
 BEATEN = (
     "Fine-tuned files and those refitted in closed form are not compared with each other: “beaten” means that"
@@ -20,7 +20,7 @@ BEATEN = (
 )
 
 
-def choices(report: Mapping[str, Any]) -> str:
+def front_section(report: Mapping[str, Any]) -> str:
     """The section; empty where nothing but the shipped file was written."""
     front = report["front"]
     if len(front) < 2:
@@ -31,7 +31,7 @@ def choices(report: Mapping[str, Any]) -> str:
             f"{p['name']} (shipped)" if p["chosen"] else p["name"],
             p.get("recovery", "–"),
             _loss(report, p),
-            words.count(p["macs"]),
+            words.short_count(p["macs"]),
             "–" if p.get("latency_ms") is None else words.milliseconds(p["latency_ms"]),
             ", ".join(w for w, so in (("8 bits", p.get("int8")), ("beaten", p.get("dominated"))) if so)
             or "–",
@@ -48,7 +48,7 @@ def _chart(report: Mapping[str, Any], away: str) -> str:
     shown = [p for p in front if p.get("drop")]
     if accuracy is None or not shown:
         return ""
-    unit = words.unit_of(accuracy)
+    unit = words.loss_unit(accuracy)
     timed = all(p.get("latency_ms") is not None and p.get("ratio") for p in shown)
     cost = "latency_ms" if timed else "macs"
     dense = shown[0]["latency_ms"] / shown[0]["ratio"] if timed else report["macs"]["dense"]
@@ -62,10 +62,10 @@ def _chart(report: Mapping[str, Any], away: str) -> str:
     ]  # fmt: skip
     points.append(Mark(dense, 0.0, "dense", "dense network", shape="diamond", named=True, joined=False))
     allowed = allowed_loss(report)
-    return scatter(
+    return scatter_chart(
         points,
         title=f"Loss against {'latency' if timed else 'MACs'} of every file, and of the dense network",
-        x_form=words.milliseconds if timed else words.count,
+        x_form=words.milliseconds if timed else words.short_count,
         y_form=lambda v: f"{v:+g}".replace("-", "−") if v else "0",
         x_title=f"latency p50{away}" if timed else "MACs",
         y_title=f"change on validation, {unit}: higher is better",
@@ -82,7 +82,7 @@ def allowed_loss(report: Mapping[str, Any]) -> float | None:
 def _loss(report: Mapping[str, Any], point: Mapping[str, Any]) -> str:
     if not point.get("drop"):
         return "–"
-    unit = "" if report["accuracy"] is None else f" {words.unit_of(report['accuracy'])}"
+    unit = "" if report["accuracy"] is None else f" {words.loss_unit(report['accuracy'])}"
     return f"{point['drop']['value']:.2f}{unit}".replace("-", "−")
 
 

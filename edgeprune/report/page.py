@@ -18,7 +18,7 @@ from typing import Any
 from edgeprune.errors import OutputError
 from edgeprune.paths import require_replaceable
 from edgeprune.report import charts, evidence, latency, words
-from edgeprune.report.choices import choices
+from edgeprune.report.choices import front_section
 from edgeprune.report.markup import capital, items, table
 from edgeprune.report.next_steps import next_steps
 
@@ -56,7 +56,7 @@ def render_html(report: Mapping[str, Any]) -> str:
         _header(report),
         _section("Accuracy", _accuracy(report)),
         _section("Latency", latency.body(report)),
-        _section("Files to choose from", choices(report)),
+        _section("Files to choose from", front_section(report)),
         _section("Samples that changed", evidence.changed_samples(report.get("changes"))),
         _section("Next steps", next_steps(report)),
         _section("Widths", _widths([*_inputs(report.get("inputs", [])), *report["layers"]])),

@@ -48,7 +48,7 @@ class Box(NamedTuple):
         return across and self.top < other.bottom and other.top < self.bottom
 
 
-def scatter(
+def scatter_chart(
     points: Sequence[Mark],
     *,
     title: str,

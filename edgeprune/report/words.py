@@ -56,7 +56,7 @@ def estimate(entry: Mapping[str, Any]) -> tuple[str, str, str]:
 def asked(report: Mapping[str, Any]) -> str:
     """The budget in words, and what it was judged by: one sentence for the head of the page."""
     accuracy, budget = report["accuracy"], report["budget"]
-    unit = "points" if accuracy is None else unit_of(accuracy)
+    unit = "points" if accuracy is None else loss_unit(accuracy)
     forms: dict[str, Callable[[float], str]] = {
         "max_drop": lambda v: f"at most {v:g} {unit} lost",
         "macs": lambda v: f"{100 * v:.3g}% of the MACs",

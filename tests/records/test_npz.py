@@ -1,4 +1,4 @@
-"""Every npz that is read back goes through one reader: a damaged one is an error of the tool's, never NumPy's."""
+"""Every npz that is read back goes through one reader: a damaged one is one line, never NumPy's traceback."""
 
 from __future__ import annotations
 

@@ -14,9 +14,9 @@ from report_samples import PNG, sample
 
 from edgeprune.records.report import Report
 from edgeprune.report import render_html, render_table, validate_report, words
-from edgeprune.report.choices import choices
+from edgeprune.report.choices import front_section
 from edgeprune.report.next_steps import commands
-from edgeprune.report.scatter import Box, Mark, place_label, scatter
+from edgeprune.report.scatter import Box, Mark, place_label, scatter_chart
 
 MARK = re.compile(r'<(circle|rect|polygon) class="([a-z ]+)" ([^>]*)><title>([^<]*)</title>')
 TEXT = re.compile(r'<text class="(value|tick)" x="([\d.-]+)" y="([\d.-]+)" text-anchor="middle">([^<]+)<')
@@ -29,7 +29,7 @@ SERIES = {
 
 
 def plot(points, **more):
-    return scatter(
+    return scatter_chart(
         points, title="t", x_form=str, y_form=str, x_title="cost", y_title="change", **more
     )  # fmt: skip
 
@@ -94,7 +94,7 @@ def test_a_label_without_room_stands_above_the_plot():
 
 def test_the_dense_network_and_the_allowed_loss_stand_in_the_chart():
     """The dense network is a mark at its own latency and no loss; the loss that was allowed is a line."""
-    html = choices(sample())
+    html = front_section(sample())
     marks = {label: (tag, centre(tag, rest)) for tag, _, rest, label in MARK.findall(html)}
     tag, (x, y, _) = marks["dense"]
     assert tag == "polygon"
@@ -104,7 +104,7 @@ def test_the_dense_network_and_the_allowed_loss_stand_in_the_chart():
     assert marks["point 4"][1][1] > limit > marks["shipped"][1][1] > y  # 1.22, 0.5, 0.28 and 0 points lost
     report = sample()
     report["budget"] = {"macs": 0.3}
-    assert 'class="limit"' not in choices(report)
+    assert 'class="limit"' not in front_section(report)
 
 
 def test_an_error_has_a_front_of_its_own():
@@ -113,7 +113,7 @@ def test_an_error_has_a_front_of_its_own():
     report["accuracy"]["unit"] = "percent"
     for point in report["front"]:
         point["accuracy"] = None
-    assert "change on validation, percent" in choices(report)
+    assert "change on validation, percent" in front_section(report)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-
 PNG = (  # 8 × 8 grey
     "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAAAAADhZOFXAAAAEElEQVR4nGOsYIAAJgaKGAAj0ACI5/8dTgAAAABJRU5ErkJggg=="
 )
