@@ -23,6 +23,7 @@ import numpy as np
 
 from edgeprune.errors import OutputError, RunError
 from edgeprune.paths import (
+    open_file,
     printable,
     read_file,
     require_own_folder,
@@ -30,6 +31,7 @@ from edgeprune.paths import (
     write_file,
 )
 from edgeprune.records import to_json
+from edgeprune.records.npz import read_npz
 
 SCHEMA = 1
 FIRST_WRITES = (".probe", ".probe.partial", ".run.json.partial")  # what a run killed at once may leave
@@ -148,8 +150,9 @@ class RunFolder:
 
     def arrays(self, stage: str) -> dict[str, np.ndarray]:
         """Arrays of a stage that `load` found."""
-        with np.load(self.path / f"{stage}.npz", allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
+        path = self.path / f"{stage}.npz"
+        with open_file(path, RunError) as stream:
+            return read_npz(stream, printable(path), RunError, tip="use --force to start over")
 
     def save(
         self,

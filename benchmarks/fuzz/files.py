@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
 import os
 import queue
@@ -31,6 +32,7 @@ import threading
 import time
 import traceback
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -218,38 +220,54 @@ def read() -> dict[str, Any]:
     return {"by_kind": by_kind, "failures": known["cells"]["failures"], "code": known["code"]}
 
 
-def fuzz(inputs: list[tuple[str, int]], found: dict[str, Any], seeds: Path) -> dict[str, str]:
+def fuzz(
+    inputs: list[tuple[str, int]], found: dict[str, Any], seeds: Path, workers: int = 1
+) -> dict[str, str]:
     """Read the inputs and count them; the result is written after every lot.
 
     Gives the kinds whose unchanged files are not accepted, with what went wrong: no input of them is counted.
+    Inputs are handed out in order; with several workers they are counted as they end, so that after a kill
+    a few numbers of a kind may be read again and others not at all.
     """
-    worker: Worker | None = None
     wrong: dict[str, str] = {}
     kinds = list(dict.fromkeys(kind for kind, _ in inputs))
     now = content_hash(sources([ROOT / "edgeprune"]))
-    try:
-        for number, (kind, index) in enumerate(inputs, 1):
-            if kind in wrong:
-                continue
-            if worker is None or not worker.alive():
-                if worker is not None:
-                    worker.close()
-                worker = Worker(seeds)
-                wrong |= worker.warm_up([k for k in kinds if k not in wrong])
+    left, lock, counted = iter(inputs), threading.Lock(), itertools.count(1)
+
+    def read_on() -> None:
+        worker: Worker | None = None
+        try:
+            while True:
+                with lock:
+                    kind, index = next(left, ("", 0))
+                if not kind:
+                    return
                 if kind in wrong:
                     continue
-            enter(found, worker.run(kind, index), seeds)
-            found["code"][now] = found["code"].get(now, 0) + 1
-            if number % LOT == 0:
-                write(found)
-                print(
-                    f"{number} of {len(inputs)}, {len(found['failures'])} failures",
-                    file=sys.stderr,
-                    flush=True,
-                )
-    finally:
-        if worker is not None:
-            worker.close()
+                if worker is None or not worker.alive():
+                    if worker is not None:
+                        worker.close()
+                    worker = Worker(seeds)
+                    refused = worker.warm_up([k for k in kinds if k not in wrong])
+                    with lock:
+                        wrong.update(refused)
+                    if kind in wrong:
+                        continue
+                row = worker.run(kind, index)
+                with lock:
+                    enter(found, row, seeds)
+                    found["code"][now] = found["code"].get(now, 0) + 1
+                    if (number := next(counted)) % LOT == 0:
+                        write(found)
+                        failures = len(found["failures"])
+                        print(f"{number} of {len(inputs)}, {failures} failures", file=sys.stderr, flush=True)
+        finally:
+            if worker is not None:
+                worker.close()
+
+    with ThreadPoolExecutor(workers) as pool:
+        for reader in [pool.submit(read_on) for _ in range(workers)]:
+            reader.result()
     write(found)
     return wrong
 
@@ -295,6 +313,7 @@ def main(arguments: list[str] | None = None) -> int:
         "count", type=int, nargs="?", default=20_000, help="inputs in all, earlier ones counted"
     )
     parser.add_argument("--kinds", type=lambda s: s.split(","), default=[*KINDS], help=", ".join(KINDS))
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes [every core]")
     parser.add_argument("--input", metavar="KIND/INDEX", help="only this input, in this process")
     parser.add_argument("--again", action="store_true", help="only what failed before")
     parser.add_argument("--table", action="store_true", help="only print what is there")
@@ -312,7 +331,7 @@ def main(arguments: list[str] | None = None) -> int:
             wrong = again(found, seeds)
         else:
             done = {kind: row["inputs"] for kind, row in found["by_kind"].items()}
-            wrong = fuzz(schedule(options.count, options.kinds, done), found, seeds)
+            wrong = fuzz(schedule(options.count, options.kinds, done), found, seeds, options.workers)
     print(table([{"kind": k, **row} for k, row in found["by_kind"].items()], COLUMNS))
     for (kind, where), count in Counter((f["kind"], f["where"]) for f in found["failures"]).most_common():
         first = next(f for f in found["failures"] if (f["kind"], f["where"]) == (kind, where))

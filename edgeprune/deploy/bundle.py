@@ -16,7 +16,6 @@ from __future__ import annotations
 import hashlib
 import io
 from pathlib import Path
-from typing import Any
 
 from edgeprune.deploy.agent import MANIFEST
 from edgeprune.deploy.bundle_building import build
@@ -113,8 +112,10 @@ def _prove(bundle: Bundle) -> None:
     smoke = bundle.manifest["smoke"]
     model, recorded = bundle.files[smoke["model"]], bundle.files[smoke["golden"][0]]
     assert isinstance(model, Path)
-    source: Any = io.BytesIO(recorded) if isinstance(recorded, bytes) else recorded
-    golden = read_arrays(source)
+    if isinstance(recorded, bytes):
+        golden = read_arrays(io.BytesIO(recorded), smoke["golden"][0])
+    else:
+        golden = read_arrays(recorded)
     try:
         session = reference_session(model)
         feeds = {item.name: golden[f"input_{n}"] for n, item in enumerate(session.get_inputs())}

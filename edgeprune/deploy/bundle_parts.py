@@ -10,12 +10,14 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, BinaryIO, Literal, TypeAlias
 
 import numpy as np
 
 from edgeprune.deploy.agent import LARGEST_TOLERANCE, Refused, safe_name
 from edgeprune.errors import ShipError
+from edgeprune.paths import open_file, printable
+from edgeprune.records.npz import read_npz
 from edgeprune.records.schema import Length, Range, read_json
 
 SCHEMA, KIND, SEAL = 1, "edgeprune-bundle", "manifest.sha256"
@@ -113,13 +115,17 @@ def read_object(path: Path, *, needed: bool = False) -> dict[str, Any]:
     return plain
 
 
-def read_arrays(source: Any) -> dict[str, np.ndarray]:
-    """Read an npz by name from a path or a stream; pickled arrays are refused."""
-    try:
-        with np.load(source, allow_pickle=False) as saved:
-            return {key: saved[key] for key in sorted(saved.files)}
-    except Exception as error:  # zip, zlib and format errors share no base
-        raise ShipError(f"{source}: not a readable npz file: {error}", tip="compress again") from None
+def read_arrays(source: Path | BinaryIO, name: str = "") -> dict[str, np.ndarray]:
+    """Read an npz by name from a path or a stream (called `name`); pickled arrays are refused.
+
+    Raises:
+        ShipError: as `records.npz.read_npz`, or no regular file.
+    """
+    if isinstance(source, Path):
+        with open_file(source, ShipError) as stream:
+            return read_arrays(stream, printable(source))
+    arrays = read_npz(source, name, ShipError, tip="compress again")
+    return {key: arrays[key] for key in sorted(arrays)}
 
 
 def entry_of(content: Path | bytes) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from edgeprune.export.parity import check_parity, judged
 from edgeprune.measure import runner
 from edgeprune.measure.host import RUNNER, read_answer
 from edgeprune.records import ParityResult, Target, VerifyResult
+from edgeprune.records.npz import read_npz
 
 FLOAT_TOLERANCE, INTEGER_TOLERANCE = 1e-4, 0.05
 InputArrays = tuple[np.ndarray, ...]
@@ -198,5 +199,9 @@ def _npz(call: InputArrays) -> bytes:
 
 
 def _arrays(reply: bytes) -> InputArrays:
-    with np.load(io.BytesIO(reply), allow_pickle=False) as saved:
-        return tuple(saved[f"output_{n}"] for n in range(len(saved.files)))
+    """The outputs that a board or an emulated core answered with, in order."""
+    arrays = read_npz(io.BytesIO(reply), "the device's answer", DeviceError, tip="run `edgeprune doctor`")
+    missing = [key for key in (f"output_{n}" for n in range(len(arrays))) if key not in arrays]
+    if missing:
+        raise DeviceError(f"the device's answer holds {', '.join(sorted(arrays))}, not {missing[0]}")
+    return tuple(arrays[f"output_{n}"] for n in range(len(arrays)))

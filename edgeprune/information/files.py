@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ import numpy.typing as npt
 from edgeprune.errors import DataError, OutputError
 from edgeprune.information.validate import describe_value
 from edgeprune.paths import require_replaceable
+from edgeprune.records.npz import read_npz
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -54,10 +53,9 @@ def read(path: str | os.PathLike[str], kind: str) -> Arrays:
     """
     path = _name_of(path)
     try:
-        # Not np.load: it takes a lone array too, and then gives no archive.
-        with open(path, "rb") as stream, np.lib.npyio.NpzFile(stream, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+        with open(path, "rb") as stream:
+            arrays = read_npz(stream, f"cannot read {path}", DataError)
+    except OSError as error:
         raise DataError(f"cannot read {path}: {error}") from error
     stored_kind = str(arrays.pop("kind", "nothing"))
     if stored_kind != f"{kind}/1":

@@ -10,7 +10,6 @@ from __future__ import annotations
 import difflib
 import hashlib
 import os
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,8 @@ import numpy.typing as npt
 
 from edgeprune.coupling.components import Couplings
 from edgeprune.errors import MaskError, OutputError
-from edgeprune.paths import require_replaceable
+from edgeprune.paths import open_file, printable, require_replaceable
+from edgeprune.records.npz import read_npz
 
 BoolArray = npt.NDArray[np.bool_]
 FloatArray = npt.NDArray[np.float64]
@@ -56,15 +56,9 @@ def read_mask(path: Path) -> Mask:
     """
     tip = "save it with numpy.savez(path, **{'conv1.weight': keep, ...}), keep of the weight's shape"
     if not path.is_file():
-        raise MaskError(f"--mask {path}: no such file", tip=tip)
-    try:
-        with path.open("rb") as file:  # np.load would leave a damaged file open
-            archive = np.load(file, allow_pickle=False)
-            if isinstance(archive, np.ndarray):
-                raise MaskError(f"--mask {path}: one bare array, not named ones", tip=tip)
-            arrays = {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise MaskError(f"--mask {path}: not an npz of plain arrays ({error})", tip=tip) from error
+        raise MaskError(f"--mask {printable(path)}: no such file", tip=tip)
+    with open_file(path, MaskError) as stream:
+        arrays = read_npz(stream, f"--mask {printable(path)}", MaskError, tip=tip)
     if not arrays:
         raise MaskError(f"--mask {path}: holds no array", tip=tip)
     return Mask({name: binary(name, array) for name, array in arrays.items()})

@@ -19,11 +19,12 @@ from edgeprune.graph.features import kept_features
 from edgeprune.measure.request import BenchRequest
 from edgeprune.measure.tails import time_tail
 from edgeprune.measure.why import why
+from edgeprune.pareto.changes import changes
 from edgeprune.pareto.estimates import machine_of, target_estimate, timing_summary
 from edgeprune.pareto.front import front_rows
 from edgeprune.pareto.select_artifact import ArtifactSelection
 from edgeprune.records import BenchResult, OnnxArtifact, VerifyResult, to_json
-from edgeprune.records.report import Estimate, FileEntry, FrontRow, TimingSummary
+from edgeprune.records.report import Changes, Estimate, FileEntry, FrontRow, TimingSummary
 from edgeprune.recovery import recover_closed_form
 from edgeprune.search.costs import pinned, widths
 from edgeprune.search.state import SearchState
@@ -57,6 +58,7 @@ class Proof:
     verified: VerifyResult | str | None
     notes: tuple[str, ...]
     beside: list[FileEntry]
+    changes: Changes | None = None
     test: dict[str, Outputs] = field(default_factory=dict)
     further: dict[str, Outputs] = field(default_factory=dict)
 
@@ -100,6 +102,7 @@ def prove(dense: ExportedDense, selection: ArtifactSelection, run: RunContext) -
         verified,
         notes,
         selection.beside,
+        None if dense.data is None else changes(dense.data, test["dense"], test["shipped"]),
         test,
         further,
     )

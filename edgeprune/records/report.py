@@ -227,8 +227,63 @@ class KeptInput:
 
 
 @dataclass(frozen=True)
+class ChangedSample:
+    """A test sample that got worse. sample: its number in the data.
+
+    dense, shipped: the decisions, or the measure of this sample. target: the true class; empty without one.
+    thumbnail: base64 PNG of an input that is a picture, else empty.
+    """
+
+    sample: Count
+    target: str
+    dense: str
+    shipped: str
+    thumbnail: str = ""
+
+
+@dataclass(frozen=True)
+class ClassLoss:
+    """A class that lost: shares of its test samples that were answered correctly."""
+
+    name: str
+    samples: Positive
+    dense: Share
+    shipped: Share
+
+
+@dataclass(frozen=True)
+class Changes:
+    """Test samples that got worse and better by the measure. decisions: one class per sample is decided."""
+
+    measure: str
+    decisions: bool
+    worse: Count
+    better: Count
+    samples: Count
+    examples: tuple[ChangedSample, ...] = ()
+    classes: tuple[ClassLoss, ...] = ()
+
+
+@dataclass(frozen=True)
+class FirstRemoved:
+    """One of the channels that went first. rank: 1 goes first of `of` peers; random: their mean score."""
+
+    layer: str
+    channel: Count
+    score: float
+    unit: str
+    rank: Positive
+    of: Positive
+    random: float
+    p_value: Share | None = None
+
+
+@dataclass(frozen=True)
 class Report:
-    """Everything that a finished run reports. Keys that are not listed here are ignored when it is read."""
+    """Everything that a finished run reports. Keys that are not listed here are ignored when it is read.
+
+    warnings: those of the notes that limit the result or need to be acted on.
+    """
 
     created: str
     model: NamedModel
@@ -262,3 +317,6 @@ class Report:
     splits: Any = None
     bench: Any = None
     preprocessing: dict[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    changes: Changes | None = None
+    first_removed: tuple[FirstRemoved, ...] = ()

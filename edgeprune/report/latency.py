@@ -1,7 +1,8 @@
-"""What the page says of latency: the tiles on top, the section, predicted against measured, the choices.
+"""What the page says of latency: the tiles on top, the section, predicted against measured.
 
 Guarantee: a time names the machine that it was taken on wherever that is not the target; an estimate
-carries its unit and stands in a tile of its own. Elsewhere: what may be called faster (words).
+carries its unit and stands in a tile of its own.
+Elsewhere: what may be called faster (words), the front (choices).
 """
 
 from __future__ import annotations
@@ -104,62 +105,8 @@ def _planned(report: Mapping[str, Any]) -> str:
     note = "shares of the dense network's time"
     if not here:
         note += "; the prediction is for the target, the measurement is not"
-    return (
-        f"<details open><summary>Predicted and measured, {len(rows)} files</summary>"
-        f"<p class=small>{escape(capital(note))}.</p>{table(head, rows, short=True)}</details>"
-    )
-
-
-def front_section(report: Mapping[str, Any]) -> str:
-    """The front: accuracy against cost, and every file with how it was recovered."""
-    front = report["front"]
-    shown = [p for p in front if p.get("accuracy") is not None]
-    if len(shown) < 2:
-        return ""
-    timed = all(p.get("latency_ms") is not None for p in shown)
-    away = "" if (report["latency"] or {}).get("on_target", True) else f" on {report['latency']['where']}"
-    points = [
-        charts.Mark(
-            p["latency_ms"] if timed else p["macs"], p["accuracy"], p["name"], p["chosen"], _series(p)
-        )
-        for p in shown
-    ]
-    chart = charts.scatter_chart(
-        points,
-        title="Accuracy against cost",
-        x_form=words.milliseconds if timed else words.short_count,
-        y_form=lambda v: f"{100 * v:g}%",
-        x_title=f"latency p50{away}" if timed else "MACs",
-        y_title="accuracy on validation",
-        y_most=1.0,
-    )
-    rows = [
-        (
-            ("● " if p["chosen"] else "") + p["name"],
-            p.get("recovery", "–"),
-            "–" if p.get("accuracy") is None else words.share(p["accuracy"]),
-            words.short_count(p["macs"]),
-            "–" if p.get("params") is None else words.short_count(p["params"]),
-            "–" if p.get("latency_ms") is None else words.milliseconds(p["latency_ms"]),
-            ", ".join(w for w, so in (("8 bits", p.get("int8")), ("beaten", p.get("dominated"))) if so),
-        )
-        for p in front
-    ]
-    head = ("point", "recovery", "accuracy", "MACs", "parameters", f"p50{away}", "")
-    text = (
-        "● was shipped. Fine-tuned files and those refitted in closed form are not held against each other:"
-        " beaten means that another file of the same recovery is at least as fast and as accurate."
-    )
-    return (
-        f"{chart}<details open><summary>All {len(front)} files</summary>{table(head, rows, short=True)}"
-        f"<p class=small>{text}</p></details>"
-    )
-
-
-def _series(point: Mapping[str, Any]) -> str:
-    """What the chart joins by a line: files of one recovery and one precision."""
-    parts = (point.get("recovery", ""), "8 bits" if point.get("int8") else "")
-    return ", ".join(part for part in parts if part)
+    caption = f"Predicted and measured, {len(rows)} files"
+    return f"{table(caption, head, rows, short=True)}<p class=small>{escape(capital(note))}.</p>"
 
 
 def _target(report: Mapping[str, Any]) -> str:

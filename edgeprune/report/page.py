@@ -17,10 +17,12 @@ from typing import Any
 
 from edgeprune.errors import OutputError
 from edgeprune.paths import require_replaceable
-from edgeprune.report import charts, latency, words
-from edgeprune.report.markup import capital, table
+from edgeprune.report import charts, evidence, latency, words
+from edgeprune.report.choices import front_section
+from edgeprune.report.markup import capital, items, table
+from edgeprune.report.next_steps import next_steps
 
-POLICY = "default-src 'none'; style-src 'unsafe-inline'"  # nothing is ever loaded
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"  # nothing is ever loaded
 
 
 def write_html(report: Mapping[str, Any], path: Path) -> None:
@@ -54,9 +56,16 @@ def render_html(report: Mapping[str, Any]) -> str:
         _header(report),
         _section("Accuracy", _accuracy(report)),
         _section("Latency", latency.body(report)),
-        _section("Choices", latency.front_section(report)),
+        _section("Files to choose from", front_section(report)),
+        _section("Samples that changed", evidence.changed_samples(report.get("changes"))),
+        _section("Next steps", next_steps(report)),
         _section("Widths", _widths([*_inputs(report.get("inputs", [])), *report["layers"]])),
+        _section(
+            "Why the first channels went",
+            evidence.first_channels(report.get("first_removed", ()), report["criterion"]["name"]),
+        ),
         _section("Kept on purpose", _pinned(report["pinned"])),
+        _section("Preprocessing", evidence.preprocessing(report.get("preprocessing", {}))),
         _section("How it was made", _provenance(report)),
     ]
     return (
@@ -93,11 +102,14 @@ def _header(report: Mapping[str, Any]) -> str:
             else f"top-1 agreement {words.share(parity['top1_agreement'])}",
         ),
     ]
-    notes = "".join(f"<li>{escape(n)}</li>" for n in report.get("notes", []))
+    warnings = report.get("warnings", ())
     return (
         f"<header><h1>{escape(report['model']['name'])}</h1>"
-        f"<p class=sub>compressed for {escape(target)} · {escape(_date(report['created']))}</p></header>"
-        f"<div class=cards>{''.join(cards)}</div>" + (f"<ul class=notes>{notes}</ul>" if notes else "")
+        f"<p class=sub>compressed for {escape(target)} · {escape(_date(report['created']))}</p>"
+        f"<p class=sub>{escape(words.asked(report))}</p></header>"
+        f"<div class=cards>{''.join(cards)}</div>"
+        + items(warnings, "warnings")
+        + items((n for n in report.get("notes", ()) if n not in warnings), "notes")
     )
 
 
@@ -136,7 +148,9 @@ def _accuracy(report: Mapping[str, Any]) -> str:
         f" {capital(line)}." for line in (words.origin(accuracy), accuracy.get("task_note")) if line
     )
     rest = [(m["name"], f"{m['dense']:.4g}", f"{m['shipped']:.4g}") for m in report["metrics"]]
-    return f"{chart}<p>{escape(text)}</p>" + (table(("metric", "dense", "shipped"), rest) if rest else "")
+    return f"{chart}<p>{escape(text)}</p>" + (
+        table("Further measures", ("metric", "dense", "shipped"), rest) if rest else ""
+    )
 
 
 def _inputs(inputs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -160,7 +174,7 @@ def _widths(layers: Sequence[Mapping[str, Any]]) -> str:
         name = escape(x["name"], quote=True)
         note = f"<small>{escape(x['note'])}</small>" if x.get("note") else ""
         rows.append(
-            f"<div class=layer><span class=name title='{name}'>{name}</span>"
+            f'<div class=layer><span class=name title="{name}">{name}</span>'
             f'<span class=track><i class=before style="width:{before:.2f}%"></i>'
             f'<i class=after style="width:{after:.2f}%"></i></span>'
             f"<span class=num>{x['before']} → {x['after']}</span>{note}</div>"
@@ -181,10 +195,12 @@ def _pinned(pinned: Sequence[Mapping[str, Any]]) -> str:
         total[p["reason"]] += p["channels"]
     reasons = "1 reason" if len(total) == 1 else f"{len(total)} reasons"
     head = f"<p>{sum(total.values())} channels were never candidates, for {reasons}.</p>"
-    rows = [(p["name"], str(p["channels"]), p["reason"]) for p in pinned]
-    if any(p["name"] for p in pinned):
-        return head + table(("where", "channels", "reason"), rows)
-    return head + table(("channels", "reason"), [row[1:] for row in rows])
+    rows = [(p.get("name", ""), str(p["channels"]), p["reason"]) for p in pinned]
+    if any(p.get("name") for p in pinned):
+        return head + table("Channels that were never candidates", ("where", "channels", "reason"), rows)
+    return head + table(
+        "Channels that were never candidates", ("reason", "channels"), [(row[2], row[1]) for row in rows]
+    )
 
 
 def _provenance(report: Mapping[str, Any]) -> str:
@@ -205,9 +221,10 @@ def _provenance(report: Mapping[str, Any]) -> str:
         (f["name"], f"{words.size(f['bytes'])} {f.get('sha256', '')}".strip())
         for f in report.get("files", [])
     ]
+    settings = table("What the result depends on", ("what", "value"), facts)
     return (
-        table(("stage", "time", "peak memory"), stages, short=True)
-        + f"<details><summary>Settings, versions and hashes</summary>{table(('', ''), facts)}</details>"
+        table("Time and memory of each stage", ("stage", "time", "peak memory"), stages, short=True)
+        + f"<details><summary>Settings, versions and hashes</summary>{settings}</details>"
     )
 
 

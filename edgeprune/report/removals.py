@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -9,9 +10,12 @@ import numpy as np
 
 from edgeprune.coupling.components import Couplings
 from edgeprune.graph.features import SELECTION, is_selection
+from edgeprune.records.report import FirstRemoved
 from edgeprune.search.rounds import stored_round
 from edgeprune.search.state import RoundScores, SearchState
 from edgeprune.session.context import RunContext
+
+FIRST = 6  # channels whose evidence the report repeats
 
 
 def removed_channels(
@@ -36,6 +40,31 @@ def removed_channels(
         "members": _members(couplings),
         "components": entries,
     }
+
+
+def first_removed(content: Mapping[str, Any]) -> tuple[FirstRemoved, ...]:
+    """The channels that went first, by round and then by rank among their peers, from removed.json's content.
+
+    One channel stands for its component; a group is named once, so that several groups are seen.
+    """
+    place: dict[int, tuple[str, int]] = {}
+    for layer, numbers in content["channels"].items():
+        for channel, component in enumerate(numbers):
+            place.setdefault(component, (layer, channel))
+    scored = [
+        (e["step"]["round"], e["rank"] / e["of"], e["group"], e)
+        for e in content["components"]
+        if e.get("step") and e["component"] in place
+    ]
+    rows: dict[str, FirstRemoved] = {}
+    for _, _, group, e in sorted(scored, key=lambda x: x[:2]):
+        if group not in rows and len(rows) < FIRST:
+            layer, channel = place[e["component"]]
+            rows[group] = FirstRemoved(
+                layer, channel, e["score"], e["unit"], e["rank"], e["of"], e["random"]["value"],
+                e.get("p_value"),
+            )  # fmt: skip
+    return tuple(rows.values())
 
 
 def _lineage(final: SearchState, tried: list[SearchState]) -> list[SearchState]:

@@ -6,6 +6,7 @@ import datetime
 import importlib.metadata
 import os
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from edgeprune.records.report import (
     Stage,
 )
 from edgeprune.report.budget_check import missed, nothing_removed, unmeasured
+from edgeprune.report.removals import first_removed
 from edgeprune.search.costs import parameters, pinned, widths
 from edgeprune.session.context import RunContext
 from edgeprune.session.dense import ExportedDense, RunData
@@ -56,9 +58,14 @@ def versions() -> dict[str, str]:
 
 
 def report(
-    loaded: LoadedModel, dense: ExportedDense, selection: ArtifactSelection, proof: Proof, run: RunContext
+    loaded: LoadedModel,
+    dense: ExportedDense,
+    selection: ArtifactSelection,
+    proof: Proof,
+    run: RunContext,
+    removed: Mapping[str, Any],
 ) -> Report:
-    """The content of report.json."""
+    """The content of report.json; `removed` is that of removed.json."""
     options, target, final = run.options, run.target.descriptor, selection.final
     over = missed(dense, final, proof, run)
     data = dense.data
@@ -98,6 +105,9 @@ def report(
             *proof.beside,
         ),
         notes=_notes(dense, selection, proof, run, over),
+        warnings=_warnings(dense, proof, run, over),
+        changes=proof.changes,
+        first_removed=first_removed(removed),
         missed=tuple(over),
         preprocessing={} if data is None else data.dataset.preprocessing,
     )
@@ -109,6 +119,16 @@ def timed_batch(traced: Trace, options: Options, asked: int) -> int:
         return options.fixed_batch
     first = traced.inputs[0]
     return asked if traced.dynamic[0] or not first.dim() else len(first)
+
+
+def _warnings(dense: ExportedDense, proof: Proof, run: RunContext, over: list[str]) -> tuple[str, ...]:
+    """What limits the result: budgets that were missed or not measured, times that are not the target's."""
+    lines = [f"over the budget: {text}" for text in over] + unmeasured(proof, run)
+    if not run.target.descriptor.local:
+        lines += _unmeasured_target(proof, run.target.descriptor.title)
+    if dense.latency is not None:
+        lines += dense.latency.notes
+    return tuple(dict.fromkeys([*lines, *proof.bench.warnings]))
 
 
 def _notes(
@@ -164,6 +184,17 @@ def _latency(proof: Proof, on_target: bool, batch: int) -> LatencyRow | None:
 
 def _about_target(proof: Proof, title: str) -> list[str]:
     """What was and was not measured on the target itself."""
+    notes = _unmeasured_target(proof, title)
+    if proof.verified is not None and not isinstance(proof.verified, str):
+        parity = proof.verified.parity
+        notes.append(
+            f"checked on {proof.verified.where}: differs from this machine by at most {parity.max_abs:.1e}"
+        )
+    return notes
+
+
+def _unmeasured_target(proof: Proof, title: str) -> list[str]:
+    """What was not measured or not checked on the target."""
     notes = []
     if proof.bench.emulated:
         notes.append(f"{proof.bench.board} is an emulator: its times mean nothing and are not shown")
@@ -171,11 +202,6 @@ def _about_target(proof: Proof, title: str) -> list[str]:
         notes.append(f"latency was measured on this machine, not on {title}; --board measures there")
     if isinstance(proof.verified, str):
         notes.append(proof.verified)
-    elif proof.verified is not None:
-        parity = proof.verified.parity
-        notes.append(
-            f"checked on {proof.verified.where}: differs from this machine by at most {parity.max_abs:.1e}"
-        )
     return notes
 
 

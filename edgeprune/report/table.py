@@ -55,8 +55,12 @@ def render_table(report: Mapping[str, Any], *, width: int = 100) -> str:
     lines += _wrap(_widths(report), width)
     for entry in report.get("inputs", []):
         lines += _wrap(words.kept_inputs_line(entry), width)
+    warnings = report.get("warnings", [])
+    for text in warnings:
+        lines += _wrap(f"warning: {text}", width)
     for note in report.get("notes", []):
-        lines += _wrap(f"note: {note}", width)
+        if note not in warnings:
+            lines += _wrap(f"note: {note}", width)
     return "\n".join(lines)
 
 

@@ -6,7 +6,7 @@ are given only for what was timed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,6 +51,26 @@ def estimate(entry: Mapping[str, Any]) -> tuple[str, str, str]:
     """Of a target that was not timed: dense, shipped, and what these numbers are."""
     change = fewer(entry["dense"], entry["shipped"], "less")
     return _three(entry["dense"]), _three(entry["shipped"]), f"{entry['unit']}, not measured: {change}"
+
+
+def asked(report: Mapping[str, Any]) -> str:
+    """The budget in words, and what it was judged by: one sentence for the head of the page."""
+    accuracy, budget = report["accuracy"], report["budget"]
+    unit = "points" if accuracy is None else loss_unit(accuracy)
+    forms: dict[str, Callable[[float], str]] = {
+        "max_drop": lambda v: f"at most {v:g} {unit} lost",
+        "macs": lambda v: f"{100 * v:.3g}% of the MACs",
+        "params": lambda v: f"{100 * v:.3g}% of the parameters",
+        "target_ms": lambda v: f"a median latency of {v:g} ms",
+        "deadline_ms": lambda v: f"a 99th percentile of {v:g} ms",
+        "speedup": lambda v: f"{v:g} times as fast",
+        "size_mb": lambda v: f"a file of {v:g} MB",
+    }
+    parts = [form(budget[key]) for key, form in forms.items() if isinstance(budget.get(key), int | float)]
+    text = f"Asked for: {', '.join(parts) or 'no budget'}"
+    if accuracy is None:
+        return f"{text}; no data was given, so no loss was measured"
+    return f"{text}; judged by {accuracy['measured_as']} on {accuracy['samples']} test samples"
 
 
 def loss(accuracy: Mapping[str, Any]) -> str:

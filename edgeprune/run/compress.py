@@ -133,7 +133,7 @@ def _run(request: Request, run: RunContext) -> Any:
         removed = removed_channels(dense.couplings, final, selection.tried, run)
         write_json(path / "removed.json", removed)
     proof = prove(dense, selection, run)
-    return report(request.loaded, dense, selection, proof, run)
+    return report(request.loaded, dense, selection, proof, run, removed)
 
 
 def with_defaults(options: Options) -> Options:

@@ -20,12 +20,15 @@ from edgeprune.export.production import produce
 from edgeprune.graph.execution import reference, samples_first
 from edgeprune.graph.features import drop_identity_selections
 from edgeprune.graph.trace import Trace, reexport
+from edgeprune.measure import runner
 from edgeprune.records import OnnxArtifact
 from edgeprune.session.progress import Progress
 from edgeprune.tasks.base import Outputs
 
 BATCH = 128
 PARITY_CALLS, PARITY_BATCH = 4, 8
+ALL_CORES = 0  # onnxruntime chooses
+TIP = "check it with onnx.checker, or export it again"
 InputArrays = tuple[npt.NDArray[Any], ...]
 
 
@@ -103,10 +106,15 @@ def parity_inputs(
 
 
 def file_outputs(path: Path, dataset: Dataset, indices: npt.NDArray[np.int64], progress: Progress) -> Outputs:
-    """All outputs of an ONNX file for some samples, by onnxruntime; samples first, floats as float32."""
-    import onnxruntime
+    """All outputs of an ONNX file for some samples, by onnxruntime; samples first, floats as float32.
 
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    Raises:
+        ExportError: onnxruntime cannot load or run the file, or it takes other inputs than the data hold.
+    """
+    try:
+        session = runner.open_session(path, ALL_CORES)
+    except runner.RunnerError as error:
+        raise ExportError(str(error), tip=TIP) from None
     names = [i.name for i in session.get_inputs()]
     fixed = session.get_inputs()[0].shape[0]
     size = fixed if isinstance(fixed, int) else BATCH
@@ -114,11 +122,21 @@ def file_outputs(path: Path, dataset: Dataset, indices: npt.NDArray[np.int64], p
     for start in range(0, len(indices), size):
         chosen = indices[start : start + size]
         padded = np.resize(chosen, size) if isinstance(fixed, int) else chosen
-        results = session.run(None, dict(zip(names, dataset.batch(padded), strict=True)))
+        call = dataset.batch(padded)
+        if len(call) != len(names):
+            raise ExportError(f"{path}: takes {len(names)} inputs; {dataset.name} gives {len(call)}")
+        results = _run(path, session, dict(zip(names, call, strict=True)))
         first = (samples_first(torch.from_numpy(np.asarray(x)), len(padded)).numpy() for x in results)
         parts.append(tuple(x[: len(chosen)] for x in first))
         progress.step(start + len(chosen), len(indices))
     return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
+
+
+def _run(path: Path, session: Any, feeds: dict[str, npt.NDArray[Any]]) -> list[Any]:
+    try:
+        return runner.run_once(path, session, feeds)
+    except runner.RunnerError as error:
+        raise ExportError(str(error), tip=TIP) from None
 
 
 def _sized(x: torch.Tensor, batch: int) -> torch.Tensor:

@@ -56,12 +56,12 @@ def test_a_mask_of_zeros_and_ones_in_any_number_type_is_read(tmp_path):
     [
         (lambda p: None, "no such file"),
         (lambda p: p.write_bytes(b""), "not an npz"),
-        (lambda p: p.write_bytes(b"PK\x03\x04 truncated"), "not an npz"),
+        (lambda p: p.write_bytes(b"PK\x03\x04 truncated"), "damaged npz"),
         (lambda p: np.savez(p), "holds no array"),
         (lambda p: np.savez(p, w=np.array([0.0, 0.5])), "'w': holds 0.5"),
         (lambda p: np.savez(p, w=np.array([0.0, np.nan])), "'w': holds nan"),
         (lambda p: np.savez(p, w=np.array(["x"])), "'w': holds"),
-        (lambda p: np.savez(p, w=np.array([{"a": 1}], dtype=object)), "not an npz of plain arrays"),
+        (lambda p: np.savez(p, w=np.array([{"a": 1}], dtype=object)), "pickled Python objects"),
     ],
 )
 def test_a_bad_mask_file_is_refused_with_its_cause(tmp_path, write, text):

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+PNG = (  # 8 × 8 grey
+    "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAAAAADhZOFXAAAAEElEQVR4nGOsYIAAJgaKGAAj0ACI5/8dTgAAAABJRU5ErkJggg=="
+)
+
 
 def interval(value: float, half: float) -> dict[str, float]:
     """An interval of the given half width."""
@@ -40,7 +44,7 @@ def sample() -> dict[str, Any]:
         "versions": {"edgeprune": "0.1.0", "torch": "2.14.1", "onnxruntime": "1.32.0"},
         "machine": {"processor": "Some CPU", "cores": 2},
         "criterion": {"name": "ib-gauss", "settings": {"relevance": "fisher", "samples": 4096}},
-        "budget": {"max-drop": 0.5, "macs": "3x"},
+        "budget": {"max_drop": 0.5, "macs": 0.333},
         "accuracy": {
             "measured_as": "accuracy",
             "unit": "points",
@@ -115,8 +119,34 @@ def sample() -> dict[str, Any]:
             for i, (a, m, t) in enumerate(front)
         ],
         "files": [{"name": "fashion.onnx", "bytes": 331_000, "sha256": "cd" * 32}],
-        "notes": ["stage3.0.conv2 did not shrink: 128 channels are pinned by an operator without a rule"],
-    }
+        "notes": [
+            "stage3.0.conv2 did not shrink: 128 channels are pinned by an operator without a rule",
+            "the machine was busy: others had 12% of the cores that were timed on",
+        ],
+        "warnings": ["the machine was busy: others had 12% of the cores that were timed on"],
+        "changes": {
+            "measure": "accuracy",
+            "decisions": True,
+            "worse": 61,
+            "better": 33,
+            "samples": 10000,
+            "examples": [
+                {"sample": 412, "target": "shirt", "dense": "shirt", "shipped": "coat", "thumbnail": PNG},
+                {"sample": 977, "target": "bag", "dense": "bag", "shipped": "dress", "thumbnail": ""},
+            ],
+            "classes": [{"name": "shirt", "samples": 1000, "dense": 0.801, "shipped": 0.774}],
+        },
+        "first_removed": [
+            {
+                "layer": "stage2.0.conv1", "channel": 17, "score": 0.00213, "unit": "nats", "rank": 1,
+                "of": 64, "random": 0.0412, "p_value": 0.31,
+            },
+        ],
+        "preprocessing": {
+            "dtype": "float32", "scale": 1 / 255, "mean": [0.286], "std": [0.353], "layout": "NCHW",
+            "size": [1, 28, 28], "raw": "pixels",
+        },
+    }  # fmt: skip
 
 
 def entry() -> dict[str, Any]:
