@@ -238,6 +238,37 @@ def paired(part: tuple[float, float, float, int] | None) -> str:
     return f"{part[0]:+.2f} [{part[1]:+.2f}, {part[2]:+.2f}] ({part[3]})" if part else ""
 
 
+def tasks() -> str:
+    """One trained network per task: what half of the MACs costs, with Torch-Pruning beside it."""
+    columns = [
+        "network",
+        "measure",
+        "dense",
+        "shipped",
+        "lost",
+        "MACs",
+        "p50",
+        "Torch-Pruning lost",
+        "its p50",
+    ]
+    rows = []
+    for row in read("tasks")["rows"]:
+        if "reason" in row:
+            rows.append([f"`{row['network']}`", f"failed: {row['reason'][:80]}", *[""] * 7])
+            continue
+        beside = row["tp_lost"], row["tp_p50_ratio"]
+        rows.append([
+            f"`{row['network']}`", row["metric"], f"{row['dense']:.4g}", f"{row['shipped']:.4g}",
+            f"{_interval(row['lost'])} {row['unit']}{'' if not row['missed'] else ' *'}", f"{row['macs']:.3f}",
+            _interval(row["p50_ratio"]), *(_interval(value) if value else "not measured" for value in beside),
+        ])  # fmt: skip
+    return markdown(columns, rows)
+
+
+def _interval(values: list[float]) -> str:
+    return "{:.3g} ({:.3g} to {:.3g})".format(*values)
+
+
 def read(name: str) -> dict[str, Any]:
     """A file of results.
 

@@ -24,7 +24,7 @@ from benchmarks.pages import blocks
 from benchmarks.pages.blocks import accurate, markdown, paired, read
 from benchmarks.recording import ROOT
 
-DOCS = ("docs/criteria.md", "docs/method.md", "docs/accuracy.md", "docs/realtime.md")
+DOCS = ("docs/criteria.md", "docs/method.md", "docs/accuracy.md", "docs/realtime.md", "docs/tasks.md")
 MARK = re.compile(r"(<!-- measured: (.*?) -->\n).*?(<!-- end -->)", re.S)
 DEFAULT = "ib-gauss"
 NETS = ("fashion_resnet", "fashion_plain", "fashion_dw", "debian_text")
@@ -169,7 +169,7 @@ TABLES: dict[str, Callable[..., str]] = {
     for f in (
         grid, against, shared_out, seconds, goals,
         blocks.accuracy, blocks.article, blocks.latency, blocks.realtime, blocks.scoring, blocks.shapes,
-        blocks.shares, blocks.stability, blocks.theta, blocks.truth, blocks.variants,
+        blocks.shares, blocks.stability, blocks.tasks, blocks.theta, blocks.truth, blocks.variants,
     )
 }  # fmt: skip
 

@@ -28,9 +28,9 @@ def missed(dense: ExportedDense, final: SearchState, proof: Proof, run: RunConte
     budget, lines = run.options.budget, list[str]()
     drop = _lost(final, proof)
     if budget.max_drop is not None and drop is not None and drop.high > budget.max_drop:
-        unit = "points" if dense.data is None else dense.data.unit
+        # of several outputs the one that decides has a unit of its own, which the round recorded
         lines.append(
-            f"--max-drop {budget.max_drop:g}: {drop.value:.2f} {unit} were lost on validation"
+            f"--max-drop {budget.max_drop:g}: {drop.value:.2f} {final.record.unit} were lost on validation"
             f" (up to {drop.high:.2f}, one-sided {50 + 50 * drop.level:.3g}% bound)"
         )
     if budget.size_mb is not None and proof.shipped.bytes > budget.size_mb * 1e6:
