@@ -12,6 +12,7 @@ from edgeprune.data import Dataset
 from edgeprune.deploy.remote import Board
 from edgeprune.errors import BenchError, BudgetError, DataError
 from edgeprune.frontend.load import LoadedModel
+from edgeprune.graph.compute import open_compute
 from edgeprune.graph.features import drop_identity_selections
 from edgeprune.graph.trace import save
 from edgeprune.latency import read_profile
@@ -97,6 +98,7 @@ def compress_loaded(
     options = request.options
     _need_data(request.dataset, options)
     check_theta(options.criterion, options.theta)
+    open_compute(options.accelerator)  # refused before anything is computed
     target = open_measurement_target(options, request.board)
     folder = RunFolder(output, request.identity(), force=force)
     run = RunContext(options, folder, Clock(progress), target, request.train)
