@@ -129,6 +129,12 @@ class ExportError(EdgepruneError):
     exit_code = 17
 
 
+class RankError(EdgepruneError):
+    """The processes of one run disagree, or one of them is gone."""
+
+    exit_code = 20
+
+
 class OptionError(EdgepruneError):
     """A setting that is out of its range or none of its values."""
 

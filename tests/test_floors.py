@@ -16,7 +16,7 @@ PACKAGE = ROOT / "edgeprune"
 FLOORS = {
     "errors": 0,
     "records": 1, "paths": 1,
-    "store": 2, "information": 2, "targets": 2, "importing": 2,
+    "ranks": 2, "store": 2, "information": 2, "targets": 2, "importing": 2,
     "data": 3, "tasks": 3, "export": 3, "frontend": 3,
     "measure": 4, "graph": 4,
     "deploy": 5, "coupling": 5,
@@ -31,7 +31,8 @@ FLOORS = {
 }  # fmt: skip
 # Units whose import must not pull in torch: the runner and the command line start without it.
 WITHOUT_TORCH = (
-    "errors", "records", "paths", "importing", "store", "targets", "information", "data", "tasks", "frontend",
+    "errors", "records", "paths", "importing", "ranks", "store", "targets", "information", "data", "tasks",
+    "frontend",
     "masks", "measure", "deploy", "report", "cli", "session.budget", "search.allocate", "export",
 )  # fmt: skip
 LONGEST = 400  # lines of one module; most are 70 to 250

@@ -18,7 +18,6 @@ from collections.abc import Callable
 from typing import Any
 
 import edgeprune._core as core
-
 from benchmarks.information.labels import classes, flagship, many, scaling
 from benchmarks.information.others import others, ross, selection
 from benchmarks.information.timing import Row

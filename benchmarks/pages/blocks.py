@@ -259,7 +259,7 @@ def tasks() -> str:
         beside = row["tp_lost"], row["tp_p50_ratio"]
         rows.append([
             f"`{row['network']}`", row["metric"], f"{row['dense']:.4g}", f"{row['shipped']:.4g}",
-            f"{_interval(row['lost'])} {row['unit']}{'' if not row['missed'] else ' *'}", f"{row['macs']:.3f}",
+            f"{_interval(row['lost'])} {row['unit']}{' *' if row['missed'] else ''}", f"{row['macs']:.3f}",
             _interval(row["p50_ratio"]), *(_interval(value) if value else "not measured" for value in beside),
         ])  # fmt: skip
     return markdown(columns, rows)

@@ -17,13 +17,14 @@ import torch
 from torch import fx
 
 from edgeprune.coupling.components import Couplings, Layer
+from edgeprune.graph.compute import float64
 from edgeprune.graph.module import state_tensors
 
 DRAWS = 4  # labels drawn per batch: a squared slope of one draw is a noisy estimate
 
 
 class Readings:
-    """Sums ½·(Σ w·∂L/∂w)² per component over its further readings."""
+    """Sums ½·(Σ w·∂L/∂w)² per component over its further readings; `total` has shape (count,), in nats."""
 
     def __init__(self, graph: fx.GraphModule, couplings: Couplings, layers: list[Layer]) -> None:
         tensors = state_tensors(graph)
@@ -49,18 +50,14 @@ class Readings:
             for name, dim in self.places:
                 if slope_of[name] is None:
                     continue
-                product = (slope_of[name] * self.tensors[name].detach()).double().movedim(dim, 0)
+                product = float64(slope_of[name] * self.tensors[name].detach()).movedim(dim, 0)
                 channel_map = self.couplings.tensors[name][dim]
                 assert channel_map is not None
                 vector = self.couplings.channel_maps[channel_map]
                 free = vector >= 0
-                values = product.reshape(len(product), -1).sum(1).numpy()
+                values = product.reshape(len(product), -1).sum(1).cpu().numpy()
                 slope += np.bincount(vector[free], values[free], self.couplings.count)
             self.total += slope**2 / (2 * DRAWS)
-
-    def result(self, samples: int) -> npt.NDArray[np.float64]:
-        """Nats per sample, shape (count,)."""
-        return self.total / max(1, samples)
 
 
 def slopes_at(
@@ -72,7 +69,7 @@ def slopes_at(
         seeds: ∂L/∂output; None for outputs that the loss does not read.
     """
     pairs = [
-        (x, seed.to(x.dtype))
+        (x, seed.to(x.device, x.dtype))
         for x, seed in zip(outputs, seeds, strict=True)
         if x.requires_grad and seed is not None
     ]

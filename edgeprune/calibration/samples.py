@@ -50,7 +50,7 @@ class SampleAxis:
     def spread(self, values: torch.Tensor, like: torch.Tensor, channel_dim: int) -> torch.Tensor:
         """One number per sample and channel, (samples, channels), in a shape that multiplies `like`."""
         if self.before * self.after > 1:
-            place = torch.arange(like.shape[self.dim])
+            place = torch.arange(like.shape[self.dim], device=values.device)
             values = values[place // self.after % len(values)]
         shape = [1] * like.dim()
         shape[self.dim], shape[channel_dim] = values.shape
@@ -133,7 +133,7 @@ def _values(
 
     def record(node: fx.Node, value: Any) -> Any:
         if node.name in names:
-            seen[node.name] = value
+            seen[node.name] = value.cpu()
         return value
 
     execute(graph, inputs, after=record)
@@ -141,7 +141,7 @@ def _values(
 
 
 def _take(inputs: tuple[torch.Tensor, ...], rows: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    return tuple(x[rows] if x.dim() else x for x in inputs)
+    return tuple(x[rows.to(x.device)] if x.dim() else x for x in inputs)
 
 
 def _symbolic(val: Any) -> bool:

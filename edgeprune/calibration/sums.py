@@ -8,6 +8,7 @@ Products run in the network's own precision on rows less a fixed offset, in bloc
 without the offset, the variance of a channel with a large mean would drown in rounding.
 
 Guarantee: memory does not grow with the number of samples, values per sample apart.
+Elsewhere: how shards are added, and the statistics that come of it (totals).
 """
 
 from __future__ import annotations
@@ -19,10 +20,12 @@ import numpy.typing as npt
 import torch
 from torch import fx
 
-from edgeprune.calibration.layers import FULL_COVARIANCE, ActivationMoments, LayerStatistics
+from edgeprune.calibration.layers import FULL_COVARIANCE
 from edgeprune.calibration.patches import patch_rows
 from edgeprune.calibration.samples import SampleAxis
+from edgeprune.calibration.totals import LayerTotals, MomentTotals
 from edgeprune.coupling.components import Layer
+from edgeprune.graph.compute import float64
 from edgeprune.graph.module import attribute
 
 PATCH_FEATURES = 1536  # inputs × taps; the elimination over more takes minutes
@@ -48,36 +51,35 @@ class RowSums:
             self.offset = rows.mean(0)
         self.n += len(rows)
         for block in (rows - self.offset).split(BLOCK):
-            self.first = self.first + block.double().sum(0)
+            self.first = self.first + float64(block).sum(0)
             full = block.shape[1] <= self.widest
-            self.second = self.second + (block.T @ block if full else block.square().sum(0)).double()
+            self.second = self.second + float64(block.T @ block if full else block.square().sum(0))
 
-    def means(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """E[x] and E[xxᵀ], or E[x²]."""
-        assert self.offset is not None
-        offset = self.offset.double()
-        first, second = self.first / self.n, self.second / self.n
-        if second.dim() == 1:
-            return (first + offset).numpy(), (second + 2 * first * offset + offset**2).numpy()
-        across = torch.outer(first, offset)
-        second = (second + second.T) / 2 + across + across.T + torch.outer(offset, offset)
-        return (first + offset).numpy(), second.numpy()
+    def totals(self) -> MomentTotals | None:
+        """The sums so far, on the CPU; None before the first row."""
+        if self.offset is None:
+            return None
+        return MomentTotals(
+            self.n, self.offset.cpu().double().numpy(), self.first.cpu().numpy(), self.second.cpu().numpy()
+        )
 
 
 class LayerSums:
-    """Running sums of one layer over batches.
+    """Running sums of one layer over the batches of a shard.
 
     Args:
-        samples: of all batches together. axis: where they are in what the layer reads.
+        samples: of all shards together. axis: where they are in what the layer reads. seed: of the positions.
     """
 
-    def __init__(self, graph: fx.GraphModule, layer: Layer, samples: int, axis: SampleAxis | None) -> None:
+    def __init__(
+        self, graph: fx.GraphModule, layer: Layer, samples: int, axis: SampleAxis | None, seed: int = 0
+    ) -> None:
         self.layer = layer
         self.axis = axis
         self.weight = attribute(graph, str(layer.weight))
         self.node = next(n for n in graph.graph.nodes if n.name == layer.node)
         self.samples = max(1, samples)
-        self.generator = torch.Generator().manual_seed(0)
+        self.generator = torch.Generator().manual_seed(seed)
         self.n = self.positions = 0
         self.inputs, self.outputs, self.patches = RowSums(), RowSums(0), RowSums()
         self.reduced: list[npt.NDArray[np.float32]] = []
@@ -90,26 +92,28 @@ class LayerSums:
         self.n += samples
         self.positions += read.numel() // read.shape[layer.channel_dim]
         x, y = _rows(read, layer.channel_dim), _rows(put_out, layer.out_channel_dim)
-        self.inputs.add(x[self._chosen(len(x), x.shape[1], samples)])
-        at = self._chosen(len(y), y.shape[1], samples)
+        self.inputs.add(x[self._chosen(x, samples)])
+        at = self._chosen(y, samples)
         self.outputs.add(y[at])
         if self.axis is not None:
-            self.reduced.append(self.axis.split(read, layer.channel_dim).mean(1).float().numpy())
+            self.reduced.append(self.axis.split(read, layer.channel_dim).mean(1).float().cpu().numpy())
         if top is not None:
             g = _rows(top, layer.out_channel_dim)[at]
             self.slopes = self.slopes + _second(g) * (len(y) / len(at))
         if bottom is not None and self.axis is not None:
             product = self.axis.split(bottom * read, layer.channel_dim)
-            self.taylor = self.taylor + product.sum(1).abs().double().sum(0)
+            self.taylor = self.taylor + float64(product.sum(1).abs()).sum(0)
         self._add_patches(read, len(y), samples)
 
-    def _chosen(self, positions: int, channels: int, samples: int) -> torch.Tensor:
-        """Positions to look at in a batch, ascending."""
+    def _chosen(self, rows: torch.Tensor, samples: int) -> torch.Tensor:
+        """Positions to look at in a batch, ascending, on the device of its rows (positions, channels)."""
+        positions, channels = rows.shape
         per_sample = max(POSITIONS, -(-ROWS_PER_CHANNEL * channels // self.samples))
         count = per_sample * samples
         if count >= positions:
-            return torch.arange(positions)
-        return torch.randint(positions, (count,), generator=self.generator).sort().values
+            return torch.arange(positions, device=rows.device)
+        drawn = torch.randint(positions, (count,), generator=self.generator).sort().values
+        return drawn.to(rows.device)
 
     def _add_patches(self, x: torch.Tensor, positions: int, samples: int) -> None:
         layer, weight = self.layer, self.weight
@@ -118,31 +122,22 @@ class LayerSums:
             return
         share = min(positions, -(-PATCH_ROWS * samples // self.samples))
         chosen = torch.randperm(positions, generator=self.generator)[:share]
-        self.patches.add(patch_rows(self.node, layer, x, weight)(chosen))
+        self.patches.add(patch_rows(self.node, layer, x, weight)(chosen.to(x.device)))
 
-    def result(self) -> LayerStatistics:
-        """The statistics of all batches so far."""
-        mean, second = self.inputs.means()
-        known = self.axis is not None
-        if known:  # over all positions
-            exact = sum(part.sum(0, dtype=np.float64) for part in self.reduced) / self.n
-            moved = exact**2 - mean**2 if second.ndim == 1 else np.outer(exact, exact) - np.outer(mean, mean)
-            mean, second = exact, second + moved
-        out, out2 = self.outputs.means()
-        variance = out2 - out**2
-        taylor = self.taylor.numpy() if isinstance(self.taylor, torch.Tensor) else np.zeros_like(mean)
-        slopes = self.slopes.numpy() if isinstance(self.slopes, torch.Tensor) else np.zeros_like(out2)
-        return LayerStatistics(
-            mean,
-            second,
-            np.concatenate(self.reduced) if known else None,
-            taylor / self.n if known else None,
-            slopes / self.n,
-            np.sqrt(np.maximum(variance, 0.0)),
-            ActivationMoments(*self.patches.means(), self.patches.n) if self.patches.n else None,
-            self.axis,
+    def totals(self) -> LayerTotals:
+        """The sums of all batches so far, on the CPU."""
+        inputs, outputs = self.inputs.totals(), self.outputs.totals()
+        assert inputs is not None and outputs is not None
+        return LayerTotals(
             self.n,
             self.positions,
+            inputs,
+            outputs,
+            self.patches.totals(),
+            np.concatenate(self.reduced) if self.axis is not None else None,
+            self.slopes.cpu().numpy() if isinstance(self.slopes, torch.Tensor) else 0.0,
+            self.taylor.cpu().numpy() if isinstance(self.taylor, torch.Tensor) else 0.0,
+            self.axis,
         )
 
 
@@ -156,5 +151,5 @@ def _second(rows: torch.Tensor) -> torch.Tensor:
     total: Any = 0.0
     for block in rows.split(BLOCK):
         full = block.shape[1] <= FULL_COVARIANCE
-        total = total + (block.T @ block if full else block.square().sum(0)).double()
+        total = total + float64(block.T @ block if full else block.square().sum(0))
     return (total + total.T) / 2 if rows.shape[1] <= FULL_COVARIANCE else torch.as_tensor(total)

@@ -152,6 +152,16 @@ EPILOG = """Examples:
     ),
 )
 @in_group(
+    "Computing",
+    click.option(
+        "--accelerator",
+        default="auto",
+        show_default=True,
+        metavar="auto|cpu|cuda[:N]|mps|xpu",
+        help="Where data are computed; export and timing stay on the CPU.",
+    ),
+)
+@in_group(
     "Files and reports",
     click.option(
         "--metric",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy as copying
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -11,10 +10,10 @@ import torch
 from torch import fx
 
 from edgeprune.data import Dataset, iterate
+from edgeprune.graph.compute import CPU, Compute, in_memory
 from edgeprune.graph.trace import run
 
 Arrays = tuple[npt.NDArray[np.generic], ...]
-STRIDED = (torch.ops.aten.as_strided.default,)
 
 
 def tensors(inputs: Arrays) -> tuple[torch.Tensor, ...]:
@@ -36,16 +35,41 @@ def outputs(
     indices: npt.NDArray[np.int64],
     batch_size: int,
     *,
+    compute: Compute = CPU,
     progress: Callable[[int, int], None] | None = None,
 ) -> Arrays:
-    """All outputs of the graph for some samples, samples first; one array per output."""
+    """All outputs of the graph for some samples, samples first; one array per output, in float32.
+
+    The ranks of `compute` share the samples, and each gets all outputs. Where the accelerator's memory does
+    not hold a batch, smaller ones are taken, with a warning.
+    """
+    placed = compute.place(graph)
+    size = -(-len(indices) // batch_size)  # batches; ranks share whole ones, so that none changes its bits
+    mine = compute.ranks.slice_of(size)
+    rows = indices[mine.start * batch_size : mine.stop * batch_size]
+
+    def attempt(smaller: int) -> Arrays:
+        return _outputs(placed, dataset, rows, smaller, compute, progress)
+
+    parts = compute.ranks.gather(lambda: in_memory(attempt, batch_size, "outputs") if len(rows) else ())
+    return tuple(np.concatenate(column) for column in zip(*filter(None, parts), strict=True))
+
+
+def _outputs(
+    placed: fx.GraphModule,
+    dataset: Dataset,
+    indices: npt.NDArray[np.int64],
+    batch_size: int,
+    compute: Compute,
+    progress: Callable[[int, int], None] | None,
+) -> Arrays:
     parts: list[Arrays] = []
     done = 0
-    fast = to_channels_last(graph)
     with torch.no_grad():
         for inputs, _ in batches(dataset, indices, batch_size):
             size = len(inputs[0])
-            parts.append(tuple(samples_first(x, size).numpy() for x in run(fast, inputs)))
+            results = run(placed, compute.put(inputs))
+            parts.append(tuple(samples_first(x, size).cpu().numpy() for x in results))
             done += size
             if progress:
                 progress(done, len(indices))
@@ -64,25 +88,6 @@ def samples_first(x: torch.Tensor, samples: int) -> torch.Tensor:
     if x.dim() > 1 and x.shape[1] == samples:
         return x.transpose(0, 1)
     return x.expand(samples, *x.shape)
-
-
-def to_channels_last(graph: fx.GraphModule) -> fx.GraphModule:
-    """A copy that computes the same with channels last, which convolutions on a CPU prefer (about 1.4×).
-
-    Results differ from the original's by rounding only. A view needs strides that this
-    layout does not have, so the copy reshapes instead; a graph that fixes strides is copied as it is.
-    """
-    quick = copying.deepcopy(graph)
-    if any(node.target in STRIDED for node in quick.graph.nodes):
-        return quick
-    for node in quick.graph.nodes:
-        if node.target is torch.ops.aten.view.default:
-            node.target = torch.ops.aten.reshape.default
-    for tensor in (*quick.parameters(), *quick.buffers()):
-        if tensor.dim() == 4:
-            tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
-    quick.recompile()
-    return quick
 
 
 def reference(

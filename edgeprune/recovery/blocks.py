@@ -25,7 +25,7 @@ import torch
 from torch import fx
 
 from edgeprune.coupling.components import BoolArray, Couplings
-from edgeprune.graph.execution import to_channels_last
+from edgeprune.graph.compute import to_channels_last
 from edgeprune.graph.executor import execute
 from edgeprune.graph.module import attribute
 from edgeprune.graph.trace import Trace

@@ -88,7 +88,9 @@ class Observed:
             x, axis, channels = args[0], self.axes[source], channel_dim(node)
             if source in self.scale:
                 rows = axis.split(x, channels)
-                noise = torch.randn(len(rows), 1, rows.shape[-1], dtype=x.dtype) * self.scale[source]
+                noise = (
+                    torch.randn(len(rows), 1, rows.shape[-1], dtype=x.dtype).to(x.device) * self.scale[source]
+                )
                 x = axis.join(rows + noise, x, channels)
             self.seen[source] = axis.split(x, channels).mean(1)
             self._noisy[source] = x

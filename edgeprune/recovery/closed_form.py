@@ -25,7 +25,7 @@ import torch
 from torch import fx
 
 from edgeprune.coupling.components import BoolArray, Couplings, Layer
-from edgeprune.graph.execution import to_channels_last
+from edgeprune.graph.compute import CPU, Compute, in_memory
 from edgeprune.graph.module import attribute
 from edgeprune.graph.trace import Trace
 from edgeprune.recovery.fits import Fit, LayerTask, fit_layer, skip_of
@@ -45,6 +45,7 @@ def recover_closed_form(
     *,
     refit: bool = True,
     memory: int = MEMORY,
+    compute: Compute = CPU,
 ) -> tuple[Trace, tuple[Fit, ...]]:
     """The pruned trace and what was done at each layer.
 
@@ -53,15 +54,23 @@ def recover_closed_form(
         calibration_batches: inputs, samples in dimension 0.
         refit: fit weights; otherwise batch norms get the dense network's moments, and that is all.
         memory: bytes of activations to hold, at least one batch's.
+        compute: where; a device without float64 leaves the solves to the CPU.
     """
     pruned = cut(dense, couplings, removed)
     if not removed.any() or not calibration_batches:
         return pruned, ()
-    lanes = [replace(t, graph=to_channels_last(t.graph)) for t in (dense, pruned)]
-    batches = _split(calibration_batches, free=all(dense.dynamic))
-    with torch.no_grad():
-        fits = _recover(lanes, couplings, removed, batches, refit=refit, memory=memory)
-    pruned.graph.load_state_dict(lanes[1].graph.state_dict())
+    at = compute if compute.float64 else CPU
+    split = _split(calibration_batches, free=all(dense.dynamic))
+
+    def attempt(bytes_held: int) -> tuple[fx.GraphModule, tuple[Fit, ...]]:
+        lanes = [replace(t, graph=at.place(t.graph)) for t in (dense, pruned)]
+        batches = [at.put(batch) for batch in split]
+        with torch.no_grad():
+            fits = _recover(lanes, couplings, removed, batches, refit=refit, memory=bytes_held)
+        return lanes[1].graph, fits
+
+    refitted, fits = in_memory(attempt, memory, "closed-form recovery, bytes of activations")
+    pruned.graph.load_state_dict(refitted.state_dict())
     return pruned, fits
 
 
@@ -92,7 +101,8 @@ def _recover(
         changed.add(node.name)
         fit = None
         if refit and layer is not None and not _shared(pruned, _tensors_of(layer)):
-            fit = fit_layer(LayerTask(dense, pruned, twin, layer, walk, *_kept(layer, couplings, removed)))
+            kept = _kept(layer, couplings, removed, attribute(pruned, str(layer.weight)).device)
+            fit = fit_layer(LayerTask(dense, pruned, twin, layer, walk, *kept))
             if fit is not None:
                 settled.add(node.name)
         elif twin.target in NORMS and not _shared(pruned, _arguments(twin)):
@@ -128,10 +138,12 @@ def _split(batches: Batches, *, free: bool) -> list[tuple[torch.Tensor, ...]]:
     ]
 
 
-def _kept(layer: Layer, couplings: Couplings, removed: BoolArray) -> tuple[torch.Tensor, torch.Tensor]:
+def _kept(
+    layer: Layer, couplings: Couplings, removed: BoolArray, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Kept indices of a layer's inputs and outputs."""
     first, second = (
-        torch.from_numpy(np.flatnonzero(couplings.keep_mask(e, removed)))
+        torch.from_numpy(np.flatnonzero(couplings.keep_mask(e, removed))).to(device)
         for e in (layer.inputs, layer.outputs)
     )
     return first, second
@@ -141,11 +153,12 @@ def _norm_keep(
     node: fx.Node, couplings: Couplings, removed: BoolArray, walk: LockstepInterpreter
 ) -> torch.Tensor:
     """Kept channels of a normalisation, read off any of its tensors; all where it has none."""
+    read = walk.values[0][node.name][0]
     for name in _arguments(node):
         maps = couplings.tensors.get(couplings.aliases.get(name, ""), ())
         if maps and maps[0] is not None:
-            return torch.from_numpy(np.flatnonzero(couplings.keep_mask(maps[0], removed)))
-    return torch.arange(walk.values[0][node.name][0].shape[NORMS[node.target][2]])
+            return torch.from_numpy(np.flatnonzero(couplings.keep_mask(maps[0], removed))).to(read.device)
+    return torch.arange(read.shape[NORMS[node.target][2]], device=read.device)
 
 
 def _tensors_of(layer: Layer) -> list[str]:

@@ -10,7 +10,6 @@ returned, so fine-tuning never makes the validation result worse.
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from collections.abc import Callable
@@ -25,7 +24,8 @@ from torch import fx
 from edgeprune.data import Dataset
 from edgeprune.data.targets import take
 from edgeprune.errors import CriterionError
-from edgeprune.graph.execution import samples_first, tensors, to_channels_last
+from edgeprune.graph.compute import CPU, Compute, in_memory
+from edgeprune.graph.execution import samples_first, tensors
 from edgeprune.graph.trace import Trace, run
 from edgeprune.recovery.batchnorm import set_training
 from edgeprune.recovery.bottleneck import (
@@ -89,6 +89,7 @@ def finetune(
     settings: FineTune,
     *,
     teacher_features: npt.NDArray[np.float32] | None = None,
+    compute: Compute = CPU,
     progress: Callable[[int, int, float], None] | None = None,
 ) -> tuple[Trace, tuple[Epoch, ...]]:
     """Train a copy of `pruned`.
@@ -107,14 +108,14 @@ def finetune(
         )
     if settings.features and teacher_features is None:
         raise CriterionError("feature distillation without features", tip="give penultimate(dense, …)")
-    start = to_channels_last(pruned.graph)
+    start = compute.place(pruned.graph)
     best_score = validate(start)
-    best = copy.deepcopy(start.state_dict())
+    best = _weights(start)
     history = [Epoch(0, None, best_score, 0.0)]
     if not any(p.is_floating_point() for p in start.parameters()) or settings.epochs < 1:
         return pruned, tuple(history)
     began = time.monotonic()
-    lesson = _Lesson(dataset, train, teacher, task, settings, teacher_features, progress)
+    lesson = _Lesson(dataset, train, teacher, task, settings, teacher_features, compute, progress)
     trials = [_Trainer(pruned, form, rate, lesson) for form, rate in _forms(settings)]
     results = []
     for trainer in trials:
@@ -130,7 +131,7 @@ def finetune(
         seconds = time.monotonic() - began
         history.append(Epoch(epoch, loss, score, seconds, trainer.norms, trainer.rate))
         if score >= best_score:
-            best_score, best = score, copy.deepcopy(trainer.graph.state_dict())
+            best_score, best = score, _weights(trainer.graph)
     trained = pruned.copy()
     trained.load_state_dict(best)
     return replace(pruned, graph=trained), tuple(history)
@@ -154,6 +155,7 @@ class _Lesson:
     task: Task
     settings: FineTune
     features: npt.NDArray[np.float32] | None
+    compute: Compute
     progress: Callable[[int, int, float], None] | None
 
 
@@ -161,7 +163,8 @@ class _Trainer:
     """A copy of the network with its optimiser; after an `epoch` over the data the graph evaluates."""
 
     def __init__(self, pruned: Trace, norms: str, rate: float, lesson: _Lesson) -> None:
-        self.graph = to_channels_last(pruned.graph)
+        self.graph = lesson.compute.place(pruned.graph)
+        self.fitting = lesson.settings.batch_size  # samples of one forward pass
         self.norms, self.rate, self.lesson = norms, rate, lesson
         settings = lesson.settings
         self.parameters = [p for p in self.graph.parameters() if p.is_floating_point()]
@@ -197,18 +200,32 @@ class _Trainer:
             part = order[begin : begin + size]
             if len(part) < 2 and self.norms == "training":  # batch norm needs two samples
                 continue
-            loss = self._loss(part)
-            self.optimizer.zero_grad()
-            loss.backward()
+            loss = self._backward(part)
             torch.nn.utils.clip_grad_norm_(self.parameters, 5.0)
             self.optimizer.step()
             self.schedule.step()
             self.step += 1
-            total, seen = total + loss.item() * len(part), seen + len(part)
+            total, seen = total + loss * len(part), seen + len(part)
             if self.lesson.progress:
-                self.lesson.progress(self.step, self.steps, loss.item())
+                self.lesson.progress(self.step, self.steps, loss)
         set_training(self.graph, False)
         return total / max(1, seen)
+
+    def _backward(self, part: npt.NDArray[np.int64]) -> float:
+        """Gradients of the mean loss of a batch; in pieces where the accelerator does not hold the batch."""
+
+        def attempt(size: int) -> float:
+            self.fitting = size
+            self.optimizer.zero_grad()
+            total = 0.0
+            for begin in range(0, len(part), size):
+                piece = part[begin : begin + size]
+                loss = self._loss(piece) * (len(piece) / len(part))
+                loss.backward()
+                total += loss.item()
+            return total
+
+        return in_memory(attempt, self.fitting, "fine-tuning, samples of one pass")
 
     def _loss(self, part: npt.NDArray[np.int64]) -> torch.Tensor:
         lesson, settings = self.lesson, self.lesson.settings
@@ -216,14 +233,18 @@ class _Trainer:
         targets = take(lesson.dataset.targets, lesson.train[part])
         wanted = tuple(x[part] for x in lesson.teacher)
         if not settings.ib_beta and not settings.features:
-            return _loss(lesson.task, run(self.graph, inputs), targets, wanted, settings, len(part))
+            with lesson.compute.training():
+                outputs = run(self.graph, inputs)
+            return _loss(lesson.task, outputs, targets, wanted, settings, len(part))
         watcher = Observed(self.graph, self.axes, self.scales)
-        loss = _loss(lesson.task, watcher.outputs(inputs), targets, wanted, settings, len(part))
+        with lesson.compute.training():
+            outputs = watcher.outputs(inputs)
+        loss = _loss(lesson.task, outputs, targets, wanted, settings, len(part))
         classes = lesson.task.classes(wanted, targets)
         return loss + _extra(self.graph, watcher, classes, self.scales, settings, lesson.features, part)
 
     def _inputs(self, samples: npt.NDArray[np.int64]) -> tuple[torch.Tensor, ...]:
-        return tensors(self.lesson.dataset.batch(samples))
+        return self.lesson.compute.put(tensors(self.lesson.dataset.batch(samples)))
 
 
 def penultimate(
@@ -252,7 +273,7 @@ def _loss(
     samples: int,
 ) -> torch.Tensor:
     """(1−α)·loss by targets + α·distance to the teacher; α = 1 without targets."""
-    judged = tuple(samples_first(x, samples) for x in outputs)
+    judged = tuple(samples_first(x, samples).cpu() for x in outputs)
     soft = task.distil(judged, tuple(torch.from_numpy(np.ascontiguousarray(x)) for x in teacher))
     if targets is None:
         return soft
@@ -271,11 +292,24 @@ def _extra(
     """The weighted penalty and feature distance; without labels the teacher's decisions stand in."""
     total = torch.zeros(())
     if settings.ib_beta and classes is not None:
-        total = total + settings.ib_beta * penalty(watcher.seen, torch.from_numpy(classes), scales)
+        total = total + settings.ib_beta * penalty(
+            _on_cpu(watcher.seen), torch.from_numpy(classes), _on_cpu(scales)
+        )
     mine = last_features(graph, watcher.seen) if settings.features else None
     if mine is not None and features is not None:
-        total = total + settings.features * similarity_loss(mine, torch.from_numpy(features[part]))
+        total = total + settings.features * similarity_loss(
+            mine.float().cpu(), torch.from_numpy(features[part])
+        )
     return total
+
+
+def _on_cpu(values: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: value.float().cpu() for name, value in values.items()}
+
+
+def _weights(graph: fx.GraphModule) -> dict[str, torch.Tensor]:
+    """A copy of the network's tensors on the CPU."""
+    return {name: value.detach().cpu().clone() for name, value in graph.state_dict().items()}
 
 
 def cosine(step: int, steps: int) -> float:

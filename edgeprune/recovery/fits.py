@@ -92,7 +92,7 @@ class LayerTask:
     def scale(self) -> torch.Tensor:
         """What the batch norm behind multiplies each output by, shape (outputs,); 1 without one."""
         if self.norm is None:
-            return torch.ones(len(self.keep_out), dtype=torch.float64)
+            return torch.ones(len(self.keep_out), dtype=torch.float64, device=self.keep_out.device)
         return batch_norm_scale(self.pruned, self.norm).double()
 
     @property
@@ -119,7 +119,7 @@ class LayerTask:
         parts, energy, first = [], 0.0, 0
         for i, (target, got) in enumerate(zip(wide, slim, strict=True)):
             flat, mine = (v.movedim(dim, -1).flatten(0, -2) for v in (target, got))
-            chosen = torch.randperm(len(mine), generator=generator)[:share]
+            chosen = torch.randperm(len(mine), generator=generator)[:share].to(mine.device)
             aim = flat[chosen].index_select(1, self.keep_out)
             energy += float(aim.double().square().sum())
             missing = aim - mine[chosen]
@@ -307,7 +307,7 @@ def _by_tap(task: LayerTask) -> Fit | None:
     train, held, first = GramMoments(), GramMoments(), 0
     for target, got, batch in zip(wide, slim, task.walk.batches, strict=False):
         y, x = (v.movedim(layer.channel_dim, -1).flatten(0, -2) for v in (target, got))
-        chosen = torch.randperm(len(x), generator=generator)[:limit]
+        chosen = torch.randperm(len(x), generator=generator)[:limit].to(x.device)
         seen = held_out(chosen, len(x), len(batch[0]), first)
         first += len(batch[0])
         for moments, part in ((train, chosen[~seen]), (held, chosen[seen])):

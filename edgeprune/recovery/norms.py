@@ -57,7 +57,7 @@ class NormTask:
         aims, gots, held, first = [], [], [], 0
         for target, got, count in zip(wide, slim, images, strict=True):
             flat, mine = (v.movedim(dim, -1).flatten(0, -2) for v in (target, got))
-            chosen = torch.randperm(len(mine), generator=generator)[:share]
+            chosen = torch.randperm(len(mine), generator=generator)[:share].to(mine.device)
             aims.append(flat[chosen].index_select(1, self.keep).double())
             gots.append(mine[chosen].double())
             held.append(held_out(chosen, len(mine), 0 if few else count, first))

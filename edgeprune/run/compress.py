@@ -10,8 +10,9 @@ from typing import Any
 from edgeprune.criteria.registry import check_theta, needs_data
 from edgeprune.data import Dataset
 from edgeprune.deploy.remote import Board
-from edgeprune.errors import BenchError, BudgetError, DataError
+from edgeprune.errors import BenchError, BudgetError, DataError, RankError
 from edgeprune.frontend.load import LoadedModel
+from edgeprune.graph.compute import open_compute
 from edgeprune.graph.features import drop_identity_selections
 from edgeprune.graph.trace import save
 from edgeprune.latency import read_profile
@@ -97,6 +98,11 @@ def compress_loaded(
     options = request.options
     _need_data(request.dataset, options)
     check_theta(options.criterion, options.theta)
+    if open_compute(options.accelerator).ranks.size > 1:
+        raise RankError(
+            "compress runs in one process; several ranks would write into one run folder",
+            tip="start it without torchrun; captures and outputs can be shared from Python",
+        )
     target = open_measurement_target(options, request.board)
     folder = RunFolder(output, request.identity(), force=force)
     run = RunContext(options, folder, Clock(progress), target, request.train)

@@ -94,10 +94,13 @@ def _dense_outputs(traced: Trace, data: RunData, run: RunContext) -> dict[str, O
     for part in ("validation", "test", "train"):
         run.progress.stage(f"dense outputs: {part}")
         outputs_by_part[part] = outputs(
-            traced.graph, data.dataset, data.indices(part), BATCH, progress=run.progress.step
-        )
+            traced.graph, data.dataset, data.indices(part), BATCH,
+            compute=run.compute, progress=run.progress.step,
+        )  # fmt: skip
     for name, other in data.further.items():
-        outputs_by_part[f"eval:{name}"] = outputs(traced.graph, other, np.arange(len(other)), BATCH)
+        outputs_by_part[f"eval:{name}"] = outputs(
+            traced.graph, other, np.arange(len(other)), BATCH, compute=run.compute
+        )
     flat = {
         f"{part}/{i}": array for part, arrays in outputs_by_part.items() for i, array in enumerate(arrays)
     }

@@ -21,6 +21,7 @@ from edgeprune.criteria import Context, Scores, score
 from edgeprune.criteria.label import channel_label_information
 from edgeprune.criteria.registry import check_theta
 from edgeprune.data import Dataset
+from edgeprune.graph.compute import open_compute
 from edgeprune.graph.features import SELECTION, is_selection
 from edgeprune.records import OnnxArtifact
 from edgeprune.run.analysis import Analysis, open_run_data
@@ -83,7 +84,7 @@ def score_model(
         with clock.stage("capture"):
             statistics = capture(
                 analysis.trace, couplings, dataset, split_images(data.splits.calibration)[0], task=data.task,
-                seed=options.seed, progress=clock.progress.step,
+                seed=options.seed, compute=open_compute(options.accelerator), progress=clock.progress.step,
             )  # fmt: skip
     with clock.stage("score"):
         context = Context(analysis.trace, couplings, statistics, options.seed, options.theta)

@@ -23,7 +23,8 @@ from torch import fx
 from edgeprune.calibration.capture import FULL_COVARIANCE, LayerStatistics, Statistics, mixing_layers
 from edgeprune.calibration.readings import further_readings
 from edgeprune.coupling.components import BoolArray, Couplings, Layer
-from edgeprune.graph.execution import samples_first, to_channels_last
+from edgeprune.graph.compute import CPU, Compute
+from edgeprune.graph.execution import samples_first
 from edgeprune.graph.module import attribute
 from edgeprune.graph.trace import Trace, pytree
 from edgeprune.recovery.lockstep import last_use
@@ -68,12 +69,14 @@ def ablated(
     return variant
 
 
-def losses(trace: Trace, variants: Sequence[Variant], batches: Batches, task: Task) -> list[float]:
+def losses(
+    trace: Trace, variants: Sequence[Variant], batches: Batches, task: Task, *, compute: Compute = CPU
+) -> list[float]:
     """Divergence of each variant's outputs from the dense ones, per sample."""
-    graph = to_channels_last(trace.graph)
+    graph = compute.place(trace.graph)
     nodes = list(graph.graph.nodes)
     number = {node: i for i, node in enumerate(nodes)}
-    changed = [_replaced(graph, variant) for variant in variants]
+    changed = [_replaced(graph, variant, compute) for variant in variants]
     starts: dict[int, list[int]] = {}
     for v, nodes_changed in enumerate(changed):
         readers = [number[user] for node in nodes_changed for user in node.users]
@@ -82,7 +85,7 @@ def losses(trace: Trace, variants: Sequence[Variant], batches: Batches, task: Ta
     last = last_use(graph)
     with torch.no_grad():
         for batch in batches:
-            inputs = iter(batch)
+            inputs = iter(compute.put(batch))
             values: dict[str, Any] = {}
             outputs: dict[int, Any] = {}
             for i, node in enumerate(nodes):
@@ -117,13 +120,10 @@ def work_behind(trace: Trace, couplings: Couplings, variant_names: Sequence[str]
     )
 
 
-def _replaced(graph: fx.GraphModule, variant: Variant) -> dict[fx.Node, torch.Tensor]:
+def _replaced(graph: fx.GraphModule, variant: Variant, compute: Compute) -> dict[fx.Node, torch.Tensor]:
     """get_attr nodes whose tensor a variant changes, under any of its names, with the new value."""
     fast = {
-        id(attribute(graph, name)): value.contiguous(memory_format=torch.channels_last)
-        if value.dim() == 4
-        else value
-        for name, value in variant.items()
+        id(attribute(graph, name)): compute.put((_laid_out(value),))[0] for name, value in variant.items()
     }
     nodes = [n for n in graph.graph.nodes if n.op == "get_attr"]
     return {
@@ -131,6 +131,10 @@ def _replaced(graph: fx.GraphModule, variant: Variant) -> dict[fx.Node, torch.Te
         for n in nodes
         if id(attribute(graph, str(n.target))) in fast
     }
+
+
+def _laid_out(value: torch.Tensor) -> torch.Tensor:
+    return value.contiguous(memory_format=torch.channels_last) if value.dim() == 4 else value
 
 
 def _rest(
@@ -166,7 +170,7 @@ def _judged(node: fx.Node, values: dict[str, Any], samples: int) -> tuple[torch.
 def _first(nested: Any, samples: int) -> tuple[torch.Tensor, ...]:
     """Flat output tensors, samples first."""
     flat = pytree.tree_leaves(nested)
-    return tuple(samples_first(x, samples) for x in flat if isinstance(x, torch.Tensor))
+    return tuple(samples_first(x, samples).cpu() for x in flat if isinstance(x, torch.Tensor))
 
 
 def _take_over(

@@ -23,6 +23,7 @@ from edgeprune.coupling.components import BoolArray, RemovalCost
 from edgeprune.criteria import Scores
 from edgeprune.errors import BenchError
 from edgeprune.export.export import export_onnx
+from edgeprune.graph.compute import Compute, open_compute
 from edgeprune.graph.execution import batches
 from edgeprune.graph.trace import reexport
 from edgeprune.masks import evidence, order
@@ -110,6 +111,7 @@ def _curves(dense: DenseNetwork, scored: ScoredNetwork, options: Options, clock:
         measuring_batches(dense.data),
         dense.data.task,
         known=earlier,
+        compute=open_compute(options.accelerator),
         progress=clock.progress.step,
     )
 
@@ -188,7 +190,7 @@ def _choose(
         else:
             removed = allocate(state.couplings, rank, curves, cost, 1.0, align=block, held=held)
             removed = _better(dense, scored, removed, uniform(state.couplings, rank, cost, 1.0, align=block),
-                              cost, held)  # fmt: skip
+                              cost, held, open_compute(options.accelerator))  # fmt: skip
         if cost(removed) <= 1:
             break
     return removed
@@ -201,6 +203,7 @@ def _better(
     control: BoolArray,
     cost: RemovalCost,
     held: BoolArray | None,
+    compute: Compute,
 ) -> BoolArray:
     """The plan by curves, unless the same share of every group loses less when all of it goes together.
 
@@ -212,7 +215,7 @@ def _better(
     state = scored.state
     best, _ = least_joint_loss(
         state.trace, state.couplings, scored.statistics, [removed, control],
-        measuring_batches(dense.data), dense.data.task,
+        measuring_batches(dense.data), dense.data.task, compute=compute,
     )  # fmt: skip
     return (removed, control)[best]
 

@@ -16,6 +16,7 @@ from edgeprune.coupling.components import BoolArray
 from edgeprune.criteria import Context, Scores, score
 from edgeprune.criteria.label import channel_label_information
 from edgeprune.frontend.load import load_model
+from edgeprune.graph.compute import open_compute
 from edgeprune.graph.execution import outputs
 from edgeprune.graph.trace import Trace, save, trace
 from edgeprune.masks import evidence, mask_coverage, mask_from_scores
@@ -87,7 +88,11 @@ def remove(
             smaller = cut(state.trace, state.couplings, chosen.removed)
             return Removal(chosen, scores, context, smaller)
         smaller, fits = recover_closed_form(
-            state.trace, state.couplings, chosen.removed, dense.data.calibration()
+            state.trace,
+            state.couplings,
+            chosen.removed,
+            dense.data.calibration(),
+            compute=open_compute(options.accelerator),
         )
     return Removal(chosen, scores, context, smaller, tuple(asdict(fit) for fit in fits))
 
@@ -135,7 +140,9 @@ def run_round(
     record = replace(record, epochs=tuple(asdict(epoch) for epoch in history))
     if dense.data is not None:
         loss = dense.data.loss(
-            outputs(again.graph, dense.data.dataset, dense.data.splits.validation, BATCH),
+            outputs(
+                again.graph, dense.data.dataset, dense.data.splits.validation, BATCH, compute=run.compute
+            ),
             "validation",
             level=level,
         )
@@ -179,6 +186,7 @@ def capture_for(dense: DenseNetwork, state: SearchState, options: Options, clock
         split_images(dense.data.splits.calibration)[0],
         task=dense.data.task,
         seed=options.seed,
+        compute=open_compute(options.accelerator),
         progress=clock.progress.step,
     )
 

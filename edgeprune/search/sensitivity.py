@@ -24,6 +24,7 @@ import torch
 
 from edgeprune.calibration.capture import Statistics
 from edgeprune.coupling.components import BoolArray, Couplings
+from edgeprune.graph.compute import CPU, Compute
 from edgeprune.graph.trace import Trace
 from edgeprune.search.ablation import Batches, ablated, losses, work_behind
 from edgeprune.search.groups import Curve, in_order
@@ -49,6 +50,7 @@ def sensitivity(
     task: Task,
     *,
     known: Mapping[str, float] | None = None,
+    compute: Compute = CPU,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[int, Curve]:
     """Loss at each share, per group: the task's divergence from the dense outputs, all outputs together.
@@ -62,7 +64,7 @@ def sensitivity(
     members = [in_order(couplings, rank, g) for g in range(len(couplings.group_names))]
     groups = [g for g, rows in enumerate(members) if len(rows) > 1]
     fresh = [g for g in groups if known is None or couplings.group_names[g] not in known]
-    measured = _measure(trace, couplings, statistics, members, fresh, batches, task, progress)
+    measured = _measure(trace, couplings, statistics, members, fresh, batches, task, compute, progress)
     ratios = {
         g: [_ratio(loss, predicted[g][count]) for count, loss in points] for g, points in measured.items()
     }
@@ -96,13 +98,15 @@ def least_joint_loss(
     removals: Sequence[BoolArray],
     batches: Batches,
     task: Task,
+    *,
+    compute: Compute = CPU,
 ) -> tuple[int, list[float]]:
     """Which of several whole plans loses least when its removals happen together, and the loss of each.
 
     Layers take over what they can, as in `sensitivity`. Ties go to the first.
     """
     variants = [ablated(trace.graph, couplings, statistics, removed) for removed in removals]
-    joint_losses = losses(trace, variants, _first(batches, MOST), task)
+    joint_losses = losses(trace, variants, _first(batches, MOST), task, compute=compute)
     return int(np.argmin(joint_losses)), joint_losses
 
 
@@ -123,6 +127,7 @@ def _measure(
     groups: list[int],
     batches: Batches,
     task: Task,
+    compute: Compute,
     progress: Callable[[int, int], None] | None,
 ) -> dict[int, list[tuple[int, float]]]:
     """(removed count, loss) of some groups, within the work that capture took."""
@@ -142,7 +147,7 @@ def _measure(
             removed = np.zeros(couplings.count, bool)
             removed[members[g][:count]] = True
             variants.append(ablated(trace.graph, couplings, statistics, removed))
-        for (g, count), loss in zip(some, losses(trace, variants, used, task), strict=True):
+        for (g, count), loss in zip(some, losses(trace, variants, used, task, compute=compute), strict=True):
             measured[g].append((count, loss))
         if progress:
             progress(min(start + TOGETHER, len(asked)), len(asked))

@@ -10,6 +10,7 @@ import numpy as np
 from torch import fx
 
 from edgeprune.data.targets import take
+from edgeprune.graph.compute import open_compute
 from edgeprune.graph.execution import outputs
 from edgeprune.graph.trace import Trace
 from edgeprune.recovery import FineTune, finetune, penultimate
@@ -29,6 +30,7 @@ def fine_tune(
     dense: DenseNetwork, data: RunData, pruned: Trace, number: int, options: Options, clock: Clock
 ) -> tuple[Trace, tuple[Epoch, ...]]:
     """Fine-tune a pruned network with the dense model as teacher; the best epoch is kept."""
+    compute = open_compute(options.accelerator)
     dataset, train, teacher = data.dataset, data.splits.train, data.dense["train"]
     order = np.random.default_rng(options.seed + number).permutation(len(train))
     held = order[: min(max(round(HELD_SHARE * len(train)), HELD_LEAST), HELD_MOST, len(train) // 2)]
@@ -36,7 +38,7 @@ def fine_tune(
     targets, dense_held = take(dataset.targets, train[held]), tuple(x[held] for x in teacher)
 
     def validate(graph: fx.GraphModule) -> float:
-        out = outputs(graph, dataset, train[held], BATCH)
+        out = outputs(graph, dataset, train[held], BATCH, compute=compute)
         return -compare(data.task, out, dense_held, targets).value
 
     settings = FineTune(
@@ -60,5 +62,6 @@ def fine_tune(
         validate,
         settings,
         teacher_features=features,
+        compute=compute,
         progress=lambda step, steps, loss: clock.progress.step(step, steps, f"loss {loss:.3f}"),
     )

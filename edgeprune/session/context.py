@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from edgeprune.graph.compute import Compute, open_compute
 from edgeprune.session.measurement_target import MeasurementTarget
 from edgeprune.session.options import Options
 from edgeprune.session.progress import Clock, Progress
@@ -21,6 +22,11 @@ class RunContext:
     clock: Clock
     target: MeasurementTarget
     train: Callable[[Any, Any, Any], Any] | None = None
+
+    @property
+    def compute(self) -> Compute:
+        """Where data are computed."""
+        return open_compute(self.options.accelerator)
 
     @property
     def progress(self) -> Progress:

@@ -49,6 +49,7 @@ class Options:
     distil: float = 0.7
     features: float = 0.0  # weight of the dense network's features in the loss
     ib_beta: float = 0.0  # weight of the class-conditional entropy of noisy activations
+    accelerator: str = "auto"  # where data are computed; surgery, export and timing stay on the CPU
     seed: int = 0
     calibration: int = 1024
     validation: float = 0.15
