@@ -7,7 +7,8 @@ empty folder and ended by SIGKILL, with what it had started, after a random time
 and is killed again, ten times at most, before it may end. Then it must hold:
 
     same        removed.json, recipe.json and every float ONNX file are those of the undisturbed run, byte
-                for byte. Files in 8 bits are left out: which layers keep float is decided by timing.
+                for byte. Files in 8 bits are left out: timing decides whether there are any, and which of
+                their layers keep float.
     kept        what was entered as finished before a kill has the same bytes afterwards
     clean       the folder has the files of the undisturbed run and no other, none of them temporary, and
                 nothing new stands beside it
@@ -148,20 +149,19 @@ def hashes(run: Path) -> dict[str, str]:
 
 
 def comparable(files: dict[str, str]) -> dict[str, str]:
-    """What does not depend on timings: what was removed, and the float files."""
+    """What does not depend on timings: what was removed, and the float files by name.
+
+    The planned float file is model.onnx, or model-float.onnx where its 8-bit form ships.
+    """
     fixed = {"removed.json", "recipe.json"}
-    return {
-        k: v
-        for k, v in files.items()
-        if k in fixed or (k.endswith(".onnx") and k not in EIGHT and "int8" not in k)
-    }
-
-
-EIGHT = {"model.onnx"}  # the shipped file may be the 8-bit form; the planned float file stands in front/
+    kept = {k: v for k, v in files.items() if k in fixed or (k.endswith(".onnx") and "int8" not in k)}
+    planned = kept.pop("model-float.onnx", None)
+    return kept if planned is None else kept | {"model.onnx": planned}
 
 
 def _names(files: dict[str, str]) -> set[str]:
-    return {name for name in files if "int8" not in name}
+    """Names of the files that every such run has, whether or not 8 bits were faster."""
+    return {name for name in files if "int8" not in name and name != "model-float.onnx"}
 
 
 def _stages(run: Path) -> list[str]:
