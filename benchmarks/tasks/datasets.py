@@ -204,7 +204,7 @@ def tokens() -> Arrays:
 
 
 def detection() -> Arrays:
-    """x (N, 192, 192, 3): the canvases of the detector, which was trained on the first part; boxes and classes."""
+    """x (N, 192, 192, 3): the canvases that the detector was trained and tested on; boxes and classes."""
     arrays: Arrays = {}
     for part, count in (("train", 2_400), ("val", 400), ("test", 600)):
         drawn, end = make_canvases(part, count), ENDINGS[part]
