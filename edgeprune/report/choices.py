@@ -28,7 +28,7 @@ def front_section(report: Mapping[str, Any]) -> str:
     away = "" if (report["latency"] or {}).get("on_target", True) else f" on {report['latency']['where']}"
     rows = [
         (
-            f"{p['name']} (shipped)" if p["chosen"] else p["name"],
+            f"{p['name']} (shipped)" if p["chosen"] and p["name"] != "shipped" else p["name"],
             p.get("recovery", "–"),
             _loss(report, p),
             words.short_count(p["macs"]),
