@@ -84,8 +84,8 @@ def grouped() -> Iterator[dict[str, Any]]:
                 # by samples only where it decides: the bound is the larger of both
                 high = by_groups
                 if high < truth:
-                    lost, gained = int((values > 0).sum()), int((values < 0).sum())
-                    high = max(high, paired_upper(len(values), lost, gained, ERROR))
+                    worse, better = int((values > 0).sum()), int((values < 0).sum())
+                    high = max(high, paired_upper(len(values), worse, better, ERROR))
                 hits[""].append(high)
                 hits["before"].append(grouped_upper(values, groups, ERROR))
                 means = values.reshape(count, WINDOWS).mean(axis=1)
