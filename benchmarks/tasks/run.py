@@ -54,7 +54,9 @@ def main() -> int:
             continue
         if not (CHECKPOINTS / f"{name}.safetensors").exists():
             continue
-        cells[name] = measured(name, given.force, not given.no_outside)
+        row = measured(name, given.force, not given.no_outside)
+        # read again: another run may have written rows meanwhile
+        cells = {**{other["network"]: other for other in known_rows("tasks", "cells")}, name: row}
         kept = [cells[n] for n in NAMES if n in cells]
         record("tasks", [row for cell in kept for row in readable(cell)], cells=kept)
         print(table(readable(cells[name]), COLUMNS), flush=True)
