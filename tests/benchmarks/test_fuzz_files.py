@@ -10,6 +10,8 @@ import tracemalloc
 import zipfile
 
 import numpy as np
+import onnx
+import onnx.parser
 import pytest
 
 from benchmarks.fuzz import files, mutations
@@ -89,6 +91,17 @@ def test_a_bomb_is_written_and_changed_in_little_memory(monkeypatch):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 32 << 20
+
+
+def test_every_number_changes_an_onnx_file():
+    """A closed enumeration refused -1 and ended the fuzzer 40 inputs before its end."""
+    model = onnx.parser.parse_model(
+        '<ir_version: 9, opset_import: ["": 18]> g (float[1] x) => (float[1] y) {y = Softmax <axis = -1> (x)}'
+    )
+    content = model.SerializeToString()
+    for seed in range(600):
+        for change in STRUCTURED["onnx"]:
+            onnx.load_model_from_string(change(content, random.Random(seed)))
 
 
 def raises(error):
