@@ -4,7 +4,7 @@
 
 The run is `compress` with a front, 8 bits and a latency profile, on a small network. It is begun in an
 empty folder and ended by SIGKILL, with what it had started, after a random time; the same command goes on
-and is killed again, ten times at most, before it may end. Then it must hold:
+and is killed again, five times at most, before it may end. Then it must hold:
 
     same        removed.json, recipe.json and every float ONNX file are those of the undisturbed run, byte
                 for byte. Files in 8 bits are left out: timing decides whether there are any, and which of
@@ -41,7 +41,7 @@ from benchmarks.recording import ROOT, content_hash, known_rows, record, sources
 WORK = ROOT / "build" / "kills"
 FACTORY = "benchmarks.kills.run:network"
 SIDE, CLASSES, SAMPLES = 14, 4, 480
-PER_RUN = 10  # kills before a run may end
+PER_RUN = 5  # kills before a run may end
 COLUMNS = ["seed", "kills", "seconds", "stages_at_kills", "same", "kept", "clean"]
 
 

@@ -1,8 +1,8 @@
 """Write a `torch.export` program as a plain ONNX file.
 
 Guarantee: the file has the opset asked for (the exporter silently gives another one when it cannot
-convert), passes onnx.checker, and holds no stack traces or source paths of the machine that wrote it,
-so the same program gives the same bytes anywhere. Nothing is printed and no warning leaks.
+convert), passes onnx.checker, and holds no stack traces, source paths or module names of the run that
+wrote it, so the same program gives the same bytes anywhere. Nothing is printed and no warning leaks.
 Elsewhere: whether the numbers are right (parity). Batch norm folding is the exporter's own.
 """
 
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     import torch
 
 EXTERNAL_ABOVE_BYTES = 1_500_000_000  # protobuf stops at 2 GiB; below this one file is easier to ship
-KEPT_METADATA = frozenset({"pkg.torch.onnx.name_scopes"})  # layer names, for per-operator reports
 
 
 def export_onnx(
@@ -112,9 +111,7 @@ def _tidy(path: Path, external: bool, batch_name: str) -> None:
 
     model = load_onnx(path)
     for holder in _holders(model):
-        kept = [p for p in holder.metadata_props if p.key in KEPT_METADATA]
-        del holder.metadata_props[:]
-        holder.metadata_props.extend(kept)
+        del holder.metadata_props[:]  # also differs between a program in memory and the same one read back
     _name_batch(model, batch_name)
     if external:
         data = path.with_name(path.name + DATA_SUFFIX)

@@ -194,3 +194,14 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, external):
     assert "\n" not in str(caught.value)
     assert path.read_bytes() == b"before"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_program_read_back_from_disk_gives_the_same_file(tmp_path):
+    """A run that was killed and continued exports what it reads back: names of modules made its files differ."""
+    _, program = cnn(dynamic=True)
+    torch.export.save(program, tmp_path / "p.pt2")
+    again = torch.export.load(tmp_path / "p.pt2")
+    for node in again.graph.nodes:
+        node.meta.pop("nn_module_stack", None)
+    first = export_onnx(program, tmp_path / "first.onnx").path.read_bytes()
+    assert export_onnx(again, tmp_path / "again.onnx").path.read_bytes() == first
