@@ -197,7 +197,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, external):
 
 
 def test_a_program_read_back_from_disk_gives_the_same_file(tmp_path):
-    """A run that was killed and continued exports what it reads back: names of modules made its files differ."""
+    """A run that was killed exports what it reads back: module names made the files differ."""
     _, program = cnn(dynamic=True)
     torch.export.save(program, tmp_path / "p.pt2")
     again = torch.export.load(tmp_path / "p.pt2")
