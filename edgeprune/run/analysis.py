@@ -94,7 +94,8 @@ def check_targets(loaded: LoadedModel, dataset: Dataset, options: Options) -> No
     except Exception:  # a fixed batch, another shape, or code that torch.export sees as well
         return
     leaves = [x for x in torch.utils._pytree.tree_leaves(raw) if isinstance(x, torch.Tensor)]
-    _chosen(tuple(samples_first(x, len(some)).numpy() for x in leaves), dataset, options)
+    if leaves:  # a model without outputs is left to the tracer too
+        _chosen(tuple(samples_first(x, len(some)).numpy() for x in leaves), dataset, options)
 
 
 def open_run_data(

@@ -386,7 +386,7 @@ def test_check_finds_a_wrong_output(folder):
 
 def test_an_answer_of_another_schema_or_none_is_refused():
     """A runner of another version, and one that died, each raise with what to do."""
-    with pytest.raises(BenchError, match="speaks schema 99"):
+    with pytest.raises(BenchError, match="has schema 99"):
         read_answer('{"schema": 99}', 0, "", "bench")
     with pytest.raises(BenchError, match="died with signal 4"):
         read_answer("", -4, "Illegal instruction", "bench")

@@ -154,11 +154,11 @@ def test_measuring_costs_no_more_than_capturing(monkeypatch):
     spent = []
     plain = sensitivity_module.losses
 
-    def counted(trace, variants, batches, task):
+    def counted(trace, variants, batches, task, **settings):
         images = sum(len(b[0]) for b in batches)
         spent.append(images * sum(work_behind(trace, couplings, list(v)) for v in variants))
         spent.append(images * couplings.macs())
-        return plain(trace, variants, batches, task)
+        return plain(trace, variants, batches, task, **settings)
 
     monkeypatch.setattr(sensitivity_module, "losses", counted)
     sensitivity(traced, couplings, statistics, rank, [(torch.from_numpy(x),)], task_for(traced))

@@ -16,7 +16,9 @@ from edgeprune.tasks.infer import infer_task
 from edgeprune.tasks.registry import TASKS, fit_task, resolve_task
 
 TEXT = (Path(__file__).parents[2] / "docs/tasks.md").read_text(encoding="utf-8")
-ROWS = {row[0].strip("`"): row for row in re.findall(r"^\| (`\w+`) \|(.*)\|$", TEXT, re.M)}
+ROWS = {
+    row[0].strip("`"): row for row in re.findall(r"^\| (`\w+`) \|(.*)\|$", TEXT.split("## Measured")[0], re.M)
+}
 RNG = np.random.default_rng(1)
 N = 20
 
