@@ -60,7 +60,7 @@ except EdgepruneError as error:
 
 
 def started(tmp_path, size, how="plain"):
-    """What `size` ranks printed; they meet in a file store's stead at a free port."""
+    """What `size` ranks printed; they meet at a free port."""
     import socket
 
     with socket.socket() as probe:
@@ -70,7 +70,7 @@ def started(tmp_path, size, how="plain"):
     script.write_text(textwrap.dedent(WORKER))
     base = {**os.environ, "PYTHONPATH": f"{ROOT / 'tests/support'}:{ROOT}", "OMP_NUM_THREADS": "1"}
     meet = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(size)}
-    meet["EDGEPRUNE_RANK_TIMEOUT"] = "120"
+    meet["EDGEPRUNE_RANK_TIMEOUT"] = "500"
     processes = [
         subprocess.Popen(
             [sys.executable, str(script), str(tmp_path), how], text=True, stdout=subprocess.PIPE,
@@ -78,7 +78,7 @@ def started(tmp_path, size, how="plain"):
         )
         for rank in range(size)
     ]  # fmt: skip
-    return [process.communicate(timeout=200)[0].strip().splitlines()[-1:] for process in processes]
+    return [process.communicate(timeout=600)[0].strip().splitlines()[-1:] for process in processes]
 
 
 def test_statistics_and_outputs_are_the_same_bits_at_one_two_and_three_ranks(tmp_path):
