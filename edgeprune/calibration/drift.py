@@ -24,7 +24,8 @@ import torch
 from torch import fx
 
 from edgeprune.data import Dataset
-from edgeprune.graph.execution import batches, to_channels_last
+from edgeprune.graph.compute import to_channels_last
+from edgeprune.graph.execution import batches
 from edgeprune.graph.executor import execute
 from edgeprune.graph.module import attribute
 from edgeprune.graph.trace import Trace
