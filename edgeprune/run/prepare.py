@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from edgeprune.calibration.drift import drift, warning
 from edgeprune.data import Dataset
 from edgeprune.frontend.load import LoadedModel
 from edgeprune.graph.execution import outputs
@@ -44,7 +45,9 @@ def prepare(
     data: RunData | None = None
     if dataset is not None:
         data = open_run_data(traced, dataset, options, further=further)
-        lines = (data.task_note, *lone_groups(dataset, data.splits))
+        with run.clock.stage("compare statistics"):
+            unlike = warning(drift(traced, dataset, data.splits.train))
+        lines = (data.task_note, *lone_groups(dataset, data.splits), unlike)
         for line in filter(None, lines):
             run.progress.note(line)
             notes = (*notes, line)
