@@ -153,25 +153,25 @@ number = 3
 @pytest.fixture
 def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A user's module in the current directory."""
-    (tmp_path / "mymetrics.py").write_text(MODULE)
+    (tmp_path / "multi_metrics.py").write_text(MODULE)
     monkeypatch.chdir(tmp_path)
     before = list(sys.path)
     importlib.invalidate_caches()
     yield
     sys.path[:] = before
-    sys.modules.pop("mymetrics", None)
+    sys.modules.pop("multi_metrics", None)
 
 
 def test_a_users_function_scores(module: Any):
     """Per sample, for a set, or an error; everything else stays the task's."""
-    task = resolve_task("classification", "mymetrics:right")
-    assert isinstance(task, Task) and task.measure == Measure("mymetrics:right")
+    task = resolve_task("classification", "multi_metrics:right")
+    assert isinstance(task, Task) and task.measure == Measure("multi_metrics:right")
     found = task.score(OUTPUTS[:1], KIND)
     assert found.per_sample.tolist() == (OUTPUTS[0].argmax(1) == KIND).tolist()
-    whole = resolve_task("classification", "mymetrics:spread").score(OUTPUTS[:1], KIND)
+    whole = resolve_task("classification", "multi_metrics:spread").score(OUTPUTS[:1], KIND)
     assert whole.per_sample is None
     assert whole.of(np.arange(5)) == pytest.approx(np.abs(OUTPUTS[0][:5]).mean())
-    error = resolve_task("regression", "mymetrics:error")
+    error = resolve_task("regression", "multi_metrics:error")
     assert error.measure.kind == "error" and error.score(OUTPUTS[1:2], DEPTH).value > 1
     out = tensors(OUTPUTS[:1])
     plain = resolve_task("classification")
@@ -206,18 +206,18 @@ def test_a_metric_of_several_outputs_gets_all(module: Any):
 def test_bad_metrics_are_named(name: str, text: str, module: Any):
     """Before minutes are spent: what came back, and what is expected."""
     with pytest.raises(DataError, match=text):
-        resolve_task("classification", f"mymetrics:{name}").score(OUTPUTS[:1], KIND)
+        resolve_task("classification", f"multi_metrics:{name}").score(OUTPUTS[:1], KIND)
 
 
 def test_a_users_task_is_taken_by_name_or_as_an_object(module: Any):
     """A class without arguments, or anything that keeps the contract; what lacks is named."""
-    task = resolve_task("mymetrics:Depth")
+    task = resolve_task("multi_metrics:Depth")
     assert task.name == "depth" and task.score(OUTPUTS[1:2], DEPTH).value > 0
     assert resolve_task(task) is task
     with pytest.raises(DataError, match="a Half without measure, agreement_measure, check, distil"):
-        resolve_task("mymetrics:Half")
+        resolve_task("multi_metrics:Half")
     with pytest.raises(DataError, match="a int without name"):
-        resolve_task("mymetrics:number")
+        resolve_task("multi_metrics:number")
 
 
 def test_tasks_of_other_packages_are_found_by_their_entry_point(module: Any, tmp_path: Path):
@@ -226,7 +226,7 @@ def test_tasks_of_other_packages_are_found_by_their_entry_point(module: Any, tmp
     folder.mkdir()
     (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: depthtask\nVersion: 1.0\n")
     (folder / "entry_points.txt").write_text(
-        "[edgeprune.tasks]\ndepth = mymetrics:Depth\nlost = absent:Task\n"
+        "[edgeprune.tasks]\ndepth = multi_metrics:Depth\nlost = absent:Task\n"
     )
     sys.path.insert(0, str(tmp_path))
     assert resolve_task("depth:measure=rmse").measure.name == "root mean squared error"
