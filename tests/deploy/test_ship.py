@@ -171,7 +171,7 @@ def test_a_model_that_fails_its_smoke_test_there_is_not_served(board, bundles, b
     manifest = bundles[1].manifest | {"files": bundles[1].manifest["files"] | {name: entry}}
     files[MANIFEST] = json.dumps(manifest).encode()
     identity = hashlib.sha256(files[MANIFEST]).hexdigest()
-    with pytest.raises(ShipError, match=r"smoke test: outputs differ by 0\.5"):
+    with pytest.raises(ShipError, match=r"smoke test: output 0 differs by 0\.5"):
         ship(Bundle("wrong", identity, manifest, files), board, str(base))
     assert serving(base) == bundles[0].identity
     assert [p.name for p in (base / "releases").iterdir()] == [bundles[0].identity]
